@@ -1,0 +1,188 @@
+//! What can go wrong between the loop and the world, and whose fault it is.
+//!
+//! The errors carry text instead of the client library's types: the loop decides on [`ConnectorError::retry`] alone.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Who has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The person who wrote the config or the file.
+    User,
+    /// A broker, the network, a disk.
+    External,
+    /// We: this is a bug.
+    Internal,
+}
+
+/// Whether the same call can succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// No; something has to change first.
+    Never,
+    /// Yes, after a pause in which the source goes on being polled.
+    Backoff,
+}
+
+/// Why a source, a sink or the administration of topics could not do what it was asked to.
+#[derive(Debug, Error)]
+pub enum ConnectorError {
+    /// A Kafka property that must not be set, must be set, or that librdkafka does not take.
+    #[error("kafka property `{name}` {reason}")]
+    Property {
+        /// The property as it was written.
+        name: String,
+        /// What is wrong, and what to write instead; never the value of a secret.
+        reason: String,
+    },
+    /// A call to Kafka did not succeed.
+    #[error("kafka {action}: {message}")]
+    Kafka {
+        /// What was tried: `commit offsets`, `create topics`, …
+        action: &'static str,
+        /// librdkafka's own words.
+        message: String,
+        /// Who has to act.
+        fault: Fault,
+        /// Whether the same call can succeed later.
+        retry: Retry,
+    },
+    /// The group moved on while offsets were on their way: they were not made durable.
+    ///
+    /// The source must be polled, so that the member rejoins; what it still owns then can be committed.
+    #[error("the consumer group rebalanced during the commit: {message}")]
+    Rebalanced {
+        /// librdkafka's own words.
+        message: String,
+    },
+    /// Messages that were published are not on the broker.
+    #[error("{failed} published messages were not acknowledged; the first, to topic `{topic}`: {message}")]
+    Undelivered {
+        /// How many since the last flush.
+        failed: u64,
+        /// Where the first of them should have gone.
+        topic: String,
+        /// librdkafka's own words about the first of them.
+        message: String,
+        /// Whether the same call can succeed later.
+        retry: Retry,
+    },
+    /// A message is larger than `message.max.bytes` allows; it was not published.
+    #[error("a message of {bytes} bytes to topic `{topic}` is larger than the producer's message.max.bytes")]
+    TooLarge {
+        /// Where it should have gone.
+        topic: String,
+        /// Key and payload together.
+        bytes: usize,
+    },
+    /// A topic exists and is configured for another purpose.
+    #[error("topic `{topic}` has cleanup.policy={found}, but {wanted} is needed: {reason}")]
+    TopicPolicy {
+        /// The topic.
+        topic: String,
+        /// Its `cleanup.policy`.
+        found: String,
+        /// The one it must have.
+        wanted: &'static str,
+        /// What would go wrong.
+        reason: &'static str,
+    },
+    /// A topic does not exist and could not be created.
+    #[error("topic `{topic}` is missing and could not be created: {message}")]
+    TopicMissing {
+        /// The topic.
+        topic: String,
+        /// librdkafka's own words.
+        message: String,
+        /// Whether the same call can succeed later.
+        retry: Retry,
+    },
+    /// The embedded broker could not be started, or its thread is gone.
+    #[error("embedded broker: {message}")]
+    Embedded {
+        /// What happened.
+        message: String,
+    },
+    /// A file could not be opened or read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A recorded file breaks off, or is not what its name says.
+    #[error("{}: byte {position}: {reason}", path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// Where the record begins that could not be read, in bytes from the beginning of the file.
+        position: u64,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl ConnectorError {
+    /// Who has to act.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Property { .. } | Self::TopicPolicy { .. } | Self::Recording { .. } => Fault::User,
+            Self::Kafka { fault, .. } => *fault,
+            Self::Rebalanced { .. } | Self::Undelivered { .. } | Self::TopicMissing { .. } | Self::TooLarge { .. } => {
+                Fault::External
+            }
+            Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Fault::User,
+            Self::File { .. } => Fault::External,
+            Self::Embedded { .. } => Fault::Internal,
+        }
+    }
+
+    /// Whether the same call can succeed later.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Kafka { retry, .. } | Self::Undelivered { retry, .. } | Self::TopicMissing { retry, .. } => *retry,
+            Self::Rebalanced { .. } => Retry::Backoff,
+            Self::Property { .. }
+            | Self::TooLarge { .. }
+            | Self::TopicPolicy { .. }
+            | Self::Embedded { .. }
+            | Self::File { .. }
+            | Self::Recording { .. } => Retry::Never,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rebalance_is_retried_and_is_nobodys_mistake() {
+        let error = ConnectorError::Rebalanced { message: "Broker: Rebalance in progress".to_string() };
+        assert_eq!((error.fault(), error.retry()), (Fault::External, Retry::Backoff));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_the_users_mistake() {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        let error = ConnectorError::File { path: PathBuf::from("spans.jsonl"), source };
+        assert_eq!((error.fault(), error.retry()), (Fault::User, Retry::Never));
+        assert_eq!(error.to_string(), "spans.jsonl: entity not found");
+    }
+
+    #[test]
+    fn a_recording_error_names_file_and_byte() {
+        let error = ConnectorError::Recording {
+            path: PathBuf::from("spans.binpb"),
+            position: 17,
+            reason: "the frame says 40 bytes, the file ends after 12".to_string(),
+        };
+        assert_eq!(error.to_string(), "spans.binpb: byte 17: the frame says 40 bytes, the file ends after 12");
+    }
+}

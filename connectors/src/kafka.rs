@@ -1,0 +1,53 @@
+//! Kafka, through librdkafka.
+//!
+//! Everything here blocks and belongs on the loop's own thread. The client threads of librdkafka fetch and send in the
+//! background; what they have to say is served inside our calls, on the caller's thread.
+
+mod admin;
+mod log;
+mod properties;
+mod sink;
+mod source;
+
+pub use admin::{TopicSpec, ensure_topics};
+pub use properties::KafkaProperties;
+pub use sink::KafkaSink;
+pub use source::KafkaSource;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::error::{ConnectorError, Fault, Retry};
+
+/// Whose fault a code is, and whether trying again helps.
+fn judge(code: Option<RDKafkaErrorCode>) -> (Fault, Retry) {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Some(
+            Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::InvalidTopic
+            | Code::InvalidConfig
+            | Code::InvalidArgument
+            | Code::InconsistentGroupProtocol
+            | Code::InvalidSessionTimeout,
+        ) => (Fault::User, Retry::Never),
+        Some(Code::Fatal | Code::Fenced | Code::FencedInstanceId | Code::UnsupportedFeature) => {
+            (Fault::External, Retry::Never)
+        }
+        _ => (Fault::External, Retry::Backoff),
+    }
+}
+
+/// A failed call as our error.
+fn refused(action: &'static str, error: &KafkaError) -> ConnectorError {
+    let (fault, retry) = match error {
+        KafkaError::MessageConsumptionFatal(_) => (Fault::External, Retry::Never),
+        other => judge(other.rdkafka_error_code()),
+    };
+    ConnectorError::Kafka { action, message: error.to_string(), fault, retry }
+}

@@ -1,0 +1,30 @@
+//! librdkafka's own log lines and errors, as tracing events.
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// The end of the warning about a consumer's property on a producer and the other way round. Our users write one list
+/// for all clients, so it is no news.
+const OTHER_CLIENT: &str = "property and will be ignored by this";
+
+/// Writes one line of librdkafka's log.
+pub(super) fn line(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Warning if !message.contains(OTHER_CLIENT) => {
+            tracing::warn!(target: "librdkafka", facility, "{message}");
+        }
+        _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+/// Writes an error that belongs to no call: librdkafka goes on trying by itself.
+pub(super) fn global_error(error: &KafkaError, reason: &str) {
+    match error.rdkafka_error_code() {
+        // Reported by whoever asked for the topic, with its name, once.
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition) => tracing::debug!(target: "librdkafka", "{reason}"),
+        _ => tracing::warn!(target: "librdkafka", %error, "{reason}"),
+    }
+}

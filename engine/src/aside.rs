@@ -1,0 +1,157 @@
+//! What is put aside: records that cannot be decoded, and rows that came too late.
+//!
+//! Nothing is lost and nothing stalls: a dead letter carries the original bytes and its coordinates in headers, late rows
+//! leave a note that says where they are.
+
+use lictor_connectors::{Outgoing, RecordRef, TopicPartition};
+use lictor_schemas::tables::Table;
+use lictor_schemas::time::{EventTime, NANOS_PER_MS};
+use serde_json::json;
+
+use crate::watermark::Untimely;
+
+/// A record, or some items of one, that no table can take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// A label from a closed set.
+    pub reason: &'static str,
+    /// The fault in words.
+    pub message: String,
+    /// Where the record was read.
+    pub partition: TopicPartition,
+    /// The record's offset.
+    pub offset: i64,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// The original bytes, or OTLP protobuf with just the rejected items.
+    pub payload: Option<Vec<u8>>,
+}
+
+impl DeadLetter {
+    pub(crate) fn of_record(record: RecordRef<'_>, reason: &'static str, message: &str) -> Self {
+        Self {
+            reason,
+            message: message.to_owned(),
+            partition: TopicPartition::new(record.topic, record.partition),
+            offset: record.offset,
+            key: record.key.map(<[u8]>::to_vec),
+            payload: record.payload.map(<[u8]>::to_vec),
+        }
+    }
+
+    pub(crate) fn of_items(record: RecordRef<'_>, payload: Vec<u8>, message: &str) -> Self {
+        Self { payload: Some(payload), ..Self::of_record(record, "invalid_items", message) }
+    }
+
+    /// The message for the dead-letter topic, with the header names that Kafka Connect's tooling reads.
+    #[must_use]
+    pub fn to_message(&self, topic: &str, application_id: &str) -> Outgoing {
+        let header = |name: &str, value: String| (format!("__connect.errors.{name}"), value.into_bytes());
+        Outgoing {
+            topic: topic.to_owned(),
+            key: self.key.clone(),
+            payload: self.payload.clone(),
+            headers: vec![
+                header("topic", self.partition.topic.to_string()),
+                header("partition", self.partition.partition.to_string()),
+                header("offset", self.offset.to_string()),
+                header("connector.name", application_id.to_owned()),
+                header("stage", "VALUE_CONVERTER".to_owned()),
+                header("class.name", format!("lictor.decode.{}", self.reason)),
+                header("exception.message", self.message.clone()),
+            ],
+        }
+    }
+}
+
+/// Rows of one record and table that came too late or from the future.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateRows {
+    /// Their table.
+    pub table: Table,
+    /// What was wrong with their time.
+    pub reason: Untimely,
+    /// Where the record was read.
+    pub partition: TopicPartition,
+    /// The record's offset.
+    pub offset: i64,
+    /// How many rows.
+    pub rows: u64,
+    /// The earliest of their times.
+    pub earliest: EventTime,
+    /// The latest of their times.
+    pub latest: EventTime,
+    /// By how much the worst of them missed, in nanoseconds.
+    pub by_ns_max: i64,
+}
+
+impl LateRows {
+    pub(crate) fn new(table: Table, reason: Untimely, partition: &TopicPartition, offset: i64) -> Self {
+        let (earliest, latest) = (EventTime::MAX, EventTime::MIN);
+        Self { table, reason, partition: partition.clone(), offset, rows: 0, earliest, latest, by_ns_max: 0 }
+    }
+
+    pub(crate) fn add(&mut self, at: EventTime, by_ns: i64) {
+        self.rows += 1;
+        self.earliest = self.earliest.min(at);
+        self.latest = self.latest.max(at);
+        self.by_ns_max = self.by_ns_max.max(by_ns);
+    }
+
+    /// The note for the late topic: JSON, keyed by the input partition.
+    #[must_use]
+    pub fn to_message(&self, topic: &str) -> Outgoing {
+        let note = json!({
+            "table": self.table.name(),
+            "reason": self.reason.as_str(),
+            "topic": *self.partition.topic,
+            "partition": self.partition.partition,
+            "offset": self.offset,
+            "rows": self.rows,
+            "earliest": self.earliest.to_rfc3339(),
+            "latest": self.latest.to_rfc3339(),
+            "late_by_ms": self.by_ns_max / NANOS_PER_MS,
+        });
+        Outgoing {
+            topic: topic.to_owned(),
+            key: Some(self.partition.to_string().into_bytes()),
+            payload: Some(note.to_string().into_bytes()),
+            headers: vec![("content-type".to_owned(), b"application/json".to_vec())],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_carries_bytes_coordinates_and_reason() {
+        let record = RecordRef {
+            topic: "otlp_spans",
+            partition: 3,
+            offset: 42,
+            timestamp_ms: 0,
+            key: Some(b"k"),
+            payload: Some(b"garbage"),
+        };
+        let message = DeadLetter::of_record(record, "malformed_protobuf", "bad tag").to_message("dead", "app");
+        assert_eq!((message.key.as_deref(), message.payload.as_deref()), (Some(&b"k"[..]), Some(&b"garbage"[..])));
+        let header = |name: &str| {
+            let found = message.headers.iter().find(|h| h.0 == format!("__connect.errors.{name}"));
+            String::from_utf8(found.unwrap().1.clone()).unwrap()
+        };
+        assert_eq!((header("topic"), header("partition"), header("offset")), ("otlp_spans".into(), "3".into(), "42".into()));
+        assert_eq!(header("class.name"), "lictor.decode.malformed_protobuf");
+    }
+
+    #[test]
+    fn late_rows_say_how_many_and_by_how_much() {
+        let mut rows = LateRows::new(Table::Spans, Untimely::Late, &TopicPartition::new("t", 0), 7);
+        rows.add(EventTime::from_ms(5_000), 2 * NANOS_PER_MS);
+        rows.add(EventTime::from_ms(4_000), 1_002 * NANOS_PER_MS);
+        let note: serde_json::Value = serde_json::from_slice(&rows.to_message("late").payload.unwrap()).unwrap();
+        assert_eq!((&note["rows"], &note["late_by_ms"], &note["offset"]), (&json!(2), &json!(1002), &json!(7)));
+        assert_eq!(note["earliest"], "1970-01-01T00:00:04Z");
+    }
+}

@@ -1,0 +1,348 @@
+//! Decisions: which changes of a rule's violation set are news.
+//!
+//! A rule's rows are the violations that hold now. This module keeps, per rule and subject, what was last published,
+//! and publishes edges only: a violation appears (`firing`), its result changes (`updated`), the telemetry says that it
+//! is over (`resolved`), or its end passes without news (`expired`). A violation that goes on is published again only
+//! to move a `valid_until` of which less than half is left, so that controllers never drop what still holds.
+//!
+//! How long a violation holds, unless its row says so itself with `valid_until`:
+//!
+//! | the row comes from | it holds until |
+//! |---|---|
+//! | a closed window | window end + window length + `ttl`: the next window has had time to close |
+//! | a running window | the window's end |
+//! | a row-wise rule | the row's event time + `ttl` |
+//!
+//! Invariant: no clock and no I/O. State and events are functions of the calls and their arguments, and the state is
+//! plain serde data: stored and loaded between two calls, it goes on as if nothing had happened.
+
+mod holding;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lictor_schemas::event::EnforcementEvent;
+use lictor_schemas::genops::PolicyResult;
+use lictor_schemas::rule::RuleHeader;
+use lictor_schemas::time::{EventTime, Window};
+use lictor_schemas::violation::{Subject, Violation};
+use serde::{Deserialize, Serialize};
+
+use holding::{Active, Context, Hold, Slot, Started};
+
+/// How many subjects of one rule may be in violation at once, unless the configuration says otherwise: at about 2 kB
+/// each they take 200 MB, and nobody reads more.
+pub const SUBJECTS_MAX: usize = 100_000;
+
+/// One event, and what becomes of its directive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// What is written to the event log.
+    pub event: EnforcementEvent,
+    /// What is written to the compacted topic under the event's `directive_id`.
+    pub directive: DirectiveRecord,
+}
+
+/// The record of the compacted directives topic that goes with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectiveRecord {
+    /// The event itself: this is what holds now.
+    Put,
+    /// A null value: nothing holds any more.
+    Tombstone,
+}
+
+/// A rule has reached its limit of subjects; those beyond it do not fire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitReport {
+    /// The rule's name.
+    pub rule: String,
+    /// The limit it has reached.
+    pub subjects_max: usize,
+}
+
+/// What every rule has published and not yet taken back.
+///
+/// In one step of time, call the methods in this order: rows and windows first ([`rows`](Self::rows),
+/// [`change`](Self::change), [`replace`](Self::replace), [`close_window`](Self::close_window)), then
+/// [`advance`](Self::advance) with the new watermark.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decisions {
+    application_id: String,
+    subjects_max: usize,
+    rules: BTreeMap<String, RuleDecisions>,
+    #[serde(skip)]
+    reports: Vec<LimitReport>,
+}
+
+impl Decisions {
+    /// Nothing published yet. `application_id` names the engine in the events' `source`; each rule may have
+    /// `subjects_max` subjects that are in violation, or were so in a window that is still running.
+    #[must_use]
+    pub fn new(application_id: &str, subjects_max: usize) -> Self {
+        Self { application_id: application_id.to_owned(), subjects_max, rules: BTreeMap::new(), reports: Vec::new() }
+    }
+
+    /// A window of an `EMIT ON CLOSE` rule has closed at `at`: `violations` are all that hold now, every other subject
+    /// of the rule resolves.
+    pub fn replace(&mut self, rule: &RuleHeader, violations: Vec<Violation>, at: EventTime) -> Vec<Decision> {
+        let mut changes: BTreeMap<String, Change> = BTreeMap::new();
+        for (key, active) in &self.of(rule).active {
+            let cleared = BTreeSet::from([Slot::Closed]);
+            changes.insert(key.clone(), Change { subject: active.subject.clone(), cleared, holds: Vec::new() });
+        }
+        for violation in violations {
+            let valid_until = violation.valid_until.unwrap_or_else(|| end_of_closed(rule, &violation));
+            add(&mut changes, Hold::new(Slot::Closed, &violation, valid_until), violation);
+        }
+        self.apply(rule, changes, at)
+    }
+
+    /// Groups of running windows of an `EMIT ON UPDATE` rule have changed: those in `cleared` hold no longer, those in
+    /// `violations` do; groups that did not change are in neither. `at` is the event time up to which rows were seen.
+    ///
+    /// A subject may be in violation in several windows at once. What is published is the most severe, and of equals
+    /// the one in the latest window.
+    pub fn change(
+        &mut self,
+        rule: &RuleHeader,
+        cleared: Vec<(Subject, Window)>,
+        violations: Vec<Violation>,
+        at: EventTime,
+    ) -> Vec<Decision> {
+        let mut changes: BTreeMap<String, Change> = BTreeMap::new();
+        for (subject, window) in cleared {
+            let change = changes.entry(subject.to_key()).or_insert_with(|| Change::of(subject));
+            change.cleared.insert(Slot::Running(window.into()));
+        }
+        for violation in violations {
+            let slot = violation.window.map_or(Slot::Row(violation.result), |window| Slot::Running(window.into()));
+            let window_end = violation.window.map_or(violation.at.plus(rule.ttl_ns), |window| window.end);
+            add(&mut changes, Hold::new(slot, &violation, violation.valid_until.unwrap_or(window_end)), violation);
+        }
+        self.apply(rule, changes, at)
+    }
+
+    /// A window of an `EMIT ON UPDATE` rule has ended at `at`: the violations found in it are over.
+    pub fn close_window(&mut self, rule: &RuleHeader, window: Window, at: EventTime) -> Vec<Decision> {
+        let slot = Slot::Running(window.into());
+        let mut changes: BTreeMap<String, Change> = BTreeMap::new();
+        for (key, active) in &self.of(rule).active {
+            if active.has(slot) {
+                let cleared = BTreeSet::from([slot]);
+                changes.insert(key.clone(), Change { subject: active.subject.clone(), cleared, holds: Vec::new() });
+            }
+        }
+        self.apply(rule, changes, at)
+    }
+
+    /// Rows of a rule without windows, in the order in which they were read: each asserts its subject anew.
+    ///
+    /// A milder row does not end a more severe one that still holds; it takes over when that one's time is up. What has
+    /// come to its end before a row is published before the row, wherever the watermark is: a row in time is never
+    /// older than the watermark, so how rows are cut into batches makes no difference.
+    pub fn rows(&mut self, rule: &RuleHeader, violations: Vec<Violation>) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        for violation in violations {
+            let at = violation.at;
+            let valid_until = violation.valid_until.unwrap_or(at.plus(rule.ttl_ns));
+            decisions.extend(self.advance_subject(rule, &violation.subject.to_key(), at));
+            let mut changes = BTreeMap::new();
+            add(&mut changes, Hold::new(Slot::Row(violation.result), &violation, valid_until), violation);
+            decisions.extend(self.apply(rule, changes, at));
+        }
+        decisions
+    }
+
+    /// Event time has reached `watermark`: publishes what has come to its end until then, and what must be renewed.
+    ///
+    /// One long step gives the same events as many short ones.
+    pub fn advance(&mut self, rule: &RuleHeader, watermark: EventTime) -> Vec<Decision> {
+        let context = Context { application_id: &self.application_id, subjects_max: self.subjects_max, rule };
+        let of_rule = self.rules.get_mut(&rule.name).filter(|of_rule| of_rule.next_deadline <= watermark);
+        of_rule.map_or_else(Vec::new, |of_rule| of_rule.advance(&context, watermark))
+    }
+
+    /// How many subjects of a rule are in violation now.
+    #[must_use]
+    pub fn firing(&self, rule: &str) -> usize {
+        self.rules.get(rule).map_or(0, |of_rule| of_rule.active.len())
+    }
+
+    /// How many times a subject of a rule could not fire because the limit was reached; only rises.
+    #[must_use]
+    pub fn refused(&self, rule: &str) -> u64 {
+        self.rules.get(rule).map_or(0, |of_rule| of_rule.refused)
+    }
+
+    /// The limits reached since the last call; each once until the rule has room again.
+    pub fn take_limit_reports(&mut self) -> Vec<LimitReport> {
+        std::mem::take(&mut self.reports)
+    }
+
+    fn of(&mut self, rule: &RuleHeader) -> &mut RuleDecisions {
+        self.rules.entry(rule.name.clone()).or_default()
+    }
+
+    fn apply(&mut self, rule: &RuleHeader, changes: BTreeMap<String, Change>, at: EventTime) -> Vec<Decision> {
+        let context = Context { application_id: &self.application_id, subjects_max: self.subjects_max, rule };
+        let of_rule = self.rules.entry(rule.name.clone()).or_default();
+        let mut decisions = Vec::new();
+        for (key, change) in changes {
+            if !change.holds.is_empty() && !of_rule.knows(&key) && of_rule.is_full_at(self.subjects_max) {
+                of_rule.refused += 1;
+                if !std::mem::replace(&mut of_rule.is_full, true) {
+                    self.reports.push(LimitReport { rule: rule.name.clone(), subjects_max: self.subjects_max });
+                }
+                continue;
+            }
+            decisions.extend(of_rule.apply(&context, key, change, at));
+        }
+        of_rule.is_full &= of_rule.is_full_at(self.subjects_max);
+        decisions
+    }
+
+    /// Brings one subject to its state at `at`.
+    fn advance_subject(&mut self, rule: &RuleHeader, key: &str, at: EventTime) -> Vec<Decision> {
+        let context = Context { application_id: &self.application_id, subjects_max: self.subjects_max, rule };
+        let of_rule = self.rules.entry(rule.name.clone()).or_default();
+        let mut decisions = Vec::new();
+        let active = of_rule.active.get_mut(key);
+        if active.is_some_and(|active| !active.advance(&context, at, &mut decisions)) {
+            of_rule.active.remove(key);
+        }
+        decisions
+    }
+}
+
+/// What one rule has published and not yet taken back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct RuleDecisions {
+    /// By subject key.
+    active: BTreeMap<String, Active>,
+    /// Directives that ended before the running window they began in, by subject key: the next one in that window
+    /// needs another id.
+    ended: BTreeMap<String, Vec<Started>>,
+    /// Nothing happens before the watermark gets here; may be too early, never too late.
+    next_deadline: EventTime,
+    refused: u64,
+    is_full: bool,
+}
+
+impl Default for RuleDecisions {
+    fn default() -> Self {
+        Self {
+            active: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            next_deadline: EventTime::MAX,
+            refused: 0,
+            is_full: false,
+        }
+    }
+}
+
+impl RuleDecisions {
+    fn knows(&self, key: &str) -> bool {
+        self.active.contains_key(key) || self.ended.contains_key(key)
+    }
+
+    fn is_full_at(&self, subjects_max: usize) -> bool {
+        self.active.len() + self.ended.len() >= subjects_max
+    }
+
+    /// Applies what has changed about one subject: at most one event.
+    fn apply(&mut self, context: &Context<'_>, key: String, change: Change, at: EventTime) -> Option<Decision> {
+        let newest = change.holds.iter().map(|hold| hold.at).max().unwrap_or(at);
+        let Some(active) = self.active.get_mut(&key) else {
+            let nth = |started_at| times_started(self.ended.get(&key), started_at);
+            let (active, decision) = Active::fire(context, &key, change.subject, change.holds, nth)?;
+            self.next_deadline = self.next_deadline.min(active.deadline());
+            self.active.insert(key, active);
+            return Some(decision);
+        };
+        active.update(&change.cleared, change.holds);
+        let decision = active.settle(context, newest);
+        if !active.is_over() {
+            self.next_deadline = self.next_deadline.min(active.deadline());
+            return decision;
+        }
+        let started = active.started;
+        self.active.remove(&key);
+        if change.cleared.iter().any(|slot| matches!(slot, Slot::Running(_))) {
+            self.remember(key, started);
+        }
+        decision
+    }
+
+    fn advance(&mut self, context: &Context<'_>, watermark: EventTime) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        let mut over = Vec::new();
+        self.active.retain(|key, active| {
+            let is_active = active.advance(context, watermark, &mut decisions);
+            if !is_active {
+                over.push((key.clone(), active.started));
+            }
+            is_active
+        });
+        for (key, started) in over {
+            self.remember(key, started);
+        }
+        self.ended.retain(|_, starts| {
+            starts.retain(|started| started.until > watermark);
+            !starts.is_empty()
+        });
+        let deadlines = self.active.values().map(Active::deadline);
+        let untils = self.ended.values().flatten().map(|started| started.until);
+        self.next_deadline = deadlines.chain(untils).min().unwrap_or(EventTime::MAX);
+        self.is_full &= self.is_full_at(context.subjects_max);
+        decisions
+    }
+
+    fn remember(&mut self, key: String, started: Started) {
+        let starts = self.ended.entry(key).or_default();
+        starts.retain(|earlier| earlier.at != started.at);
+        starts.push(started);
+        self.next_deadline = self.next_deadline.min(started.until);
+    }
+}
+
+/// What is new about one subject.
+struct Change {
+    subject: Subject,
+    cleared: BTreeSet<Slot>,
+    /// At most one per slot.
+    holds: Vec<Hold>,
+}
+
+impl Change {
+    fn of(subject: Subject) -> Self {
+        Self { subject, cleared: BTreeSet::new(), holds: Vec::new() }
+    }
+}
+
+/// Adds a violation to the changes. Of two in one slot (a join that gave two rows) the more severe counts, and a row
+/// that says `ALLOWED` is none.
+fn add(changes: &mut BTreeMap<String, Change>, hold: Hold, violation: Violation) {
+    let change = changes.entry(violation.subject.to_key()).or_insert_with(|| Change::of(violation.subject));
+    if hold.finding.result == PolicyResult::Allowed {
+        change.cleared.insert(hold.slot);
+        return;
+    }
+    match change.holds.iter_mut().find(|other| other.slot == hold.slot) {
+        Some(other) if other.finding.result < hold.finding.result => *other = hold,
+        Some(_) => {}
+        None => change.holds.push(hold),
+    }
+}
+
+fn times_started(starts: Option<&Vec<Started>>, at: EventTime) -> u32 {
+    let earlier = starts.and_then(|starts| starts.iter().find(|started| started.at == at));
+    earlier.map_or(0, |started| started.nth + 1)
+}
+
+fn end_of_closed(rule: &RuleHeader, violation: &Violation) -> EventTime {
+    let Some(window) = violation.window else { return violation.at.plus(rule.ttl_ns) };
+    window.end.plus(window.end.0.saturating_sub(window.start.0)).plus(rule.ttl_ns)
+}
+
+#[cfg(test)]
+mod tests;

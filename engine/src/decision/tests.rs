@@ -1,0 +1,349 @@
+//! Edges, one fact per test. Times are seconds of event time; `ttl` is 100 s.
+
+use lictor_schemas::event::{Instruction, State};
+use lictor_schemas::genops::{Action, PolicyResult, ReasonCode, Severity};
+use lictor_schemas::rule::{Mode, RuleVersion};
+use serde_json::{Map, json};
+
+use super::*;
+use PolicyResult::{Allowed, Blocked, Warning};
+
+fn s(seconds: i64) -> EventTime {
+    EventTime(seconds * 1_000_000_000)
+}
+
+fn window(start: i64, end: i64) -> Window {
+    Window { start: s(start), end: s(end) }
+}
+
+fn rule() -> RuleHeader {
+    RuleHeader {
+        name: "budget".to_owned(),
+        description: String::new(),
+        action: Action::Block,
+        reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
+        severity: Severity::Error,
+        owner: String::new(),
+        mode: Mode::Enforce,
+        ttl_ns: s(100).0,
+        file: "budget.sql".to_owned(),
+        version: RuleVersion("v1".to_owned()),
+    }
+}
+
+fn subject(team: &str) -> Subject {
+    Subject(Map::from_iter([("team".to_owned(), json!(team))]))
+}
+
+fn row(team: &str, result: PolicyResult, at: i64) -> Violation {
+    Violation {
+        subject: subject(team),
+        result,
+        reason_code: rule().reason_code,
+        observed: Some(1.5),
+        threshold: None,
+        unit: None,
+        message: None,
+        valid_until: None,
+        params: None,
+        window: None,
+        sample_count: None,
+        evidence: Map::new(),
+        exemplars: Vec::new(),
+        at: s(at),
+    }
+}
+
+fn in_window(team: &str, result: PolicyResult, at: i64, window: Window) -> Violation {
+    Violation { window: Some(window), ..row(team, result, at) }
+}
+
+fn decisions() -> Decisions {
+    Decisions::new("test", SUBJECTS_MAX)
+}
+
+/// Events as `team state result revision @time ..valid_until`, in seconds.
+fn told(decisions: &[Decision]) -> Vec<String> {
+    let tell = |decision: &Decision| {
+        let data = &decision.event.data;
+        let team = data.selector.matches["team"].as_str().unwrap();
+        let (at, until) = (decision.event.time.0 / s(1).0, data.valid_until.0 / s(1).0);
+        format!("{team} {} {} r{} @{at} ..{until}", data.state.as_str(), data.finding.result, data.revision)
+    };
+    decisions.iter().map(tell).collect()
+}
+
+fn directive_ids(decisions: &[Decision]) -> Vec<String> {
+    decisions.iter().map(|decision| decision.event.data.directive_id.clone()).collect()
+}
+
+#[test]
+fn a_running_window_warns_then_blocks_then_resolves_at_its_end() {
+    let (mut state, day) = (decisions(), window(0, 1000));
+    let warned = state.change(&rule(), vec![], vec![in_window("a", Warning, 10, day)], s(10));
+    assert_eq!(told(&warned), ["a firing WARNING r1 @10 ..1000"]);
+    assert_eq!(warned[0].event.data.action, Instruction::Warn, "a blocking rule only warns on WARNING");
+    assert_eq!(warned[0].directive, DirectiveRecord::Put);
+
+    let same = state.change(&rule(), vec![], vec![in_window("a", Warning, 20, day)], s(20));
+    assert_eq!(told(&same), [""; 0], "the same state is no news");
+
+    let blocked = state.change(&rule(), vec![], vec![in_window("a", Blocked, 30, day)], s(30));
+    assert_eq!(told(&blocked), ["a updated BLOCKED r2 @30 ..1000"]);
+    assert_eq!(blocked[0].event.data.action, Instruction::Block);
+
+    let resolved = state.close_window(&rule(), day, s(1000));
+    assert_eq!(told(&resolved), ["a resolved ALLOWED r3 @1000 ..1000"]);
+    assert_eq!(resolved[0].directive, DirectiveRecord::Tombstone);
+    assert_eq!(resolved[0].event.data.finding.observed, None, "an old measurement is not repeated");
+    assert_eq!(directive_ids(&warned), directive_ids(&resolved));
+    assert_eq!(state.firing("budget"), 0);
+}
+
+#[test]
+fn a_result_that_falls_is_an_update_too() {
+    let (mut state, day) = (decisions(), window(0, 1000));
+    state.change(&rule(), vec![], vec![in_window("a", Blocked, 10, day)], s(10));
+    let milder = state.change(&rule(), vec![], vec![in_window("a", Warning, 20, day)], s(20));
+    assert_eq!(told(&milder), ["a updated WARNING r2 @20 ..1000"]);
+}
+
+#[test]
+fn the_watermark_alone_resolves_a_running_window() {
+    let mut state = decisions();
+    state.change(&rule(), vec![], vec![in_window("a", Warning, 10, window(0, 1000))], s(10));
+    assert_eq!(told(&state.advance(&rule(), s(999))), [""; 0]);
+    assert_eq!(told(&state.advance(&rule(), s(1500))), ["a resolved ALLOWED r2 @1000 ..1000"]);
+    assert_eq!(told(&state.close_window(&rule(), window(0, 1000), s(1000))), [""; 0], "it is already over");
+}
+
+#[test]
+fn firing_again_in_the_same_window_is_another_directive() {
+    let (mut state, day) = (decisions(), window(0, 1000));
+    let mut ids = Vec::new();
+    for at in [10, 20, 30] {
+        ids.extend(directive_ids(&state.change(&rule(), vec![], vec![in_window("a", Warning, at, day)], s(at))));
+        let resolved = state.change(&rule(), vec![(subject("a"), day)], vec![], s(at + 5));
+        assert_eq!(told(&resolved), [format!("a resolved ALLOWED r2 @{} ..1000", at + 5)]);
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 3);
+    state.advance(&rule(), s(1000));
+    assert!(state.rules["budget"].ended.is_empty(), "what ended in a window is forgotten with it");
+}
+
+#[test]
+fn of_two_overlapping_windows_the_most_severe_then_the_latest_is_published() {
+    let (mut state, early, late) = (decisions(), window(0, 100), window(50, 150));
+    let first = state.change(&rule(), vec![], vec![in_window("a", Blocked, 60, early)], s(60));
+    assert_eq!(told(&first), ["a firing BLOCKED r1 @60 ..100"]);
+    let milder = state.change(&rule(), vec![], vec![in_window("a", Warning, 70, late)], s(70));
+    assert_eq!(told(&milder), [""; 0], "the more severe window still holds");
+    let after = state.close_window(&rule(), early, s(100));
+    assert_eq!(told(&after), ["a updated WARNING r2 @100 ..150"]);
+    let window_start = after[0].event.data.finding.window.unwrap().start;
+    assert_eq!(window_start, late.start);
+    assert_eq!(told(&state.close_window(&rule(), late, s(150))), ["a resolved ALLOWED r3 @150 ..150"]);
+}
+
+#[test]
+fn a_violation_that_goes_on_in_the_next_overlapping_window_is_renewed_in_time() {
+    let (mut state, early, late) = (decisions(), window(0, 100), window(50, 150));
+    state.change(&rule(), vec![], vec![in_window("a", Warning, 60, early)], s(60));
+    let soon = state.change(&rule(), vec![], vec![in_window("a", Warning, 70, late)], s(70));
+    assert_eq!(told(&soon), [""; 0], "more than half of 60..100 is left");
+    assert_eq!(told(&state.advance(&rule(), s(85))), ["a updated WARNING r2 @80 ..150"]);
+    assert_eq!(told(&state.close_window(&rule(), early, s(100))), [""; 0]);
+}
+
+#[test]
+fn a_closed_window_replaces_the_one_before() {
+    let mut state = decisions();
+    let first = vec![in_window("b", Warning, 60, window(0, 60)), in_window("a", Warning, 60, window(0, 60))];
+    let told_first = told(&state.replace(&rule(), first, s(60)));
+    assert_eq!(told_first, ["a firing WARNING r1 @60 ..220", "b firing WARNING r1 @60 ..220"], "end + length + ttl");
+    let second = vec![in_window("b", Warning, 120, window(60, 120)), in_window("c", Blocked, 120, window(60, 120))];
+    let told_second = told(&state.replace(&rule(), second, s(120)));
+    assert_eq!(told_second, ["a resolved ALLOWED r2 @120 ..220", "c firing BLOCKED r1 @120 ..280"]);
+    let third = vec![in_window("b", Warning, 180, window(120, 180))];
+    let told_third = told(&state.replace(&rule(), third, s(180)));
+    assert_eq!(told_third, ["b updated WARNING r2 @180 ..340", "c resolved ALLOWED r2 @180 ..280"]);
+}
+
+#[test]
+fn a_closed_window_violation_expires_if_no_window_follows() {
+    let mut state = decisions();
+    state.replace(&rule(), vec![in_window("a", Warning, 60, window(0, 60))], s(60));
+    assert_eq!(told(&state.advance(&rule(), s(219))), [""; 0]);
+    let expired = state.advance(&rule(), EventTime::MAX);
+    assert_eq!(told(&expired), ["a expired ALLOWED r2 @220 ..220"]);
+    assert_eq!(expired[0].directive, DirectiveRecord::Tombstone);
+}
+
+#[test]
+fn rows_hold_for_the_ttl_and_are_renewed_at_half_of_it() {
+    let mut state = decisions();
+    let rows = |times: &[i64]| times.iter().map(|at| row("a", Warning, *at)).collect::<Vec<_>>();
+    assert_eq!(told(&state.rows(&rule(), rows(&[0, 10, 20]))), ["a firing WARNING r1 @0 ..100"]);
+    assert_eq!(told(&state.rows(&rule(), rows(&[60]))), ["a updated WARNING r2 @50 ..120"]);
+    assert_eq!(
+        told(&state.advance(&rule(), s(1000))),
+        ["a updated WARNING r3 @85 ..160", "a expired ALLOWED r4 @160 ..160"]
+    );
+    let again = state.rows(&rule(), rows(&[1000]));
+    assert_eq!(told(&again), ["a firing WARNING r1 @1000 ..1100"]);
+}
+
+#[test]
+fn a_milder_row_takes_over_when_the_severe_one_has_run_out() {
+    let mut state = decisions();
+    let rows = vec![row("a", Blocked, 0), row("a", Warning, 40)];
+    assert_eq!(told(&state.rows(&rule(), rows)), ["a firing BLOCKED r1 @0 ..100"]);
+    let later = told(&state.advance(&rule(), s(200)));
+    assert_eq!(later, ["a updated WARNING r2 @100 ..140", "a expired ALLOWED r3 @140 ..140"]);
+}
+
+#[test]
+fn how_rows_are_batched_makes_no_difference() {
+    let rows: Vec<_> = [0, 30, 45, 160, 150, 420, 431]
+        .iter()
+        .map(|at| row(if at % 2 == 0 { "a" } else { "b" }, if at % 3 == 0 { Blocked } else { Warning }, *at))
+        .collect();
+    let mut whole = decisions();
+    let mut expected = whole.rows(&rule(), rows.clone());
+    expected.extend(whole.advance(&rule(), EventTime::MAX));
+    let mut single = decisions();
+    let mut events = Vec::new();
+    let mut high = 0;
+    for row in rows {
+        high = high.max(row.at.0);
+        events.extend(single.rows(&rule(), vec![row]));
+        events.extend(single.advance(&rule(), EventTime(high - s(10).0)));
+    }
+    events.extend(single.advance(&rule(), EventTime::MAX));
+    let order = |decision: &Decision| (decision.event.time, decision.event.id.clone());
+    expected.sort_by_key(order);
+    events.sort_by_key(order);
+    assert_eq!(told(&events), told(&expected));
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn a_row_may_set_its_own_end() {
+    let (mut state, day) = (decisions(), window(0, 1000));
+    let short = Violation { valid_until: Some(s(50)), ..in_window("a", Warning, 10, day) };
+    let fired = state.change(&rule(), vec![], vec![short.clone()], s(10));
+    assert_eq!(told(&fired), ["a firing WARNING r1 @10 ..50"]);
+    assert_eq!(told(&state.advance(&rule(), s(60))), ["a expired ALLOWED r2 @50 ..50"]);
+    let again = state.change(&rule(), vec![], vec![Violation { valid_until: Some(s(110)), at: s(70), ..short }], s(70));
+    assert_eq!(told(&again), ["a firing WARNING r1 @70 ..110"]);
+    assert_ne!(directive_ids(&fired), directive_ids(&again), "the window is the same, the directive is not");
+}
+
+#[test]
+fn a_row_that_says_allowed_is_no_violation() {
+    let (mut state, day) = (decisions(), window(0, 1000));
+    assert_eq!(told(&state.change(&rule(), vec![], vec![in_window("a", Allowed, 10, day)], s(10))), [""; 0]);
+    state.change(&rule(), vec![], vec![in_window("a", Warning, 20, day)], s(20));
+    let cleared = state.change(&rule(), vec![], vec![in_window("a", Allowed, 30, day)], s(30));
+    assert_eq!(told(&cleared), ["a resolved ALLOWED r2 @30 ..1000"]);
+}
+
+#[test]
+fn of_two_rows_about_one_subject_the_more_severe_counts() {
+    let mut state = decisions();
+    let both =
+        |first, second| vec![in_window("a", first, 60, window(0, 60)), in_window("a", second, 60, window(0, 60))];
+    let fired = state.replace(&rule(), both(Warning, Blocked), s(60));
+    assert_eq!(told(&fired), ["a firing BLOCKED r1 @60 ..220"]);
+    assert_eq!(told(&state.replace(&rule(), both(Blocked, Warning), s(60))), [""; 0]);
+}
+
+#[test]
+fn beyond_the_limit_subjects_are_counted_and_reported_once() {
+    let mut state = Decisions::new("test", 2);
+    let rows = |teams: &[&str], at| teams.iter().map(|team| row(team, Warning, at)).collect::<Vec<_>>();
+    assert_eq!(state.rows(&rule(), rows(&["a", "b", "c", "d", "a"], 0)).len(), 2);
+    assert_eq!(state.refused("budget"), 2);
+    assert_eq!(state.take_limit_reports(), [LimitReport { rule: "budget".to_owned(), subjects_max: 2 }]);
+    state.rows(&rule(), rows(&["c"], 1));
+    assert_eq!(state.take_limit_reports(), [], "the limit has not been left since");
+    state.advance(&rule(), s(200));
+    assert_eq!(told(&state.rows(&rule(), rows(&["c"], 300))), ["c firing WARNING r1 @300 ..400"]);
+    state.rows(&rule(), rows(&["d", "e"], 301));
+    assert_eq!(state.take_limit_reports().len(), 1, "reached anew, reported anew");
+}
+
+#[test]
+fn rules_do_not_see_each_other() {
+    let mut state = decisions();
+    let other = RuleHeader { name: "other".to_owned(), ..rule() };
+    let a = state.rows(&rule(), vec![row("a", Warning, 0)]);
+    let b = state.rows(&other, vec![row("a", Warning, 0)]);
+    assert_ne!(directive_ids(&a), directive_ids(&b));
+    state.advance(&other, EventTime::MAX);
+    assert_eq!((state.firing("budget"), state.firing("other")), (1, 0));
+}
+
+/// A stream of calls drawn from `seed`, applied one after the other; `pause` may replace the state between two calls.
+fn replay(seed: u64, mut pause: impl FnMut(Decisions) -> Decisions) -> Vec<Decision> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut state = Decisions::new("test", 3);
+    let mut events = Vec::new();
+    for step in 0..200_i64 {
+        let (at, start) = (step * 7, step * 7 / 100 * 100);
+        let team = ["a", "b", "c", "d"][random.usize(0..4)];
+        let result = [Warning, Blocked][random.usize(0..2)];
+        let running = window(start, start + 100);
+        events.extend(match random.u32(0..5) {
+            0 => state.change(&rule(), vec![(subject(team), running)], vec![], s(at)),
+            1 | 2 => state.change(&rule(), vec![], vec![in_window(team, result, at, running)], s(at)),
+            3 => state.close_window(&rule(), window(start - 100, start), s(start)),
+            _ => state.advance(&rule(), s(at - 20)),
+        });
+        state = pause(state);
+    }
+    events
+}
+
+#[test]
+fn a_replay_gives_identical_events_and_no_id_twice() {
+    for seed in 0..20 {
+        let events = replay(seed, |state| state);
+        assert_eq!(events, replay(seed, |state| state), "seed {seed}");
+        let ids: BTreeSet<_> = events.iter().map(|decision| &decision.event.id).collect();
+        assert_eq!(ids.len(), events.len(), "seed {seed}: no id comes twice");
+    }
+}
+
+#[test]
+fn every_directive_is_a_whole_life() {
+    for seed in 0..20 {
+        let mut last: BTreeMap<String, (u32, State)> = BTreeMap::new();
+        for decision in replay(seed, |state| state) {
+            let data = decision.event.data;
+            let before = last.insert(data.directive_id, (data.revision, data.state));
+            match data.state {
+                State::Firing => assert_eq!((before, data.revision), (None, 1), "seed {seed}"),
+                _ => assert!(
+                    before.is_some_and(|(revision, state)| revision + 1 == data.revision && !state.is_ended()),
+                    "seed {seed}: {before:?} then {} {}",
+                    data.state.as_str(),
+                    data.revision
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stored_and_loaded_state_goes_on_the_same() {
+    for seed in 0..20 {
+        let through_text = |state: Decisions| {
+            let text = serde_json::to_string(&state).unwrap();
+            serde_json::from_str::<Decisions>(&text).unwrap()
+        };
+        assert_eq!(replay(seed, |state| state), replay(seed, through_text), "seed {seed}");
+    }
+}

@@ -1,0 +1,26 @@
+//! When things happen.
+//!
+//! The engine works in epochs: a bounded batch of records is decoded, run through every rule and committed. One loop owns
+//! all state of a stage. Data flows one way: decode → table → window → rule → decision → sink.
+//!
+//! Invariants: the engine never names DataFusion or librdkafka; only [`clock`] reads a clock; everything else is a
+//! deterministic function of its inputs.
+
+pub mod aside;
+pub mod clock;
+pub mod company;
+pub mod config;
+pub mod decision;
+pub mod exchange;
+pub mod judge_stage;
+pub mod live;
+pub mod metrics;
+mod pane;
+pub mod pipeline;
+pub mod rule_test;
+pub mod rules_dir;
+pub mod scan_stage;
+pub mod segment;
+pub mod shipped;
+mod state_rows;
+pub mod watermark;

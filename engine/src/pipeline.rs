@@ -1,0 +1,158 @@
+//! Both stages with the exchange in memory: telemetry records in, decisions out.
+//!
+//! This is what `run`, `demo` and `test` have in common. It is a deterministic function of the records, the ticks and
+//! the rule set: no clock, no I/O, no randomness.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lictor_connectors::{RecordRef, TopicPartition};
+use lictor_queries::{Emission, RuleKind, RuleSet};
+use lictor_schemas::columns::ExtraSource;
+use lictor_schemas::otlp::Decoder;
+use lictor_schemas::prices::PriceTable;
+use lictor_schemas::tables::Signal;
+use lictor_schemas::time::EventTime;
+
+use crate::aside::{DeadLetter, LateRows};
+use crate::decision::{Decision, Decisions, LimitReport, SUBJECTS_MAX};
+use crate::exchange::RuleId;
+use crate::judge_stage::{JudgeRule, JudgeStage, RuleStatus, WindowedState};
+use crate::scan_stage::{ScanCounts, ScanRule, ScanStage, Scanner};
+use crate::segment::Boundaries;
+use crate::watermark::{SourceClocks, Tolerances, Watermarks};
+
+/// What a pipeline must know besides its rules.
+#[derive(Clone, Debug)]
+pub struct PipelineSettings {
+    /// Names this deployment in event sources.
+    pub application_id: String,
+    /// Which topic carries which signal.
+    pub signals: BTreeMap<String, Signal>,
+    /// The tolerances of event time.
+    pub tolerances: Tolerances,
+    /// In-house attributes that feed canonical columns.
+    pub columns: Vec<ExtraSource>,
+    /// Groups of one rule over all its open windows; at about 150 bytes each the default is 150 MB.
+    pub groups_max: usize,
+    /// Directives of one rule that hold at a time.
+    pub subjects_max: usize,
+}
+
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        let topics = [("otlp_spans", Signal::Traces), ("otlp_logs", Signal::Logs), ("otlp_metrics", Signal::Metrics)];
+        Self {
+            application_id: "lictor".to_owned(),
+            signals: topics.map(|(t, s)| (t.to_owned(), s)).into(),
+            tolerances: Tolerances::default(),
+            columns: Vec::new(),
+            groups_max: 1_000_000,
+            subjects_max: SUBJECTS_MAX,
+        }
+    }
+}
+
+/// What one epoch has brought forth.
+#[derive(Debug, Default)]
+pub struct Epoch {
+    /// Events and directives, in the order in which they must be published.
+    pub decisions: Vec<Decision>,
+    /// Records and items for the dead-letter topic.
+    pub dead: Vec<DeadLetter>,
+    /// Notes for the late topic.
+    pub late: Vec<LateRows>,
+    /// How much left the scan on which way.
+    pub counts: ScanCounts,
+    /// Rules that have reached their limit of subjects.
+    pub limits: Vec<LimitReport>,
+}
+
+/// Two stages and what lies between them.
+pub struct Pipeline {
+    scan: ScanStage,
+    judge: JudgeStage,
+}
+
+impl Pipeline {
+    /// Nothing has been read yet.
+    #[must_use]
+    pub fn new(rules: RuleSet, prices: Arc<PriceTable>, settings: &PipelineSettings) -> Self {
+        let decoder = Decoder::new(&rules.wanted, &settings.columns, prices);
+        let mut boundaries = Boundaries::default();
+        let (mut scan, mut judge) = (Vec::new(), Vec::new());
+        for (number, rule) in rules.rules.into_iter().enumerate() {
+            let (id, table, signal) = (RuleId(number), rule.table, rule.table.signal());
+            let (scanner, windowed, emits_on_update) = match rule.kind {
+                RuleKind::RowWise(row_wise) => {
+                    boundaries.add_ttl(signal, rule.header.ttl_ns);
+                    (Scanner::RowWise(row_wise), None, false)
+                }
+                RuleKind::Windowed(windowed) => {
+                    boundaries.add_windows(signal, windowed.aggregation.spec());
+                    let state = WindowedState::new(windowed.emission, windowed.aggregation, windowed.finish);
+                    (Scanner::Windowed(windowed.scan), Some(state), windowed.emission == Emission::OnUpdate)
+                }
+            };
+            scan.push(ScanRule { id, table, scanner, emits_on_update, is_quarantined: false });
+            judge.push(JudgeRule { header: rule.header, signal, windowed, quarantined: None });
+        }
+        let clocks = SourceClocks::new(settings.tolerances);
+        let decisions = Decisions::new(&settings.application_id, settings.subjects_max);
+        let watermarks = Watermarks::new(settings.tolerances.lateness_ns);
+        Self {
+            scan: ScanStage::new(decoder, scan, clocks, boundaries, settings.signals.clone()),
+            judge: JudgeStage::new(judge, decisions, watermarks, settings.groups_max),
+        }
+    }
+
+    /// This instance reads `partition` from `now` on, by the processing clock: windows wait for it.
+    pub fn assign(&mut self, partition: TopicPartition, now: EventTime) {
+        self.scan.assign(partition, now);
+    }
+
+    /// This instance reads `partition` no more.
+    pub fn revoke(&mut self, partition: &TopicPartition) {
+        self.scan.revoke(partition);
+    }
+
+    /// Takes one record, read at `now` by the processing clock.
+    pub fn absorb(&mut self, record: RecordRef<'_>, now: EventTime) {
+        self.scan.absorb(record, now);
+    }
+
+    /// Rows taken since the last epoch ended.
+    #[must_use]
+    pub fn rows_pending(&self) -> usize {
+        self.scan.rows_pending()
+    }
+
+    /// Ends an epoch at `now`, by the processing clock.
+    pub fn end_epoch(&mut self, now: EventTime) -> Epoch {
+        let mut decisions = Vec::new();
+        for shipment in self.scan.flush(now) {
+            decisions.extend(self.judge.absorb(shipment));
+        }
+        let (dead, late) = self.scan.take_aside();
+        let limits = self.judge.take_limit_reports();
+        Epoch { decisions, dead, late, counts: self.scan.take_counts(), limits }
+    }
+
+    /// The watermark of a signal.
+    #[must_use]
+    pub fn watermark(&self, signal: Signal) -> EventTime {
+        self.judge.watermark(signal)
+    }
+
+    /// How every rule is doing.
+    #[must_use]
+    pub fn status(&self) -> Vec<RuleStatus> {
+        self.judge.status()
+    }
+
+    /// The topics whose telemetry some rule reads.
+    #[must_use]
+    pub fn topics_read(&self) -> Vec<String> {
+        self.scan.topics_read().into_iter().collect()
+    }
+}

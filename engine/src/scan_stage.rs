@@ -1,0 +1,293 @@
+//! The scan stage: records in, partial aggregates and row-wise violations out.
+//!
+//! One decode and one pass over the rows serve all rules. Between two flushes the stage keeps sums, between two commits
+//! nothing: what it has read and not yet shipped is read again after a failure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::RecordBatch;
+use lictor_connectors::{RecordRef, TopicPartition};
+use lictor_queries::{EvaluationError, RowWise, Scan};
+use lictor_schemas::otlp::{Decoder, RecordMeta};
+use lictor_schemas::tables::{Signal, Table};
+use lictor_schemas::time::EventTime;
+
+use crate::aside::{DeadLetter, LateRows};
+use crate::exchange::{RuleFailure, RuleId, Shipment};
+use crate::segment::{Boundaries, Run, Segment};
+use crate::watermark::{SourceClocks, Untimely};
+
+/// The scanning half of a rule.
+#[derive(Debug)]
+pub enum Scanner {
+    /// Judges rows one by one.
+    RowWise(RowWise),
+    /// Sums rows up.
+    Windowed(Scan),
+}
+
+/// A rule's scanning half and where its rows come from.
+#[derive(Debug)]
+pub struct ScanRule {
+    /// Its number.
+    pub id: RuleId,
+    /// The table it reads.
+    pub table: Table,
+    /// What it does with rows.
+    pub scanner: Scanner,
+    /// Whether it is judged after every record.
+    pub emits_on_update: bool,
+    /// Set once it has failed: it gets no more rows.
+    pub is_quarantined: bool,
+}
+
+/// How many items and rows left the stage on which way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanCounts {
+    /// Records read.
+    pub records: u64,
+    /// Records that went to the dead letters whole.
+    pub records_dead: u64,
+    /// Records of which some items went to the dead letters.
+    pub records_partly_dead: u64,
+    /// Rows that the rules saw, per table.
+    pub rows_used: BTreeMap<Table, u64>,
+    /// Rows that came too late or from the future, per table and reason.
+    pub rows_untimely: BTreeMap<(Table, Untimely), u64>,
+    /// Dead letters by reason.
+    pub dead_letters: BTreeMap<&'static str, u64>,
+}
+
+/// Decodes, judges timeliness, feeds the rules.
+pub struct ScanStage {
+    decoder: Decoder,
+    rules: Vec<ScanRule>,
+    clocks: SourceClocks,
+    boundaries: Boundaries,
+    signals: BTreeMap<String, Signal>,
+    partitions: Vec<TopicPartition>,
+    runs: Vec<Run>,
+    failures: Vec<RuleFailure>,
+    violations: Vec<(RuleId, Vec<lictor_schemas::violation::Violation>)>,
+    late: Vec<LateRows>,
+    dead: Vec<DeadLetter>,
+    counts: ScanCounts,
+    rows_pending: usize,
+}
+
+impl ScanStage {
+    /// `signals` binds topics to what they carry.
+    #[must_use]
+    pub fn new(
+        decoder: Decoder,
+        rules: Vec<ScanRule>,
+        clocks: SourceClocks,
+        boundaries: Boundaries,
+        signals: BTreeMap<String, Signal>,
+    ) -> Self {
+        Self {
+            decoder,
+            rules,
+            clocks,
+            boundaries,
+            signals,
+            partitions: Vec::new(),
+            runs: Vec::new(),
+            failures: Vec::new(),
+            violations: Vec::new(),
+            late: Vec::new(),
+            dead: Vec::new(),
+            counts: ScanCounts::default(),
+            rows_pending: 0,
+        }
+    }
+
+    /// Rows decoded and not yet shown to the rules.
+    #[must_use]
+    pub fn rows_pending(&self) -> usize {
+        self.rows_pending
+    }
+
+    /// This instance reads `partition` from `now` on.
+    pub fn assign(&mut self, partition: TopicPartition, now: EventTime) {
+        if let Some(signal) = self.signals.get(partition.topic.as_ref()) {
+            self.clocks.assign(partition, *signal, now);
+        }
+    }
+
+    /// This instance reads `partition` no more.
+    pub fn revoke(&mut self, partition: &TopicPartition) {
+        self.clocks.revoke(partition);
+    }
+
+    /// Decodes one record, read at `now` by the processing clock.
+    pub fn absorb(&mut self, record: RecordRef<'_>, now: EventTime) {
+        let Some(signal) = self.signals.get(record.topic).copied() else { return };
+        let partition = self.partition(record, signal, now);
+        self.clocks.touch(&self.partitions[partition], now);
+        self.counts.records += 1;
+        let payload = record.payload.unwrap_or_default();
+        let meta = RecordMeta {
+            topic: record.topic,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+        };
+        let before = Table::ALL.map(|t| self.decoder.rows(t));
+        match self.decoder.absorb(signal, payload, meta) {
+            Err(error) => {
+                self.counts.records_dead += 1;
+                self.bury(DeadLetter::of_record(record, error.reason(), &error.to_string()));
+            }
+            Ok(absorbed) => {
+                let rows = std::array::from_fn(|t| self.decoder.rows(Table::ALL[t]) - before[t]);
+                self.rows_pending += rows.iter().sum::<usize>();
+                let stamped = (record.timestamp_ms > 0).then(|| EventTime::from_ms(record.timestamp_ms));
+                self.runs.push(Run { partition, offset: record.offset, stamped, rows });
+                if let Some(rejected) = absorbed.rejected {
+                    self.counts.records_partly_dead += 1;
+                    self.bury(DeadLetter::of_items(record, rejected.payload, &rejected.reason));
+                }
+            }
+        }
+    }
+
+    /// Ends an epoch at `now`: shows the rows to the rules and ships what they make of them.
+    ///
+    /// One epoch may make several shipments. Rules that emit on update are judged after every record, and windows close
+    /// after the record whose mark lets them: so the events do not depend on how records were cut into epochs.
+    pub fn flush(&mut self, now: EventTime) -> Vec<Shipment> {
+        self.rows_pending = 0;
+        let mut segment = Segment::new(self.decoder.take());
+        let mut shipments = Vec::new();
+        for run in std::mem::take(&mut self.runs) {
+            let signal = self.judge_run(&run, &mut segment);
+            self.feed_updates(&run, &mut segment, now, &mut shipments);
+            segment.step(&run);
+            if self.boundaries.cross(signal, self.clocks.low(signal)) {
+                shipments.push(self.ship(&mut segment, now));
+            }
+        }
+        self.clocks.tick(now);
+        shipments.push(self.ship(&mut segment, now));
+        shipments
+    }
+
+    /// Shows the rows since the last shipment to the rules that sum up, and ships everything.
+    fn ship(&mut self, segment: &mut Segment, now: EventTime) -> Shipment {
+        for (table, rows) in segment.take_timely() {
+            *self.counts.rows_used.entry(table).or_default() += rows.num_rows() as u64;
+            self.feed(table, &rows, false);
+        }
+        let partials = self.flush_rules(|_| true);
+        Shipment { marks: self.clocks.marks(), ..self.shipment(partials, now) }
+    }
+
+    /// Shows one record's rows to the rules that emit on update, and ships their sums.
+    fn feed_updates(&mut self, run: &Run, segment: &mut Segment, now: EventTime, shipments: &mut Vec<Shipment>) {
+        if !self.rules.iter().any(|r| r.emits_on_update && run.rows[r.table as usize] > 0) {
+            return;
+        }
+        for (table, rows) in segment.timely_of(run) {
+            self.feed(table, &rows, true);
+        }
+        let partials = self.flush_rules(|rule| rule.emits_on_update);
+        if !partials.is_empty() {
+            shipments.push(self.shipment(partials, now));
+        }
+    }
+
+    fn shipment(&mut self, partials: Vec<(RuleId, RecordBatch)>, now: EventTime) -> Shipment {
+        let violations = std::mem::take(&mut self.violations);
+        Shipment { partials, violations, marks: Vec::new(), now, failures: std::mem::take(&mut self.failures) }
+    }
+
+    fn flush_rules(&mut self, which: impl Fn(&ScanRule) -> bool) -> Vec<(RuleId, RecordBatch)> {
+        let mut partials = Vec::new();
+        for rule in self.rules.iter_mut().filter(|r| !r.is_quarantined && which(r)) {
+            let Scanner::Windowed(scan) = &mut rule.scanner else { continue };
+            match scan.flush() {
+                Ok(batch) => partials.extend(batch.map(|b| (rule.id, b))),
+                Err(error) => fail(rule, &error, &mut self.failures),
+            }
+        }
+        partials
+    }
+
+    /// What was put aside since the last call.
+    pub fn take_aside(&mut self) -> (Vec<DeadLetter>, Vec<LateRows>) {
+        (std::mem::take(&mut self.dead), std::mem::take(&mut self.late))
+    }
+
+    /// What has been counted since the last call.
+    pub fn take_counts(&mut self) -> ScanCounts {
+        std::mem::take(&mut self.counts)
+    }
+
+    fn bury(&mut self, letter: DeadLetter) {
+        *self.counts.dead_letters.entry(letter.reason).or_default() += 1;
+        self.dead.push(letter);
+    }
+
+    fn partition(&mut self, record: RecordRef<'_>, signal: Signal, now: EventTime) -> usize {
+        let is_it = |p: &TopicPartition| p.partition == record.partition && *p.topic == *record.topic;
+        if let Some(known) = self.partitions.iter().position(is_it) {
+            return known;
+        }
+        let partition = TopicPartition::new(record.topic, record.partition);
+        self.clocks.assign(partition.clone(), signal, now);
+        self.partitions.push(partition);
+        self.partitions.len() - 1
+    }
+
+    /// Judges the rows of one record, of all tables together, against its partition's clock.
+    fn judge_run(&mut self, run: &Run, segment: &mut Segment) -> Signal {
+        let times = segment.times_of(run);
+        let partition = &self.partitions[run.partition];
+        let mut late: BTreeMap<(Table, Untimely), LateRows> = BTreeMap::new();
+        let mut row = 0;
+        self.clocks.judge(partition, run.stamped, times.iter().map(|t| t.1), &mut |at, untimely, by_ns| {
+            let table = times[row].0;
+            row += 1;
+            segment.keep(table, untimely.is_none());
+            if let Some(reason) = untimely {
+                let rows = late.entry((table, reason));
+                rows.or_insert_with(|| LateRows::new(table, reason, partition, run.offset)).add(at, by_ns);
+            }
+        });
+        for (key, rows) in late {
+            *self.counts.rows_untimely.entry(key).or_default() += rows.rows;
+            self.late.push(rows);
+        }
+        self.signals.get(partition.topic.as_ref()).copied().unwrap_or(Signal::Traces)
+    }
+
+    fn feed(&mut self, table: Table, rows: &RecordBatch, on_update: bool) {
+        let wanted = |r: &&mut ScanRule| r.table == table && !r.is_quarantined && r.emits_on_update == on_update;
+        for rule in self.rules.iter_mut().filter(wanted) {
+            let fed = match &mut rule.scanner {
+                Scanner::Windowed(scan) => scan.absorb(rows),
+                Scanner::RowWise(row_wise) => row_wise.judge(rows).map(|violations| {
+                    if !violations.is_empty() {
+                        self.violations.push((rule.id, violations));
+                    }
+                }),
+            };
+            if let Err(error) = fed {
+                fail(rule, &error, &mut self.failures);
+            }
+        }
+    }
+
+    /// The topics whose telemetry some rule reads.
+    #[must_use]
+    pub fn topics_read(&self) -> BTreeSet<String> {
+        let signals: BTreeSet<Signal> = self.rules.iter().map(|r| r.table.signal()).collect();
+        self.signals.iter().filter(|(_, s)| signals.contains(s)).map(|(t, _)| t.clone()).collect()
+    }
+}
+
+fn fail(rule: &mut ScanRule, error: &EvaluationError, failures: &mut Vec<RuleFailure>) {
+    rule.is_quarantined = true;
+    failures.push(RuleFailure { rule: rule.id, message: error.message.clone() });
+}

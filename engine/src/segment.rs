@@ -1,0 +1,163 @@
+//! The rows of an epoch between two shipments, and where shipments must be cut.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampNanosecondType;
+use lictor_queries::WindowSpec;
+use lictor_schemas::tables::{Signal, Table};
+use lictor_schemas::time::EventTime;
+
+/// The rows of one record: so many of each table, in the order of [`Table::ALL`].
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// The number of its partition.
+    pub partition: usize,
+    /// Its offset.
+    pub offset: i64,
+    /// Its broker timestamp, if it has one.
+    pub stamped: Option<EventTime>,
+    /// Its rows per table.
+    pub rows: [usize; Table::ALL.len()],
+}
+
+/// Decoded rows, of which a growing part has been judged timely or not.
+pub(crate) struct Segment {
+    tables: BTreeMap<Table, Rows>,
+}
+
+struct Rows {
+    batch: RecordBatch,
+    /// Where the segment begins.
+    start: usize,
+    /// Where the record at hand begins.
+    at: usize,
+    /// For each row since `start`: whether it counts.
+    keep: Vec<bool>,
+}
+
+impl Segment {
+    pub(crate) fn new(batches: Vec<(Table, RecordBatch)>) -> Self {
+        let rows = |batch| Rows { batch, start: 0, at: 0, keep: Vec::new() };
+        Self { tables: batches.into_iter().map(|(t, b)| (t, rows(b))).collect() }
+    }
+
+    /// Table and event time of every row of a record, table by table.
+    pub(crate) fn times_of(&self, run: &Run) -> Vec<(Table, EventTime)> {
+        let mut times = Vec::new();
+        for (table, rows) in &self.tables {
+            let count = run.rows[*table as usize];
+            let Some(column) = rows.batch.column_by_name("event_time").filter(|_| count > 0) else { continue };
+            let values = &column.as_primitive::<TimestampNanosecondType>().values()[rows.at..rows.at + count];
+            times.extend(values.iter().map(|ns| (*table, EventTime(*ns))));
+        }
+        times
+    }
+
+    /// Records whether the next row of `table` counts.
+    pub(crate) fn keep(&mut self, table: Table, counts: bool) {
+        if let Some(rows) = self.tables.get_mut(&table) {
+            rows.keep.push(counts);
+        }
+    }
+
+    /// The rows of one record that count, once it is judged and before [`Segment::step`].
+    pub(crate) fn timely_of(&self, run: &Run) -> Vec<(Table, RecordBatch)> {
+        let of_run = |(table, rows): (&Table, &Rows)| {
+            let count = run.rows[*table as usize];
+            let from = rows.at - rows.start;
+            (*table, timely(&rows.batch.slice(rows.at, count), &rows.keep[from..from + count]))
+        };
+        self.tables.iter().filter(|(t, _)| run.rows[**t as usize] > 0).map(of_run).collect()
+    }
+
+    /// Goes on to the next record.
+    pub(crate) fn step(&mut self, run: &Run) {
+        for (table, rows) in &mut self.tables {
+            rows.at += run.rows[*table as usize];
+        }
+    }
+
+    /// The rows since the last call that count; the segment begins anew behind them.
+    pub(crate) fn take_timely(&mut self) -> Vec<(Table, RecordBatch)> {
+        let mut taken = Vec::new();
+        for (table, rows) in &mut self.tables {
+            let keep = std::mem::take(&mut rows.keep);
+            let batch = timely(&rows.batch.slice(rows.start, keep.len()), &keep);
+            rows.start = rows.at;
+            if batch.num_rows() > 0 {
+                taken.push((*table, batch));
+            }
+        }
+        taken
+    }
+}
+
+fn timely(batch: &RecordBatch, keep: &[bool]) -> RecordBatch {
+    if keep.iter().all(|k| *k) {
+        return batch.clone();
+    }
+    let filtered = filter_record_batch(batch, &BooleanArray::from(keep.to_vec()));
+    filtered.unwrap_or_else(|e| unreachable!("the mask has a value for each of {} rows: {e}", batch.num_rows()))
+}
+
+/// Where time, as it advances, changes what rules have to say.
+#[derive(Debug, Default)]
+pub struct Boundaries {
+    /// For each signal: the grids of window ends, as step and offset in nanoseconds.
+    grids: Vec<(Signal, WindowSpec)>,
+    /// For each signal with row-wise rules: after how much time something can expire.
+    ttls: Vec<(Signal, i64)>,
+    reached: BTreeMap<Signal, EventTime>,
+}
+
+impl Boundaries {
+    /// The ends of a rule's windows are boundaries.
+    pub fn add_windows(&mut self, signal: Signal, spec: WindowSpec) {
+        if !self.grids.contains(&(signal, spec)) {
+            self.grids.push((signal, spec));
+        }
+    }
+
+    /// A row-wise violation can expire after `ttl_ns`.
+    pub fn add_ttl(&mut self, signal: Signal, ttl_ns: i64) {
+        self.ttls.push((signal, ttl_ns));
+    }
+
+    /// Whether a signal's time, now at `low`, has passed a boundary since it last did.
+    pub(crate) fn cross(&mut self, signal: Signal, low: Option<EventTime>) -> bool {
+        let Some(low) = low else { return false };
+        let Some(before) = self.reached.get(&signal).copied() else {
+            self.reached.insert(signal, low);
+            return true;
+        };
+        let mut grids = self.grids.iter().filter(|g| g.0 == signal).map(|g| g.1);
+        let mut ttls = self.ttls.iter().filter(|t| t.0 == signal).map(|t| t.1);
+        let crossed = low > before
+            && (grids.any(|g| g.pane_start(before) != g.pane_start(low)) || ttls.any(|ttl| low >= before.plus(ttl)));
+        if crossed {
+            self.reached.insert(signal, low);
+        }
+        crossed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_window_end_or_an_expiry_cuts_a_segment() {
+        let mut boundaries = Boundaries::default();
+        boundaries.add_windows(Signal::Traces, WindowSpec { size_ns: 10, slide_ns: 10, offset_ns: 0 });
+        let mut cross = |at| boundaries.cross(Signal::Traces, Some(EventTime(at)));
+        assert!(cross(1), "the first time seen is one");
+        assert!(!cross(9));
+        assert!(cross(10));
+        assert!(!cross(10));
+        assert!(!cross(5), "time does not go back");
+        boundaries.add_ttl(Signal::Traces, 3);
+        assert!(boundaries.cross(Signal::Traces, Some(EventTime(13))));
+    }
+}

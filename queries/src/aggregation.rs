@@ -1,0 +1,314 @@
+//! A windowed aggregate as pure functions over Arrow batches.
+//!
+//! DataFusion's own group tables and accumulators do the work; what is kept between calls is only ever a batch of *state
+//! rows*: one row per group, the state columns that each accumulator defines itself. So every aggregate can be merged,
+//! sent, checkpointed and undone without a serializer of ours.
+//!
+//! Shapes: a partial batch is `[pane_start, key…, state…]`, one row per pane and group; evaluated groups are
+//! `[c0, c1, …]`: the group expressions in the query's order, its aggregates, then `count`, `latest`, `exemplar`.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, TimestampNanosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use lictor_schemas::time::Window;
+
+use crate::EvaluationError;
+use crate::session::positional;
+use crate::window::WindowSpec;
+
+/// What a group expression is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GroupColumn {
+    WindowStart,
+    WindowEnd,
+    /// The `n`th key.
+    Key(usize),
+}
+
+/// A windowed aggregate, planned.
+#[derive(Debug)]
+pub struct Aggregation {
+    pub(crate) rule: String,
+    pub(crate) spec: WindowSpec,
+    pub(crate) groups: Vec<(GroupColumn, Arc<dyn PhysicalExpr>)>,
+    pub(crate) aggregates: Vec<Arc<AggregateFunctionExpr>>,
+    pub(crate) arguments: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    pub(crate) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// Projection that the planner put above the aggregate, if any.
+    pub(crate) above: Option<Vec<Arc<dyn PhysicalExpr>>>,
+    /// The aggregate's own output: group expressions, then aggregates.
+    pub(crate) raw_schema: SchemaRef,
+    /// What [`Aggregation::evaluate`] yields.
+    pub(crate) output_schema: SchemaRef,
+}
+
+impl Aggregation {
+    /// The windows it sums over.
+    #[must_use]
+    pub fn spec(&self) -> WindowSpec {
+        self.spec
+    }
+
+    /// The key columns, without the window columns: `[key…]`.
+    #[must_use]
+    pub fn key_schema(&self) -> SchemaRef {
+        let keys = self.groups.iter().zip(self.raw_schema.fields());
+        let keys = keys.filter(|((column, _), _)| matches!(column, GroupColumn::Key(_)));
+        Arc::new(Schema::new(keys.enumerate().map(|(i, (_, f))| key_field(i, f)).collect::<Vec<_>>()))
+    }
+
+    /// The state columns of all aggregates: `[state…]`.
+    ///
+    /// # Panics
+    /// Never: the fields were asked for once at compile time.
+    #[must_use]
+    pub fn state_schema(&self) -> SchemaRef {
+        let fields = self.aggregates.iter().flat_map(|a| a.state_fields().unwrap_or_default());
+        let rename = |(i, f): (usize, Arc<Field>)| f.as_ref().clone().with_name(format!("s{i}")).with_nullable(true);
+        Arc::new(Schema::new(fields.enumerate().map(rename).collect::<Vec<_>>()))
+    }
+
+    /// The columns of a partial batch: `[pane_start, key…, state…]`.
+    #[must_use]
+    pub fn partial_schema(&self) -> SchemaRef {
+        let pane = Arc::new(Field::new("pane_start", timestamp(), false));
+        let (keys, states) = (self.key_schema(), self.state_schema());
+        let fields = std::iter::once(&pane).chain(keys.fields()).chain(states.fields());
+        Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
+    }
+
+    /// An empty index over this aggregate's keys.
+    ///
+    /// # Errors
+    /// A key has a type that cannot be grouped by.
+    pub fn key_index(&self) -> Result<KeyIndex, EvaluationError> {
+        let values = KeyIndex::values_of(self.key_schema()).map_err(|e| self.failed(&e))?;
+        Ok(KeyIndex { rule: self.rule.clone(), values, seen: 0 })
+    }
+
+    /// Merges state rows: row `i` of `states[b]` goes to group `groups[b][i]`; yields one row per group, `total` rows.
+    ///
+    /// # Errors
+    /// An accumulator refuses (overflow, a state of another type).
+    pub fn merge(
+        &self,
+        states: &[&[ArrayRef]],
+        groups: &[&[usize]],
+        total: usize,
+    ) -> Result<Vec<ArrayRef>, EvaluationError> {
+        self.try_merge(states, groups, total).map_err(|e| self.failed(&e))
+    }
+
+    /// Finishes groups of one window: `keys` and `states` have one row per group.
+    ///
+    /// # Errors
+    /// An accumulator refuses.
+    pub fn evaluate(
+        &self,
+        keys: &[ArrayRef],
+        states: &[ArrayRef],
+        window: Window,
+    ) -> Result<RecordBatch, EvaluationError> {
+        self.try_evaluate(keys, states, window).map_err(|e| self.failed(&e))
+    }
+
+    fn failed(&self, error: &DataFusionError) -> EvaluationError {
+        EvaluationError { rule: self.rule.clone(), message: error.strip_backtrace() }
+    }
+
+    fn try_merge(&self, states: &[&[ArrayRef]], groups: &[&[usize]], total: usize) -> Result<Vec<ArrayRef>> {
+        let mut merged = Vec::new();
+        let mut at = 0;
+        for aggregate in &self.aggregates {
+            let mut accumulator = accumulator(aggregate)?;
+            let width = aggregate.state_fields()?.len();
+            for (columns, groups) in states.iter().zip(groups) {
+                accumulator.merge_batch(&columns[at..at + width], groups, total)?;
+            }
+            merged.extend(accumulator.state(EmitTo::All)?);
+            at += width;
+        }
+        Ok(merged)
+    }
+
+    fn try_evaluate(&self, keys: &[ArrayRef], states: &[ArrayRef], window: Window) -> Result<RecordBatch> {
+        let rows = states.first().map_or(0, |s| s.len());
+        let identity: Vec<usize> = (0..rows).collect();
+        let mut columns: Vec<ArrayRef> = self.groups.iter().map(|(g, _)| group_column(*g, keys, window, rows)).collect();
+        let mut at = 0;
+        for aggregate in &self.aggregates {
+            let mut accumulator = accumulator(aggregate)?;
+            let width = aggregate.state_fields()?.len();
+            accumulator.merge_batch(&states[at..at + width], &identity, rows)?;
+            columns.push(accumulator.evaluate(EmitTo::All)?);
+            at += width;
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let raw = RecordBatch::try_new_with_options(Arc::clone(&self.raw_schema), columns, &options)?;
+        let columns = match &self.above {
+            Some(exprs) => exprs.iter().map(|e| e.evaluate(&raw)?.into_array(rows)).collect::<Result<_>>()?,
+            None => raw.columns().to_vec(),
+        };
+        Ok(RecordBatch::try_new_with_options(positional(&self.output_schema), columns, &options)?)
+    }
+}
+
+fn timestamp() -> DataType {
+    DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, None)
+}
+
+fn key_field(i: usize, field: &Arc<Field>) -> Field {
+    field.as_ref().clone().with_name(format!("k{i}")).with_nullable(true)
+}
+
+fn group_column(column: GroupColumn, keys: &[ArrayRef], window: Window, rows: usize) -> ArrayRef {
+    match column {
+        GroupColumn::WindowStart => Arc::new(TimestampNanosecondArray::from(vec![window.start.0; rows])),
+        GroupColumn::WindowEnd => Arc::new(TimestampNanosecondArray::from(vec![window.end.0; rows])),
+        GroupColumn::Key(i) => Arc::clone(&keys[i]),
+    }
+}
+
+fn accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+    if aggregate.groups_accumulator_supported() {
+        return aggregate.create_groups_accumulator();
+    }
+    let aggregate = Arc::clone(aggregate);
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
+}
+
+/// Numbers the distinct keys it is shown: 0, 1, 2, … in order of appearance.
+pub struct KeyIndex {
+    rule: String,
+    values: Option<Box<dyn GroupValues>>,
+    seen: usize,
+}
+
+impl std::fmt::Debug for KeyIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyIndex").field("len", &self.len()).finish()
+    }
+}
+
+impl KeyIndex {
+    fn values_of(schema: SchemaRef) -> Result<Option<Box<dyn GroupValues>>> {
+        let keyed = !schema.fields().is_empty();
+        keyed.then(|| new_group_values(schema, &GroupOrdering::None)).transpose()
+    }
+
+    /// The number of each row's key; unseen keys get the next numbers. Without key columns every row is group 0.
+    ///
+    /// # Errors
+    /// The columns are not those of the schema.
+    pub fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<Vec<usize>, EvaluationError> {
+        let mut groups = Vec::with_capacity(rows);
+        match &mut self.values {
+            Some(values) => values
+                .intern(keys, &mut groups)
+                .map_err(|e| EvaluationError { rule: self.rule.clone(), message: e.strip_backtrace() })?,
+            None => {
+                groups.resize(rows, 0);
+                self.seen = self.seen.max(usize::from(rows > 0));
+            }
+        }
+        Ok(groups)
+    }
+
+    /// How many distinct keys were seen.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.as_ref().map_or(self.seen, |v| v.len())
+    }
+
+    /// Whether no key was seen yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Memory held, in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.values.as_ref().map_or(0, |v| v.size())
+    }
+}
+
+/// The scan stage's side: sums up rows until it is flushed.
+pub(crate) struct Partial {
+    aggregation: Arc<Aggregation>,
+    index: Box<dyn GroupValues>,
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    groups: Vec<usize>,
+}
+
+impl Partial {
+    pub(crate) fn try_new(aggregation: Arc<Aggregation>) -> Result<Self> {
+        let schema = aggregation.partial_schema();
+        let width = 1 + aggregation.key_schema().fields().len();
+        let keys = Arc::new(schema.project(&(0..width).collect::<Vec<_>>())?);
+        let index = new_group_values(keys, &GroupOrdering::None)?;
+        let accumulators = aggregation.aggregates.iter().map(accumulator).collect::<Result<_>>()?;
+        Ok(Self { aggregation, index, accumulators, groups: Vec::new() })
+    }
+
+    /// Adds rows in the shape of the aggregate's input.
+    pub(crate) fn absorb(&mut self, batch: &RecordBatch) -> Result<()> {
+        let rows = batch.num_rows();
+        if rows == 0 {
+            return Ok(());
+        }
+        let keys = self.group_keys(batch)?;
+        self.index.intern(&keys, &mut self.groups)?;
+        let total = self.index.len();
+        let aggregation = &self.aggregation;
+        let each = self.accumulators.iter_mut().zip(aggregation.arguments.iter().zip(&aggregation.filters));
+        for (accumulator, (arguments, filter)) in each {
+            let values: Vec<ArrayRef> =
+                arguments.iter().map(|e| e.evaluate(batch)?.into_array(rows)).collect::<Result<_>>()?;
+            let filter = filter.as_ref().map(|f| f.evaluate(batch)?.into_array(rows)).transpose()?;
+            let filter = filter.as_ref().map(|f| f.as_boolean());
+            accumulator.update_batch(&values, &self.groups, filter, total)?;
+        }
+        Ok(())
+    }
+
+    /// Everything summed up since the last flush, as one partial batch; none if there was nothing.
+    pub(crate) fn flush(&mut self) -> Result<Option<RecordBatch>> {
+        let rows = self.index.len();
+        if rows == 0 {
+            return Ok(None);
+        }
+        let mut columns = self.index.emit(EmitTo::All)?;
+        for accumulator in &mut self.accumulators {
+            columns.extend(accumulator.state(EmitTo::All)?);
+        }
+        Ok(Some(RecordBatch::try_new(self.aggregation.partial_schema(), columns)?))
+    }
+
+    /// `[pane_start, key…]` of every row.
+    fn group_keys(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let rows = batch.num_rows();
+        let mut pane: Option<ArrayRef> = None;
+        let mut keys = Vec::with_capacity(self.aggregation.groups.len());
+        for (column, expr) in &self.aggregation.groups {
+            if *column == GroupColumn::WindowEnd {
+                continue;
+            }
+            let values = expr.evaluate(batch)?.into_array(rows)?;
+            match column {
+                GroupColumn::WindowStart => pane = Some(values),
+                _ => keys.push(values),
+            }
+        }
+        keys.splice(0..0, pane);
+        Ok(keys)
+    }
+}

@@ -1,0 +1,213 @@
+//! `exemplar(weight, trace_id, span_id, partition, offset)`: the row that weighs most in a group.
+//!
+//! Every windowed rule carries it beside the author's aggregates, so that a violation can name a trace. Of two rows with the
+//! same weight the one with the greater (partition, offset) counts: the result does not depend on the order of merging.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, StringViewArray, StructArray,
+};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int32Type, Int64Type};
+use datafusion::common::{Result, not_impl_err};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
+};
+
+/// The name of the function, reserved for lictor's own use.
+pub(crate) const NAME: &str = "lictor_exemplar";
+
+/// The fields of the result and of the state, in order.
+fn fields() -> Fields {
+    Fields::from(vec![
+        Field::new("weight", DataType::Float64, true),
+        Field::new("trace_id", DataType::Utf8View, true),
+        Field::new("span_id", DataType::Utf8View, true),
+        Field::new("partition", DataType::Int32, true),
+        Field::new("offset", DataType::Int64, true),
+    ])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Exemplar {
+    signature: Signature,
+}
+
+impl Exemplar {
+    pub(crate) fn new() -> Self {
+        let types = fields().iter().map(|f| f.data_type().clone()).collect();
+        Self { signature: Signature::exact(types, Volatility::Immutable) }
+    }
+}
+
+impl AggregateUDFImpl for Exemplar {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Struct(fields()))
+    }
+
+    fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        not_impl_err!("{NAME} runs over groups only")
+    }
+
+    fn state_fields(&self, _: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        let name = |f: &FieldRef| Arc::new(f.as_ref().clone().with_name(format!("{NAME}[{}]", f.name())));
+        Ok(fields().iter().map(name).collect())
+    }
+
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::<Heaviest>::default())
+    }
+}
+
+/// The heaviest row of a group; ids as ASCII hex in place, so that a new heaviest row costs no allocation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Row {
+    weight: f64,
+    trace_id: [u8; 32],
+    span_id: [u8; 16],
+    partition: i32,
+    offset: i64,
+}
+
+
+#[derive(Debug, Default)]
+struct Heaviest {
+    rows: Vec<Option<Row>>,
+}
+
+impl Heaviest {
+    fn absorb(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) {
+        self.rows.resize(total.max(self.rows.len()), None);
+        let weights = values[0].as_primitive::<Float64Type>();
+        let (traces, spans) = (values[1].as_string_view(), values[2].as_string_view());
+        let (partitions, offsets) = (values[3].as_primitive::<Int32Type>(), values[4].as_primitive::<Int64Type>());
+        for (i, &group) in groups.iter().enumerate() {
+            if traces.is_null(i) || filter.is_some_and(|f| f.is_null(i) || !f.value(i)) {
+                continue;
+            }
+            let weight = if weights.is_null(i) { 0.0 } else { weights.value(i) };
+            let place = |r: &Row| (r.partition, r.offset);
+            let (partition, offset) = (partitions.value(i), offsets.value(i));
+            let heavier = self.rows[group].as_ref().is_none_or(|row| {
+                weight.total_cmp(&row.weight).then_with(|| (partition, offset).cmp(&place(row))).is_gt()
+            });
+            if heavier {
+                let (trace_id, span_id) = (ascii(traces.value(i)), ascii(spans.value(i)));
+                self.rows[group] = Some(Row { weight, trace_id, span_id, partition, offset });
+            }
+        }
+    }
+
+    fn columns(&mut self, emit_to: EmitTo) -> Vec<ArrayRef> {
+        let rows = emit_to.take_needed(&mut self.rows);
+        let text = |pick: fn(&Row) -> &[u8]| -> ArrayRef {
+            let texts = rows.iter().map(|r| r.as_ref().and_then(|r| std::str::from_utf8(pick(r)).ok()));
+            Arc::new(texts.collect::<StringViewArray>())
+        };
+        vec![
+            Arc::new(rows.iter().map(|r| r.map(|r| r.weight)).collect::<Float64Array>()),
+            text(|r| &r.trace_id),
+            text(|r| &r.span_id),
+            Arc::new(rows.iter().map(|r| r.map(|r| r.partition)).collect::<Int32Array>()),
+            Arc::new(rows.iter().map(|r| r.map(|r| r.offset)).collect::<Int64Array>()),
+        ]
+    }
+}
+
+/// The first `N` bytes of an id; ids are exactly that long, a shorter one is padded with `0`.
+fn ascii<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [b'0'; N];
+    for (to, from) in bytes.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+impl GroupsAccumulator for Heaviest {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        opt_filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> Result<()> {
+        self.absorb(values, group_indices, opt_filter, total_num_groups);
+        Ok(())
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+        self.absorb(values, group_indices, None, total_num_groups);
+        Ok(())
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        Ok(Arc::new(StructArray::try_new(fields(), self.columns(emit_to), None)?))
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(self.columns(emit_to))
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], _: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        Ok(values.to_vec())
+    }
+
+    fn size(&self) -> usize {
+        self.rows.capacity() * size_of::<Option<Row>>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(rows: &[(f64, char, i64)]) -> Vec<ArrayRef> {
+        let id = |n: usize| rows.iter().map(|r| Some(r.1.to_string().repeat(n))).collect::<StringViewArray>();
+        vec![
+            Arc::new(rows.iter().map(|r| Some(r.0)).collect::<Float64Array>()),
+            Arc::new(id(32)),
+            Arc::new(id(16)),
+            Arc::new(rows.iter().map(|_| Some(0)).collect::<Int32Array>()),
+            Arc::new(rows.iter().map(|r| Some(r.2)).collect::<Int64Array>()),
+        ]
+    }
+
+    fn winner(halves: [&[(f64, char, i64)]; 2]) -> (f64, String) {
+        let mut merged = Heaviest::default();
+        for half in halves {
+            let mut one = Heaviest::default();
+            one.update_batch(&columns(half), &vec![0; half.len()], None, 1).unwrap();
+            merged.merge_batch(&one.state(EmitTo::All).unwrap(), &[0], 1).unwrap();
+        }
+        let row = merged.evaluate(EmitTo::All).unwrap();
+        let row = row.as_struct();
+        let weight = row.column(0).as_primitive::<Float64Type>().value(0);
+        (weight, row.column(1).as_string_view().value(0)[..1].to_owned())
+    }
+
+    #[test]
+    fn the_heaviest_row_wins_in_either_order_of_merging() {
+        let (a, b): (&[_], &[_]) = (&[(1.0, 'a', 1), (9.0, 'b', 2)], &[(9.0, 'c', 3), (2.0, 'd', 4)]);
+        assert_eq!(winner([a, b]), (9.0, "c".to_owned()));
+        assert_eq!(winner([b, a]), (9.0, "c".to_owned()));
+    }
+}

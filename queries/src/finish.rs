@@ -1,0 +1,317 @@
+//! Above the aggregate: `HAVING`, joins with reference tables, window functions over successive windows, projections.
+//!
+//! The part of a query above its windowed aggregate is cut into levels, one below and above each `OVER`. A level runs on
+//! the finished groups of one window. Where a window function looks back, the level keeps the rows it will look at, per
+//! key, in a [`History`] that belongs to the caller, so that it can be checkpointed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::TimestampNanosecondType;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::row::{RowConverter, SortField};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::{Expr, LogicalPlan, Window, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
+use lictor_schemas::rule::RuleHeader;
+use lictor_schemas::time::{EventTime, Window as TimeWindow};
+
+use crate::aggregation::GroupColumn;
+use crate::lineage::{Origin, origin, origin_at};
+use crate::rows::{GroupRef, Judged, Measures, ResultColumns};
+use crate::session::{Session, positional, scan_as};
+use crate::shape::{Refusal, Windowed, refuse};
+use crate::slot::SlotTable;
+use crate::stage::Stage;
+use crate::EvaluationError;
+
+/// Which rows a level must remember.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistorySpec {
+    /// For each `OVER` that looks back: the partition columns and how many rows of a partition it looks back.
+    pub partitions: Vec<(Vec<usize>, usize)>,
+}
+
+/// The rows that each level remembers, in the order of their windows; starts empty.
+pub type History = Vec<Option<RecordBatch>>;
+
+#[derive(Debug)]
+struct Level {
+    stage: Stage,
+    history: Option<HistorySpec>,
+    /// Where the level's output has the window's end.
+    window_end: Option<usize>,
+}
+
+/// The part of a rule above its aggregate.
+#[derive(Debug)]
+pub struct Finish {
+    rule: String,
+    levels: Vec<Level>,
+    columns: ResultColumns,
+}
+
+impl Finish {
+    /// A history in which nothing has happened.
+    #[must_use]
+    pub fn empty_history(&self) -> History {
+        self.levels.iter().map(|_| None).collect()
+    }
+
+    /// The violations of one closed window; `groups` are all its groups, as evaluated. Windows must be closed in the order
+    /// of their ends.
+    ///
+    /// # Errors
+    /// The query fails on these values.
+    pub fn close(
+        &self,
+        groups: &RecordBatch,
+        window: TimeWindow,
+        history: &mut History,
+    ) -> Result<Vec<Judged>, EvaluationError> {
+        self.run(groups, window, history).map_err(|e| self.failed(&e))
+    }
+
+    /// The violations among groups of one running window; `groups` may be any of its groups.
+    ///
+    /// # Errors
+    /// The query fails on these values.
+    pub fn update(&self, groups: &RecordBatch, window: TimeWindow) -> Result<Vec<Judged>, EvaluationError> {
+        self.run(groups, window, &mut self.empty_history()).map_err(|e| self.failed(&e))
+    }
+
+    /// The subject that group `row` of `groups` has.
+    ///
+    /// # Errors
+    /// A key cannot be written as JSON.
+    pub fn subject(&self, groups: &RecordBatch, row: GroupRef) -> Result<lictor_schemas::violation::Subject, EvaluationError> {
+        self.columns.subject_of_group(groups, row).map_err(|e| self.failed(&e))
+    }
+
+    /// The event time of a group's latest row, if the aggregate knows it.
+    #[must_use]
+    pub fn latest(&self, groups: &RecordBatch, row: GroupRef) -> Option<EventTime> {
+        self.columns.latest_of_group(groups, row)
+    }
+
+    pub(crate) fn with(mut self, head: &RuleHeader, measures: Measures) -> Self {
+        self.columns = self.columns.with_header(head).with_measures(measures);
+        self
+    }
+
+    fn run(&self, groups: &RecordBatch, window: TimeWindow, history: &mut History) -> Result<Vec<Judged>> {
+        let mut rows = vec![groups.clone()];
+        for (level, remembered) in self.levels.iter().zip(history.iter_mut()) {
+            rows = level.run(rows, window, remembered)?;
+        }
+        self.columns.judge(&rows, groups, window)
+    }
+
+    fn failed(&self, error: &DataFusionError) -> EvaluationError {
+        EvaluationError { rule: self.rule.clone(), message: error.strip_backtrace() }
+    }
+}
+
+impl Level {
+    fn run(
+        &self,
+        rows: Vec<RecordBatch>,
+        window: TimeWindow,
+        remembered: &mut Option<RecordBatch>,
+    ) -> Result<Vec<RecordBatch>> {
+        let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(rows) };
+        let mut input = concat_batches(&schema, &rows)?;
+        if let Some(spec) = &self.history {
+            if let Some(past) = remembered {
+                input = concat_batches(&schema, [&*past, &input])?;
+            }
+            *remembered = Some(spec.trim(&input)?);
+        }
+        let out = self.stage.run(&input)?;
+        let out = match (&self.history, self.window_end) {
+            (Some(_), Some(column)) => {
+                out.iter().map(|b| of_window(b, column, window)).collect::<Result<Vec<_>>>()?
+            }
+            _ => out,
+        };
+        let schema = positional(self.stage.schema());
+        out.into_iter()
+            .map(|b| {
+                let options = RecordBatchOptions::new().with_row_count(Some(b.num_rows()));
+                Ok(RecordBatch::try_new_with_options(Arc::clone(&schema), b.columns().to_vec(), &options)?)
+            })
+            .collect()
+    }
+}
+
+/// The rows of a level's output that belong to the window being closed; the others are its past.
+fn of_window(batch: &RecordBatch, window_end: usize, window: TimeWindow) -> Result<RecordBatch> {
+    let ends = batch.column(window_end).as_primitive::<TimestampNanosecondType>();
+    let keep: BooleanArray = ends.iter().map(|end| Some(end == Some(window.end.0))).collect();
+    Ok(filter_record_batch(batch, &keep)?)
+}
+
+impl HistorySpec {
+    /// The rows that some later window will look back at: the last `n` of each partition.
+    fn trim(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let mut keep = vec![false; rows.num_rows()];
+        for (columns, look_back) in &self.partitions {
+            let arrays: Vec<_> = columns.iter().map(|c| Arc::clone(rows.column(*c))).collect();
+            let fields = arrays.iter().map(|a| SortField::new(a.data_type().clone())).collect();
+            let converter = RowConverter::new(fields)?;
+            let keys = converter.convert_columns(&arrays)?;
+            let mut taken: HashMap<&[u8], usize> = HashMap::new();
+            for i in (0..rows.num_rows()).rev() {
+                let key: &[u8] = if columns.is_empty() { &[] } else { keys.row(i).data() };
+                let count = taken.entry(key).or_default();
+                if *count < *look_back {
+                    *count += 1;
+                    keep[i] = true;
+                }
+            }
+        }
+        Ok(filter_record_batch(rows, &BooleanArray::from(keep))?)
+    }
+}
+
+/// Plans everything above the aggregate. `groups` has the columns of the evaluated groups.
+pub(crate) fn plan_finish(
+    session: &Session,
+    rule: &str,
+    plan: &LogicalPlan,
+    windowed: &Windowed,
+    groups: &Arc<SlotTable>,
+) -> Result<Result<Finish, Refusal>> {
+    let specs = match windowed.levels.iter().map(|w| look_back(w, &windowed.groups)).collect::<Result<Vec<_>, _>>() {
+        Ok(specs) => specs,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let columns = match ResultColumns::of_windowed(plan, windowed) {
+        Ok(columns) => columns,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut levels: Vec<Level> = Vec::new();
+    let mut cut = LogicalPlan::Aggregate(windowed.aggregate.clone());
+    let mut table = Arc::clone(groups);
+    for i in 0..=windowed.levels.len() {
+        let top = windowed.levels.get(i).map_or(plan, |w| w.input.as_ref());
+        let piece = replace(top.clone(), &cut, &scan_as(&table, cut.schema())?)?;
+        let stage = session.stage(&piece, &table)?;
+        let history = i.checked_sub(1).and_then(|below| specs[below].clone());
+        let window_end = (0..top.schema().fields().len()).find(|c| is_window_end(origin_at(top, *c), &windowed.groups));
+        if history.is_some() && window_end.is_none() {
+            return Ok(refuse("a query around OVER drops window_end", "select window_start and window_end in it", "OVER"));
+        }
+        table = SlotTable::new(positional(stage.schema()));
+        levels.push(Level { stage, history, window_end });
+        cut = top.clone();
+    }
+    Ok(Ok(Finish { rule: rule.to_owned(), levels, columns }))
+}
+
+fn is_window_end(origin: Origin, groups: &[GroupColumn]) -> bool {
+    matches!(origin, Origin::Key(k) if groups.get(k) == Some(&GroupColumn::WindowEnd))
+}
+
+/// `plan` with the node equal to `target` replaced.
+fn replace(plan: LogicalPlan, target: &LogicalPlan, with: &LogicalPlan) -> Result<LogicalPlan> {
+    let replaced = plan.transform_down(|node| {
+        if node == *target {
+            return Ok(Transformed::new(with.clone(), true, TreeNodeRecursion::Stop));
+        }
+        Ok(Transformed::no(node))
+    })?;
+    Ok(replaced.data)
+}
+
+/// What a window-function node must remember; none if it stays within one window.
+fn look_back(window: &Window, groups: &[GroupColumn]) -> Result<Option<HistorySpec>, Refusal> {
+    let mut partitions = Vec::new();
+    for expr in &window.window_expr {
+        let expr = match expr {
+            Expr::Alias(alias) => alias.expr.as_ref(),
+            other => other,
+        };
+        let Expr::WindowFunction(call) = expr else { continue };
+        let params = &call.params;
+        if params.partition_by.iter().any(|e| is_window_bound(e, window, groups)) {
+            continue;
+        }
+        if !params.order_by.first().is_some_and(|s| s.asc && is_window_bound(&s.expr, window, groups)) {
+            let help = "order by window_end, or partition by it to stay within one window";
+            return refuse("OVER must follow the windows in time", help, "OVER");
+        }
+        let rows = rows_back(&call.fun, &params.args, &params.window_frame)?;
+        let columns = params.partition_by.iter().map(|e| partition_column(e, window)).collect::<Result<_, _>>()?;
+        partitions.push((columns, rows));
+    }
+    Ok((!partitions.is_empty()).then_some(HistorySpec { partitions }))
+}
+
+fn is_window_bound(expr: &Expr, window: &Window, groups: &[GroupColumn]) -> bool {
+    let Expr::Column(column) = expr else { return false };
+    matches!(origin(&window.input, column), Origin::Key(k)
+        if groups.get(k).is_some_and(|g| !matches!(g, GroupColumn::Key(_))))
+}
+
+fn partition_column(expr: &Expr, window: &Window) -> Result<usize, Refusal> {
+    let index = match expr {
+        Expr::Column(column) => window.input.schema().maybe_index_of_column(column),
+        _ => None,
+    };
+    match index {
+        Some(index) => Ok(index),
+        None => refuse("PARTITION BY must name columns", "give the expression a name in a subquery", "PARTITION"),
+    }
+}
+
+const UNBOUNDED: &str = "the window function looks back to the beginning of time";
+const ROWS_HELP: &str = "bound it: ROWS BETWEEN 12 PRECEDING AND 1 PRECEDING, or lag(x, n)";
+
+/// How many rows before the current one a call reads.
+fn rows_back(
+    fun: &WindowFunctionDefinition,
+    args: &[Expr],
+    frame: &datafusion::logical_expr::WindowFrame,
+) -> Result<usize, Refusal> {
+    match fun.name() {
+        "lag" => match args.get(1) {
+            None => return Ok(1),
+            Some(Expr::Literal(n, _)) => return literal_rows(n),
+            Some(_) => return refuse("lag's distance must be a number", "write lag(x, 3)", "OVER"),
+        },
+        "lead" => return refuse("lead looks into the future", "use lag on the later row", "OVER"),
+        "row_number" | "rank" | "dense_rank" | "percent_rank" | "cume_dist" | "ntile" => {
+            return refuse(UNBOUNDED, "partition by window_end to number the rows of one window", "OVER");
+        }
+        _ => {}
+    }
+    if frame.units != WindowFrameUnits::Rows {
+        return refuse(UNBOUNDED, ROWS_HELP, "OVER");
+    }
+    if matches!(frame.end_bound, WindowFrameBound::Following(_)) {
+        return refuse("the frame reaches into the future", ROWS_HELP, "OVER");
+    }
+    match &frame.start_bound {
+        WindowFrameBound::Preceding(n) if n.is_null() => refuse(UNBOUNDED, ROWS_HELP, "OVER"),
+        WindowFrameBound::Preceding(n) => literal_rows(n),
+        WindowFrameBound::CurrentRow => Ok(0),
+        WindowFrameBound::Following(_) => refuse("the frame reaches into the future", ROWS_HELP, "OVER"),
+    }
+}
+
+/// A rule that looks back further than this keeps a history nobody meant.
+const ROWS_BACK_MAX: usize = 100_000;
+
+fn literal_rows(value: &ScalarValue) -> Result<usize, Refusal> {
+    let rows = match value.cast_to(&arrow::datatypes::DataType::UInt64) {
+        Ok(ScalarValue::UInt64(Some(n))) => usize::try_from(n).ok(),
+        _ => None,
+    };
+    match rows {
+        Some(rows) if rows <= ROWS_BACK_MAX => Ok(rows),
+        _ => refuse(format!("the frame looks back {value} rows, at most {ROWS_BACK_MAX} are kept"), ROWS_HELP, "OVER"),
+    }
+}

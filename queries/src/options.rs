@@ -1,0 +1,213 @@
+//! From the options of `WITH (…)`, as said, to a rule's head, checked.
+
+use lictor_schemas::genops::{Action, ReasonCode, Severity};
+use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
+use sha2::{Digest, Sha256};
+
+use crate::diagnostic::Diagnostic;
+use crate::frame::{OptionText, RuleText};
+
+/// A row-wise or closed-window violation that nobody renews ends after this long: long enough for a controller that polls
+/// every few minutes, short enough that a forgotten directive does not block for a day.
+const DEFAULT_TTL_NS: i64 = 5 * 60 * 1_000_000_000;
+
+const KNOWN: [&str; 6] = ["action", "reason_code", "severity", "owner", "mode", "ttl"];
+
+/// Checks the head of a rule; every fault is reported, not only the first.
+pub(crate) fn header(file: &str, rule: &RuleText) -> Result<RuleHeader, Vec<Diagnostic>> {
+    let mut faults = unknown_and_repeated(file, rule);
+    if !rule.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+        let message = format!("rule name `{}` is not made of a-z, 0-9 and _", rule.name);
+        faults.push(
+            Diagnostic::new(file, rule.name_span, message)
+                .note("the name becomes a metric label and part of every event's source"),
+        );
+    }
+    let mut read = Reader { file, rule, faults };
+    let action = read.required("action", "block, throttle, warn or notify", Action::parse);
+    let reason_code = read.reason_code();
+    let severity = read.optional("severity", "info, warning, error or critical", Severity::parse);
+    let mode = read.optional("mode", "enforce or shadow", mode);
+    let ttl_ns = read.optional("ttl", "a duration such as '10 minutes'", duration_ns);
+    let owner = read.text("owner").map_or_else(String::new, |o| o.value.clone());
+    let (Some(action), Some(reason_code), true) = (action, reason_code, read.faults.is_empty()) else {
+        return Err(read.faults);
+    };
+    Ok(RuleHeader {
+        name: rule.name.clone(),
+        description: rule.description.clone(),
+        action,
+        reason_code,
+        severity: severity.unwrap_or(Severity::Warning),
+        owner,
+        mode: mode.unwrap_or(Mode::Enforce),
+        ttl_ns: ttl_ns.unwrap_or(DEFAULT_TTL_NS),
+        file: file.to_owned(),
+        version: version(&rule.canonical),
+    })
+}
+
+fn version(canonical: &str) -> RuleVersion {
+    let digest = Sha256::digest(canonical.as_bytes());
+    RuleVersion(digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
+}
+
+fn unknown_and_repeated(file: &str, rule: &RuleText) -> Vec<Diagnostic> {
+    let mut faults = Vec::new();
+    for (i, option) in rule.options.iter().enumerate() {
+        if !KNOWN.contains(&option.name.as_str()) {
+            let fault = Diagnostic::new(file, option.name_span, format!("unknown rule option `{}`", option.name));
+            faults.push(match closest(&option.name, &KNOWN) {
+                Some(near) => fault.help(format!("did you mean `{near}`?")),
+                None => fault.note(format!("known options: {}", KNOWN.join(", "))),
+            });
+        }
+        if rule.options[..i].iter().any(|o| o.name == option.name) {
+            faults.push(Diagnostic::new(file, option.name_span, format!("option `{}` is given twice", option.name)));
+        }
+    }
+    faults
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    rule: &'a RuleText,
+    faults: Vec<Diagnostic>,
+}
+
+impl<'a> Reader<'a> {
+    fn text(&self, name: &str) -> Option<&'a OptionText> {
+        self.rule.options.iter().find(|o| o.name == name)
+    }
+
+    fn optional<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let option = self.text(name)?;
+        let value = parse(&option.value);
+        if value.is_none() {
+            let message = format!("{name} = '{}': expected {expected}", option.value);
+            self.faults.push(Diagnostic::new(self.file, option.value_span, message));
+        }
+        value
+    }
+
+    fn required<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        if self.text(name).is_none() {
+            self.missing(name, expected);
+        }
+        self.optional(name, expected, parse)
+    }
+
+    fn reason_code(&mut self) -> Option<ReasonCode> {
+        let Some(option) = self.text("reason_code") else {
+            self.missing("reason_code", "a GenOps reason code, or x_ and lower-case letters");
+            return None;
+        };
+        match ReasonCode::parse(&option.value) {
+            Ok(code) => Some(code),
+            Err(why) => {
+                let fault = Diagnostic::new(self.file, option.value_span, why)
+                    .note("GenOps section 5 closes the set: no free text");
+                self.faults.push(fault);
+                None
+            }
+        }
+    }
+
+    fn missing(&mut self, name: &str, expected: &str) {
+        let message = format!("rule `{}` has no {name}", self.rule.name);
+        let fault = Diagnostic::new(self.file, self.rule.name_span, message)
+            .help(format!("add it: CREATE RULE {} WITH ({name} = '…'): {expected}", self.rule.name));
+        self.faults.push(fault);
+    }
+}
+
+fn mode(text: &str) -> Option<Mode> {
+    match text {
+        "enforce" => Some(Mode::Enforce),
+        "shadow" => Some(Mode::Shadow),
+        _ => None,
+    }
+}
+
+/// Reads `90 s`, `10 minutes`, `1h`; nanoseconds, more than zero.
+pub(crate) fn duration_ns(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: i64 = text[..digits].parse().ok()?;
+    let unit_ms = match text[digits..].trim().trim_end_matches('s') {
+        "m" if text.ends_with("ms") => 1,
+        "" | "sec" | "second" => 1_000,
+        "m" | "min" | "minute" => 60_000,
+        "h" | "hour" => 3_600_000,
+        "d" | "day" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(unit_ms)?.checked_mul(1_000_000).filter(|ns| *ns > 0)
+}
+
+/// The known word nearest to `word`, if it is near: at most a third of its letters differ.
+pub(crate) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let nearest = known.iter().map(|k| (distance(word, k), *k)).min()?;
+    (nearest.0 <= word.chars().count().max(3) / 3).then_some(nearest.1)
+}
+
+/// Levenshtein's edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{self, Statement};
+
+    fn head(with: &str) -> Result<RuleHeader, Vec<String>> {
+        let text = format!("CREATE RULE r WITH ({with}) AS SELECT 1");
+        let (statements, faults) = frame::parse("t.sql", &text);
+        assert_eq!(faults, Vec::new());
+        let Some(Statement::Rule(rule)) = statements.into_iter().next() else { panic!("no rule") };
+        header("t.sql", &rule).map_err(|f| f.iter().map(Diagnostic::summary).collect())
+    }
+
+    #[test]
+    fn defaults_are_enforce_warning_and_five_minutes() {
+        let head = head("action = 'block', reason_code = 'BUDGET_EXCEEDED'").unwrap();
+        assert_eq!((head.mode, head.severity, head.ttl_ns), (Mode::Enforce, Severity::Warning, DEFAULT_TTL_NS));
+        assert_eq!(head.version.0.len(), 16);
+    }
+
+    #[test]
+    fn all_faults_of_a_head_come_at_once() {
+        let faults = head("akcion = 'block', severity = 'loud', reason_code = 'because'").unwrap_err();
+        assert_eq!(faults.len(), 4, "{faults:?}");
+        assert!(faults[0].contains("unknown rule option `akcion`"), "{faults:?}");
+        assert!(faults.iter().any(|f| f.contains("no action")), "{faults:?}");
+    }
+
+    #[test]
+    fn durations_have_the_usual_units() {
+        let cases = [("90s", 90_000), ("10 minutes", 600_000), ("1h", 3_600_000), ("250 ms", 250), ("2 days", 172_800_000)];
+        for (text, ms) in cases {
+            assert_eq!(duration_ns(text), Some(ms * 1_000_000), "{text}");
+        }
+        for text in ["", "10", "ten minutes", "0 s", "-1 s", "5 weeks"] {
+            assert_eq!(duration_ns(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_near_miss_is_suggested_and_a_far_one_is_not() {
+        assert_eq!(closest("severty", &KNOWN), Some("severity"));
+        assert_eq!(closest("colour", &KNOWN), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! Reference tables: budgets, prices, allow-lists, as a rule file declares them.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+
+use crate::diagnostic::{Diagnostic, TextSpan};
+use crate::frame::{self, ReferenceFormat, Statement, TableText};
+
+/// A rule file, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleFile {
+    /// Its path relative to the rules directory, with `/` between folders.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A reference table that some rule file declares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReferenceDecl {
+    /// The table's name in SQL.
+    pub name: String,
+    /// The rule file that declares it.
+    pub file: String,
+    /// The path as written: relative to that file.
+    pub location: String,
+    /// How to read it.
+    pub format: ReferenceFormat,
+    /// The declared columns; none means: take the file's.
+    pub schema: Option<SchemaRef>,
+    pub(crate) name_span: TextSpan,
+    pub(crate) location_span: TextSpan,
+}
+
+/// The reference tables of a rules directory, so that the caller can load them before [`crate::compile`].
+///
+/// Faults are left to `compile`, which reports them all.
+#[must_use]
+pub fn references(files: &[RuleFile]) -> Vec<ReferenceDecl> {
+    let tables = files.iter().flat_map(|f| {
+        let (statements, _) = frame::parse(&f.file, &f.text);
+        statements.into_iter().filter_map(|s| match s {
+            Statement::Table(table) => declare(&f.file, &table).ok(),
+            Statement::Rule(_) | Statement::View { .. } => None,
+        })
+    });
+    tables.collect()
+}
+
+pub(crate) fn declare(file: &str, table: &TableText) -> Result<ReferenceDecl, Diagnostic> {
+    Ok(ReferenceDecl {
+        name: table.name.clone(),
+        file: file.to_owned(),
+        location: table.location.clone(),
+        format: table.format,
+        schema: if table.columns.is_empty() { None } else { Some(columns(file, table)?) },
+        name_span: table.name_span.into(),
+        location_span: table.location_span.into(),
+    })
+}
+
+fn columns(file: &str, table: &TableText) -> Result<SchemaRef, Diagnostic> {
+    let dialect = GenericDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(table.columns.clone());
+    let (columns, _) = parser
+        .parse_columns()
+        .map_err(|e| Diagnostic::from_parse_error(file, table.name_span.into(), &e.to_string()))?;
+    let fields = columns.iter().map(|c| field(file, c)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn field(file: &str, column: &ColumnDef) -> Result<Field, Diagnostic> {
+    let data_type = match &column.data_type {
+        SqlType::Varchar(_) | SqlType::Text | SqlType::String(_) | SqlType::Char(_) | SqlType::CharVarying(_) => {
+            DataType::Utf8View
+        }
+        SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float(_) | SqlType::Real | SqlType::Float64
+        | SqlType::Numeric(_) | SqlType::Decimal(_) => DataType::Float64,
+        SqlType::Int(_) | SqlType::Integer(_) | SqlType::BigInt(_) | SqlType::SmallInt(_) | SqlType::Int64 => {
+            DataType::Int64
+        }
+        SqlType::Boolean | SqlType::Bool => DataType::Boolean,
+        SqlType::Timestamp(..) => DataType::Timestamp(TimeUnit::Nanosecond, None),
+        SqlType::Date => DataType::Date32,
+        other => {
+            let message = format!("column `{}` has type {other}, which reference tables do not have", column.name);
+            return Err(Diagnostic::new(file, column.name.span, message)
+                .note("known types: VARCHAR, DOUBLE, BIGINT, BOOLEAN, TIMESTAMP, DATE"));
+        }
+    };
+    Ok(Field::new(column.name.value.to_lowercase(), data_type, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> RuleFile {
+        RuleFile { file: "b.sql".into(), text: text.into() }
+    }
+
+    #[test]
+    fn declared_columns_have_arrow_types() {
+        let text = "CREATE EXTERNAL TABLE b (team VARCHAR, usd DOUBLE, n BIGINT) STORED AS CSV LOCATION 'x.csv';";
+        let tables = references(&[file(text)]);
+        let schema = tables[0].schema.clone().unwrap();
+        let types: Vec<_> = schema.fields().iter().map(|f| f.data_type().clone()).collect();
+        assert_eq!(types, [DataType::Utf8View, DataType::Float64, DataType::Int64]);
+    }
+
+    #[test]
+    fn an_unknown_type_points_at_its_column() {
+        let text = "CREATE EXTERNAL TABLE b (team VARCHAR, x UUID) STORED AS CSV LOCATION 'x.csv'";
+        let (statements, _) = frame::parse("b.sql", text);
+        let Some(Statement::Table(table)) = statements.first() else { panic!("no table") };
+        let fault = declare("b.sql", table).unwrap_err();
+        assert_eq!(fault.summary(), "b.sql:1:40: column `x` has type UUID, which reference tables do not have");
+    }
+}

@@ -1,0 +1,373 @@
+//! From rows of a rule's result to violations.
+//!
+//! Columns with a known name carry the verdict (`result`, `reason_code`, `observed`, `threshold`, `unit`, `message`,
+//! `valid_until`, `params`). Of the others, group keys (row-wise: text and boolean columns) are the subject, the rest is
+//! evidence.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
+use arrow::row::{RowConverter, SortField};
+use arrow::util::display::array_value_to_string;
+use datafusion::common::{Result, exec_err};
+use datafusion::logical_expr::LogicalPlan;
+use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
+use lictor_schemas::rule::RuleHeader;
+use lictor_schemas::time::{EventTime, Window};
+use lictor_schemas::violation::{Exemplar, Subject, Violation};
+use serde_json::{Map, Number, Value};
+
+use crate::aggregation::GroupColumn;
+use crate::lineage::{Origin, origin_at};
+use crate::shape::{Refusal, Windowed, refuse};
+
+/// The row number of a group in a batch of evaluated groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupRef(pub usize);
+
+/// A violation and the group it was found in; none where later aggregates have folded several groups into one row.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// What was found.
+    pub violation: Violation,
+    /// The heaviest group behind it.
+    pub group: Option<GroupRef>,
+}
+
+const MEANINGFUL: [&str; 8] =
+    ["result", "reason_code", "observed", "threshold", "unit", "message", "valid_until", "params"];
+
+/// Which column of a result is what.
+#[derive(Debug, Default)]
+pub(crate) struct ResultColumns {
+    verdict: HashMap<&'static str, usize>,
+    subject: Vec<(usize, String)>,
+    evidence: Vec<(usize, String)>,
+    /// For each subject column that is a group key: its position in the evaluated groups.
+    group_of_subject: Vec<Option<usize>>,
+    /// Where the evaluated groups have `count`, `latest` and, if known, `exemplar`.
+    measures: Measures,
+    defaults: Defaults,
+}
+
+/// Positions of the columns that lictor adds to every aggregate.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Measures {
+    pub count: usize,
+    pub latest: Option<usize>,
+    pub exemplar: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Defaults {
+    result: PolicyResult,
+    reason_code: Option<ReasonCode>,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { result: PolicyResult::Warning, reason_code: None }
+    }
+}
+
+impl ResultColumns {
+    /// Takes over what a row does not say itself.
+    pub(crate) fn with_header(mut self, header: &RuleHeader) -> Self {
+        let result = match header.action {
+            Action::Block => PolicyResult::Blocked,
+            Action::Throttle => PolicyResult::RateLimited,
+            Action::Warn | Action::Notify => PolicyResult::Warning,
+        };
+        self.defaults = Defaults { result, reason_code: Some(header.reason_code.clone()) };
+        self
+    }
+
+    pub(crate) fn with_measures(mut self, measures: Measures) -> Self {
+        self.measures = measures;
+        self
+    }
+
+    /// The columns of a windowed rule's result.
+    pub(crate) fn of_windowed(plan: &LogicalPlan, windowed: &Windowed) -> Result<Self, Refusal> {
+        let mut columns = Self::default();
+        let mut bounds = (false, false);
+        let mut selected = Vec::new();
+        for (i, field) in plan.schema().fields().iter().enumerate() {
+            let key = match origin_at(plan, i) {
+                Origin::Key(k) => windowed.groups.get(k).map(|g| (k, *g)),
+                Origin::Window { .. } | Origin::Other => None,
+            };
+            selected.extend(key.map(|(k, _)| k));
+            match key {
+                Some((_, GroupColumn::WindowStart)) => bounds.0 = true,
+                Some((_, GroupColumn::WindowEnd)) => bounds.1 = true,
+                _ if columns.take_verdict(i, field.name()) => {}
+                Some((k, GroupColumn::Key(_))) => {
+                    columns.subject.push((i, field.name().clone()));
+                    columns.group_of_subject.push(Some(k));
+                }
+                None => columns.evidence.push((i, field.name().clone())),
+            }
+        }
+        if bounds != (true, true) {
+            return refuse("the rule does not say which window a row belongs to", "select window_start and window_end", "SELECT");
+        }
+        columns.check_subject(plan, windowed, &selected)?;
+        Ok(columns)
+    }
+
+    /// Every group key that still distinguishes rows must be selected, else two violations would have one subject.
+    fn check_subject(&self, plan: &LogicalPlan, windowed: &Windowed, selected: &[usize]) -> Result<(), Refusal> {
+        let folded = crate::lineage::top_aggregate(plan).filter(|top| **top != windowed.aggregate);
+        if folded.is_some_and(|top| top.group_expr.len() > self.subject.len() + 2) {
+            let help = "select every column of the second GROUP BY";
+            return refuse("a key of the second GROUP BY is not selected", help, "SELECT");
+        }
+        let missing = windowed.groups.iter().zip(&windowed.aggregate.group_expr).enumerate().find(|(k, (g, _))| {
+            matches!(g, GroupColumn::Key(_)) && !selected.contains(k)
+        });
+        if let (Some((_, (_, expr))), None) = (missing, folded) {
+            let message = format!("group key `{}` is not selected, so a violation would not say whom it is about", name_of(expr));
+            return refuse(message, format!("add {} to the SELECT", name_of(expr)), "SELECT");
+        }
+        if self.subject.is_empty() {
+            let help = "group by what a controller can act on (team, session_id, …) and select it";
+            return refuse("the rule has no subject: a directive with an empty selector would hit everybody", help, "SELECT");
+        }
+        Ok(())
+    }
+
+    /// The columns of a row-wise rule's result, of which the first `visible` are the author's.
+    pub(crate) fn of_rows(plan: &LogicalPlan, visible: usize) -> Result<Self, Refusal> {
+        let mut columns = Self::default();
+        for (i, field) in plan.schema().fields().iter().take(visible).enumerate() {
+            if columns.take_verdict(i, field.name()) {
+                continue;
+            }
+            let names = matches!(field.data_type(), DataType::Utf8View | DataType::Utf8 | DataType::Boolean);
+            let list = if names { &mut columns.subject } else { &mut columns.evidence };
+            list.push((i, field.name().clone()));
+        }
+        if columns.subject.is_empty() {
+            let help = "select a text column that a controller can act on: team, request_model, session_id, …";
+            return refuse("the rule has no subject: a directive with an empty selector would hit everybody", help, "SELECT");
+        }
+        Ok(columns)
+    }
+
+    fn take_verdict(&mut self, index: usize, name: &str) -> bool {
+        let known = MEANINGFUL.iter().find(|m| **m == name);
+        self.verdict.extend(known.map(|m| (*m, index)));
+        known.is_some()
+    }
+
+    /// The violations in the rows of a windowed result.
+    pub(crate) fn judge(&self, rows: &[RecordBatch], groups: &RecordBatch, window: Window) -> Result<Vec<Judged>> {
+        let mut judged = Vec::new();
+        let mut index = None;
+        for batch in rows.iter().filter(|b| b.num_rows() > 0) {
+            if index.is_none() {
+                index = Some(self.index_groups(groups)?);
+            }
+            let Some(found) = &index else { continue };
+            let heaviest = self.groups_of(batch, found)?;
+            for (row, heaviest) in heaviest.into_iter().enumerate() {
+                let Some(mut violation) = self.violation(batch, row)? else { continue };
+                violation.window = Some(window);
+                violation.at = window.end;
+                if let Some(found) = heaviest {
+                    violation.sample_count = Some(found.count);
+                    violation.at = found.latest.map_or(window.end, |l| l.min(window.end));
+                    violation.exemplars.extend(self.exemplar(groups, found.group));
+                }
+                judged.push(Judged { violation, group: heaviest.map(|f| f.group) });
+            }
+        }
+        Ok(judged)
+    }
+
+    /// One row of a result; none if it says ALLOWED.
+    pub(crate) fn violation(&self, batch: &RecordBatch, row: usize) -> Result<Option<Violation>> {
+        let result = match self.text(batch, "result", row)? {
+            None => self.defaults.result,
+            Some(text) => match PolicyResult::parse(&text) {
+                Some(PolicyResult::Allowed) => return Ok(None),
+                Some(result) => result,
+                None => return exec_err!("result is '{text}', not one of WARNING, BLOCKED, RATE_LIMITED, ALLOWED"),
+            },
+        };
+        let reason_code = match self.text(batch, "reason_code", row)? {
+            None => self.defaults.reason_code.clone(),
+            Some(text) => Some(ReasonCode::parse(&text).or_else(|why| exec_err!("{why}"))?),
+        };
+        let Some(reason_code) = reason_code else { return exec_err!("the row has no reason code") };
+        let valid_until = match self.verdict.get("valid_until") {
+            Some(column) => instant(batch.column(*column), row)?,
+            None => None,
+        };
+        let params = match self.text(batch, "params", row)? {
+            Some(text) => match serde_json::from_str(&text) {
+                Ok(params) => Some(params),
+                Err(e) => return exec_err!("params is no JSON: {e}"),
+            },
+            None => None,
+        };
+        Ok(Some(Violation {
+            subject: Subject(object(batch, &self.subject, row)?),
+            result,
+            reason_code,
+            observed: self.number(batch, "observed", row)?,
+            threshold: self.number(batch, "threshold", row)?,
+            unit: self.text(batch, "unit", row)?,
+            message: self.text(batch, "message", row)?,
+            valid_until,
+            params,
+            window: None,
+            sample_count: None,
+            evidence: object(batch, &self.evidence, row)?,
+            exemplars: Vec::new(),
+            at: EventTime::MIN,
+        }))
+    }
+
+    /// The subject of a group, as a row of the result would name it.
+    pub(crate) fn subject_of_group(&self, groups: &RecordBatch, row: GroupRef) -> Result<Subject> {
+        let keys = self.subject.iter().zip(&self.group_of_subject);
+        let keys = keys.filter_map(|((_, name), group)| group.map(|g| (g, name.clone())));
+        Ok(Subject(object(groups, &keys.collect::<Vec<_>>(), row.0)?))
+    }
+
+    /// The event time of a group's latest row.
+    pub(crate) fn latest_of_group(&self, groups: &RecordBatch, row: GroupRef) -> Option<EventTime> {
+        let times = groups.column(self.measures.latest?).as_primitive::<TimestampNanosecondType>();
+        (!times.is_null(row.0)).then(|| EventTime(times.value(row.0)))
+    }
+
+    fn text(&self, batch: &RecordBatch, name: &str, row: usize) -> Result<Option<String>> {
+        let Some(column) = self.verdict.get(name).map(|c| batch.column(*c)) else { return Ok(None) };
+        if column.is_null(row) {
+            return Ok(None);
+        }
+        Ok(Some(array_value_to_string(column, row)?))
+    }
+
+    fn number(&self, batch: &RecordBatch, name: &str, row: usize) -> Result<Option<f64>> {
+        let Some(column) = self.verdict.get(name).map(|c| batch.column(*c).slice(row, 1)) else { return Ok(None) };
+        let numbers = cast(&column, &DataType::Float64)?;
+        let numbers = numbers.as_primitive::<Float64Type>();
+        Ok((!numbers.is_null(0)).then(|| numbers.value(0)))
+    }
+
+    fn exemplar(&self, groups: &RecordBatch, group: GroupRef) -> Option<Exemplar> {
+        let rows = groups.column(self.measures.exemplar?).as_struct();
+        let (row, traces) = (group.0, rows.column(1).as_string_view());
+        if rows.is_null(row) || traces.is_null(row) {
+            return None;
+        }
+        Some(Exemplar {
+            trace_id: traces.value(row).to_owned(),
+            span_id: rows.column(2).as_string_view().value(row).to_owned(),
+            value: rows.column(0).as_primitive::<Float64Type>().value(row),
+            partition: rows.column(3).as_primitive::<Int32Type>().value(row),
+            offset: rows.column(4).as_primitive::<Int64Type>().value(row),
+        })
+    }
+}
+
+/// What is known of the groups that share a subject.
+#[derive(Clone, Copy)]
+struct Found {
+    group: GroupRef,
+    weight: f64,
+    count: u64,
+    latest: Option<EventTime>,
+}
+
+struct GroupIndex {
+    converter: RowConverter,
+    found: HashMap<Vec<u8>, Found>,
+}
+
+impl ResultColumns {
+    /// Finds groups by the subject columns that are group keys.
+    fn index_groups(&self, groups: &RecordBatch) -> Result<GroupIndex> {
+        let keys: Vec<ArrayRef> =
+            self.group_of_subject.iter().flatten().map(|c| Arc::clone(groups.column(*c))).collect();
+        let converter = RowConverter::new(keys.iter().map(|k| SortField::new(k.data_type().clone())).collect())?;
+        let rows = converter.convert_columns(&keys)?;
+        let counts = groups.column(self.measures.count).as_primitive::<Int64Type>();
+        let latest = self.measures.latest.map(|c| groups.column(c).as_primitive::<TimestampNanosecondType>());
+        let weights = self.measures.exemplar.map(|c| groups.column(c).as_struct().column(0).as_primitive::<Float64Type>());
+        let mut found: HashMap<Vec<u8>, Found> = HashMap::new();
+        for row in 0..groups.num_rows() {
+            let key = if keys.is_empty() { Vec::new() } else { rows.row(row).data().to_vec() };
+            let count = u64::try_from(counts.value(row)).unwrap_or_default();
+            let latest = latest.filter(|l| !l.is_null(row)).map(|l| EventTime(l.value(row)));
+            let weight = weights.map_or(0.0, |w| w.value(row));
+            let one = Found { group: GroupRef(row), weight, count, latest };
+            found.entry(key).and_modify(|f| f.add(one)).or_insert(one);
+        }
+        Ok(GroupIndex { converter, found })
+    }
+
+    fn groups_of(&self, batch: &RecordBatch, index: &GroupIndex) -> Result<Vec<Option<Found>>> {
+        let keyed = self.subject.iter().zip(&self.group_of_subject).filter(|(_, g)| g.is_some());
+        let keys: Vec<ArrayRef> = keyed.map(|((c, _), _)| Arc::clone(batch.column(*c))).collect();
+        if keys.is_empty() {
+            return Ok(vec![index.found.get(&[][..]).copied(); batch.num_rows()]);
+        }
+        let rows = index.converter.convert_columns(&keys)?;
+        Ok((0..batch.num_rows()).map(|row| index.found.get(rows.row(row).data()).copied()).collect())
+    }
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.latest = self.latest.max(other.latest);
+        if other.weight > self.weight {
+            self.group = other.group;
+            self.weight = other.weight;
+        }
+    }
+}
+
+fn name_of(expr: &datafusion::logical_expr::Expr) -> String {
+    match expr {
+        datafusion::logical_expr::Expr::Column(c) => c.name.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn object(batch: &RecordBatch, columns: &[(usize, String)], row: usize) -> Result<Map<String, Value>> {
+    columns.iter().map(|(c, name)| Ok((name.clone(), json(batch.column(*c), row)?))).collect()
+}
+
+fn instant(column: &ArrayRef, row: usize) -> Result<Option<EventTime>> {
+    let times = cast(&column.slice(row, 1), &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
+    let times = times.as_primitive::<TimestampNanosecondType>();
+    Ok((!times.is_null(0)).then(|| EventTime(times.value(0))))
+}
+
+/// A cell as JSON: numbers and booleans as such, instants as RFC 3339, everything else as text.
+fn json(column: &ArrayRef, row: usize) -> Result<Value> {
+    if column.is_null(row) {
+        return Ok(Value::Null);
+    }
+    Ok(match column.data_type() {
+        DataType::Boolean => Value::Bool(column.as_boolean().value(row)),
+        DataType::Timestamp(..) => instant(column, row)?.map_or(Value::Null, |t| Value::String(t.to_rfc3339())),
+        t if t.is_integer() => {
+            let whole = cast(&column.slice(row, 1), &DataType::Int64)?;
+            Value::Number(whole.as_primitive::<Int64Type>().value(0).into())
+        }
+        t if t.is_floating() || t.is_decimal() => {
+            let real = cast(&column.slice(row, 1), &DataType::Float64)?;
+            Number::from_f64(real.as_primitive::<Float64Type>().value(0)).map_or(Value::Null, Value::Number)
+        }
+        _ => Value::String(array_value_to_string(column, row)?),
+    })
+}

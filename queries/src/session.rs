@@ -1,0 +1,123 @@
+//! The DataFusion session that rules are planned in.
+//!
+//! One partition, no dynamic filters: plans are small, run often and to their end. Two optimizer rules are left out because
+//! they change what the state of an aggregate is: `count(distinct x)` must stay one aggregate, and a constant group key
+//! must stay a key.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{DFSchema, Result, TableReference};
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, LogicalPlanBuilder, col};
+use datafusion::optimizer::Optimizer;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::exemplar::Exemplar;
+use crate::slot::{Slot, SlotTable};
+use crate::stage::{Runner, Stage};
+use crate::window::{Planning, WindowPlanner};
+
+const LEFT_OUT: [&str; 2] = ["single_distinct_aggregation_to_group_by", "eliminate_group_by_constant"];
+
+/// Plans queries and turns plans into stages.
+pub(crate) struct Session {
+    context: SessionContext,
+    pub(crate) runner: Arc<Runner>,
+}
+
+impl Session {
+    pub(crate) fn try_new(planning: Planning) -> Result<Self> {
+        let mut options = ConfigOptions::new();
+        options.execution.target_partitions = 1;
+        options.optimizer.enable_dynamic_filter_pushdown = false;
+        options.sql_parser.collect_spans = true;
+        options.sql_parser.map_string_types_to_utf8view = true;
+        let rules = Optimizer::new().rules.into_iter().filter(|r| !LEFT_OUT.contains(&r.name())).collect();
+        let state = SessionStateBuilder::new()
+            .with_config(SessionConfig::from(options))
+            .with_default_features()
+            .with_optimizer_rules(rules)
+            .with_relation_planners(vec![Arc::new(WindowPlanner(planning))])
+            .build();
+        let context = SessionContext::new_with_state(state);
+        context.register_udaf(AggregateUDF::new_from_impl(Exemplar::new()));
+        let runner = Runner::try_new(context.task_ctx())?;
+        Ok(Self { context, runner: Arc::new(runner) })
+    }
+
+    pub(crate) fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    pub(crate) fn state(&self) -> SessionState {
+        self.context.state()
+    }
+
+    /// Plans a query's tokens; types are resolved, nothing is optimised yet.
+    pub(crate) fn plan(&self, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
+        let statement = DfStatement::Statement(Box::new(parse_query(tokens)?));
+        let state = self.state();
+        let plan = self.runner.block_on(state.statement_to_plan(statement))?;
+        state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})
+    }
+
+    /// Optimises a plan and makes it executable.
+    pub(crate) fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        self.runner.block_on(self.state().create_physical_plan(plan))
+    }
+
+    /// Makes a plan over `input` a stage. A plan that reads nothing of its input still gets its rows counted.
+    pub(crate) fn stage(&self, plan: &LogicalPlan, input: &SlotTable) -> Result<Stage> {
+        input.take_planned();
+        let physical = self.physical(plan)?;
+        let slot = only_slot(input)?;
+        Ok(Stage::new(physical, slot, Arc::clone(&self.runner)))
+    }
+}
+
+/// The one scan of `input` in what was planned last.
+pub(crate) fn only_slot(input: &SlotTable) -> Result<Slot> {
+    let mut slots = input.take_planned();
+    match (slots.pop(), slots.is_empty()) {
+        (Some(slot), true) => Ok(slot),
+        (None, _) => datafusion::common::plan_err!("the query's result does not depend on its input"),
+        (Some(_), false) => datafusion::common::plan_err!("the query reads its input {} times", slots.len() + 1),
+    }
+}
+
+/// A scan of `table` (columns `c0`, `c1`, …) that looks like a node with the schema `like`.
+pub(crate) fn scan_as(table: &Arc<SlotTable>, like: &DFSchema) -> Result<LogicalPlan> {
+    let provider: Arc<dyn datafusion::catalog::TableProvider> = Arc::<SlotTable>::clone(table);
+    let name = |i: usize, qualifier: Option<&TableReference>, field: &str| -> Expr {
+        col(format!("c{i}")).alias_qualified(qualifier.cloned(), field)
+    };
+    let exprs: Vec<Expr> = like.iter().enumerate().map(|(i, (q, f))| name(i, q, f.name())).collect();
+    LogicalPlanBuilder::scan("__input", provider_as_source(provider), None)?.project(exprs)?.build()
+}
+
+/// The columns of `like`, renamed to their positions: what [`scan_as`] reads.
+pub(crate) fn positional(like: &SchemaRef) -> SchemaRef {
+    let rename = |(i, f): (usize, &Arc<arrow::datatypes::Field>)| f.as_ref().clone().with_name(format!("c{i}"));
+    Arc::new(arrow::datatypes::Schema::new(like.fields().iter().enumerate().map(rename).collect::<Vec<_>>()))
+}
+
+fn parse_query(tokens: &[TokenWithSpan]) -> Result<SqlStatement, ParserError> {
+    let dialect = GenericDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.to_vec());
+    let query = parser.parse_query()?;
+    let next = parser.peek_token();
+    if next.token != Token::EOF {
+        return parser.expected("the end of the query", next);
+    }
+    Ok(SqlStatement::Query(query))
+}

@@ -1,0 +1,109 @@
+//! A table whose rows are put in just before a plan runs.
+//!
+//! Rules are planned once and run for ever, each time over other rows. Planning a scan of a [`SlotTable`] leaves a
+//! [`Slot`] behind, narrowed to the columns that the plan reads; whoever runs the plan fills the slot first.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+
+/// The rows that one planned scan will read.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    schema: SchemaRef,
+    batches: Arc<Mutex<Vec<RecordBatch>>>,
+}
+
+impl Slot {
+    fn new(schema: SchemaRef) -> Self {
+        Self { schema, batches: Arc::default() }
+    }
+
+    /// The columns that the plan reads.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Replaces the rows; the batches may have more columns, found by name, in any order.
+    pub(crate) fn fill(&self, batches: &[RecordBatch]) -> Result<(), ArrowError> {
+        let narrowed = batches.iter().map(|b| self.narrow(b)).collect::<Result<_, _>>()?;
+        *self.batches.lock().unwrap_or_else(PoisonError::into_inner) = narrowed;
+        Ok(())
+    }
+
+    /// The columns of `batch` that the plan reads, in its order.
+    pub(crate) fn narrow(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let schema = batch.schema_ref();
+        let column = |f: &Arc<arrow::datatypes::Field>| Ok(Arc::clone(batch.column(schema.index_of(f.name())?)));
+        let columns = self.schema.fields().iter().map(column).collect::<Result<Vec<_>, ArrowError>>()?;
+        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &rows)
+    }
+}
+
+impl PartitionStream for Slot {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stream = MemoryStream::try_new(batches, Arc::clone(&self.schema), None);
+        Box::pin(stream.unwrap_or_else(|e| unreachable!("a stream without projection has no way to fail: {e}")))
+    }
+}
+
+/// A table that hands out a [`Slot`] for every scan planned on it.
+#[derive(Debug)]
+pub(crate) struct SlotTable {
+    schema: SchemaRef,
+    planned: Mutex<Vec<Slot>>,
+}
+
+impl SlotTable {
+    pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
+        Arc::new(Self { schema, planned: Mutex::default() })
+    }
+
+    /// The slots of all scans planned since the last call.
+    pub(crate) fn take_planned(&self) -> Vec<Slot> {
+        std::mem::take(&mut *self.planned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl TableProvider for SlotTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => Arc::clone(&self.schema),
+        };
+        let slot = Slot::new(Arc::clone(&schema));
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner).push(slot.clone());
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(slot)], None, [], false, limit)?))
+    }
+}

@@ -1,0 +1,151 @@
+//! A stateless piece of a rule: rows in, rows out, planned once and run for ever.
+//!
+//! Filters and projections are evaluated straight on the batch. Everything else (joins with reference tables, window
+//! functions over a window's results) runs as a DataFusion plan to its end, and is reset before each run: a plan that is
+//! executed twice without it keeps growing its metrics.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::compute::{filter_record_batch, prep_null_mask_filter};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::common::Result;
+use datafusion::execution::TaskContext;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::streaming::StreamingTableExec;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+
+use crate::slot::Slot;
+
+/// Runs plans to their end on the calling thread.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    runtime: tokio::runtime::Runtime,
+    context: Arc<TaskContext>,
+}
+
+impl Runner {
+    pub(crate) fn try_new(context: Arc<TaskContext>) -> std::io::Result<Self> {
+        Ok(Self { runtime: tokio::runtime::Builder::new_current_thread().build()?, context })
+    }
+
+    /// Runs a plan once; the caller has filled its slots.
+    pub(crate) fn collect(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+        let fresh = reset_plan_states(Arc::clone(plan))?;
+        self.runtime.block_on(collect(fresh, Arc::clone(&self.context)))
+    }
+
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+}
+
+#[derive(Debug)]
+enum Step {
+    Filter { predicate: Arc<dyn PhysicalExpr>, keep: Option<Vec<usize>> },
+    Project { exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
+}
+
+impl Step {
+    fn apply(&self, batch: RecordBatch) -> Result<RecordBatch> {
+        match self {
+            Self::Filter { predicate, keep } => {
+                let kept = predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
+                let kept: BooleanArray = match kept.as_boolean() {
+                    mask if mask.null_count() > 0 => prep_null_mask_filter(mask),
+                    mask => mask.clone(),
+                };
+                let batch = match keep {
+                    Some(columns) => batch.project(columns)?,
+                    None => batch,
+                };
+                if kept.true_count() == kept.len() {
+                    return Ok(batch);
+                }
+                Ok(filter_record_batch(&batch, &kept)?)
+            }
+            Self::Project { exprs, schema } => {
+                let rows = batch.num_rows();
+                let columns = exprs.iter().map(|e| e.evaluate(&batch)?.into_array(rows)).collect::<Result<_>>()?;
+                let options = RecordBatchOptions::new().with_row_count(Some(rows));
+                Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum How {
+    Steps(Vec<Step>),
+    Plan(Arc<dyn ExecutionPlan>),
+}
+
+/// A planned piece of a rule with one input.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    input: Slot,
+    how: How,
+    schema: SchemaRef,
+    runner: Arc<Runner>,
+}
+
+impl Stage {
+    /// `input` is the slot in `plan` that takes the rows.
+    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, input: Slot, runner: Arc<Runner>) -> Self {
+        let schema = plan.schema();
+        let how = match steps_of(&plan) {
+            Some(steps) => How::Steps(steps),
+            None => How::Plan(plan),
+        };
+        Self { input, how, schema, runner }
+    }
+
+    /// The columns that come out.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The columns that must go in.
+    pub(crate) fn input_schema(&self) -> &SchemaRef {
+        self.input.schema()
+    }
+
+    /// Runs the stage over one batch; the batch may have more columns than needed, in any order.
+    pub(crate) fn run(&self, batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        match &self.how {
+            How::Steps(steps) => {
+                let narrowed = self.input.narrow(batch)?;
+                let out = steps.iter().try_fold(narrowed, |b, step| step.apply(b))?;
+                Ok(vec![out])
+            }
+            How::Plan(plan) => {
+                self.input.fill(std::slice::from_ref(batch))?;
+                let out = self.runner.collect(plan);
+                self.input.fill(&[])?;
+                out
+            }
+        }
+    }
+}
+
+/// The plan as steps from the scan upwards, if it holds nothing but filters and projections.
+fn steps_of(plan: &Arc<dyn ExecutionPlan>) -> Option<Vec<Step>> {
+    if plan.downcast_ref::<StreamingTableExec>().is_some() {
+        return Some(Vec::new());
+    }
+    if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+        let mut steps = steps_of(filter.input())?;
+        let keep = filter.projection().as_ref().map(|p| p.iter().copied().collect());
+        steps.push(Step::Filter { predicate: Arc::clone(filter.predicate()), keep });
+        return Some(steps);
+    }
+    let project = plan.downcast_ref::<ProjectionExec>()?;
+    let mut steps = steps_of(project.input())?;
+    let exprs = project.expr().iter().map(|e| Arc::clone(&e.expr)).collect();
+    steps.push(Step::Project { exprs, schema: plan.schema() });
+    Some(steps)
+}

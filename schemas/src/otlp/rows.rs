@@ -1,0 +1,199 @@
+//! Rows under construction: one Arrow builder per wanted column.
+//!
+//! Values go straight from the decoded message into the builders; text that has to be rewritten (lower case, hex, a
+//! joined list) passes through one scratch buffer per column.
+//!
+//! Invariant: between two calls all columns have the same length, `usage_leaf` excepted until the record is complete.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringViewBuilder,
+    TimestampNanosecondBuilder,
+};
+use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
+
+use super::RecordMeta;
+use super::cell::{Cell, write_list, write_text};
+use super::derive::{Inputs, Item, Row};
+use super::plan::{Origin, Plan, Slots};
+use crate::columns::{Derivation, ExtraSource, Kind, vocabulary};
+use crate::prices::PriceTable;
+use crate::tables::{Field, Table, data_type};
+use crate::time::EventTime;
+
+/// The rows of one table.
+pub(super) struct Rows {
+    pub(super) plan: Plan,
+    inputs: Inputs,
+    schema: SchemaRef,
+    columns: Vec<Column>,
+    prices: Arc<PriceTable>,
+    has_facts: bool,
+    rows: usize,
+}
+
+struct Column {
+    kind: Kind,
+    builder: Builder,
+    scratch: String,
+}
+
+enum Builder {
+    Text(StringViewBuilder),
+    Small(Int32Builder),
+    Integer(Int64Builder),
+    Number(Float64Builder),
+    Flag(BooleanBuilder),
+    Instant(TimestampNanosecondBuilder),
+}
+
+impl Rows {
+    pub(super) fn new(
+        table: Table,
+        wanted: &BTreeSet<String>,
+        extra: &[ExtraSource],
+        prices: &Arc<PriceTable>,
+    ) -> Self {
+        let plan = Plan::new(table, wanted, extra);
+        let field =
+            |output: &super::plan::Output| ArrowField::new(&output.name, data_type(output.kind), output.nullable);
+        Self {
+            inputs: Inputs::new(&plan),
+            schema: Arc::new(Schema::new(plan.outputs.iter().map(field).collect::<Vec<_>>())),
+            columns: plan.outputs.iter().map(|output| Column::new(output.kind)).collect(),
+            prices: Arc::clone(prices),
+            has_facts: plan.derives(&[
+                Derivation::InputTokens,
+                Derivation::TotalTokens,
+                Derivation::UsageLeaf,
+                Derivation::CostTotal,
+                Derivation::CostCurrency,
+                Derivation::CostSource,
+            ]),
+            rows: 0,
+            plan,
+        }
+    }
+
+    pub(super) fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Appends a row; `usage_leaf` is appended by [`Rows::append_leaves`]. Says whether the row bears usage, if a
+    /// wanted column needs to know.
+    pub(super) fn append<'a>(&mut self, slots: &Slots<'a>, item: &impl Item<'a>, record: &RecordMeta<'a>) -> bool {
+        let row = Row { plan: &self.plan, inputs: &self.inputs, slots, item };
+        let facts = if self.has_facts { row.facts(&self.prices) } else { Default::default() };
+        for (output, column) in self.plan.outputs.iter().zip(&mut self.columns) {
+            let cell = match output.origin {
+                Origin::Own(field) => own(field, item, record),
+                Origin::Slot(at) => slots.get(at).cell,
+                Origin::Derived(Derivation::UsageLeaf, _) => continue,
+                Origin::Derived(derivation, at) => row.derived(derivation, at, &facts),
+            };
+            column.append(cell);
+        }
+        self.rows += 1;
+        facts.bears_usage()
+    }
+
+    /// Whether `usage_leaf` is built, so that the spans of a record have to be compared.
+    pub(super) fn has_leaves(&self) -> bool {
+        self.plan.derives(&[Derivation::UsageLeaf])
+    }
+
+    /// Appends `usage_leaf` for the last rows.
+    pub(super) fn append_leaves(&mut self, leaves: &[bool]) {
+        for (output, column) in self.plan.outputs.iter().zip(&mut self.columns) {
+            if matches!(output.origin, Origin::Derived(Derivation::UsageLeaf, _)) {
+                leaves.iter().for_each(|leaf| column.append(Cell::Bool(*leaf)));
+            }
+        }
+    }
+
+    /// The rows so far, and starts anew.
+    pub(super) fn take(&mut self) -> RecordBatch {
+        self.rows = 0;
+        let arrays = self.columns.iter_mut().map(Column::finish).collect();
+        // Invariant of this type: as many columns as fields, each of its field's type, all of one length.
+        RecordBatch::try_new(self.schema(), arrays).unwrap_or_else(|e| unreachable!("columns disagree: {e}"))
+    }
+}
+
+fn own<'a>(field: Field, item: &impl Item<'a>, record: &RecordMeta<'a>) -> Cell<'a> {
+    match field {
+        Field::KafkaTopic => Cell::Str(record.topic),
+        Field::KafkaPartition => Cell::Int(i64::from(record.partition)),
+        Field::KafkaOffset => Cell::Int(record.offset),
+        Field::KafkaTimestamp => Cell::Time(EventTime::from_ms(record.timestamp_ms).0),
+        other => item.own(other),
+    }
+}
+
+impl Column {
+    fn new(kind: Kind) -> Self {
+        let builder = match kind {
+            Kind::Small => Builder::Small(Int32Builder::new()),
+            Kind::Integer => Builder::Integer(Int64Builder::new()),
+            Kind::Number => Builder::Number(Float64Builder::new()),
+            Kind::Flag => Builder::Flag(BooleanBuilder::new()),
+            Kind::Instant => Builder::Instant(TimestampNanosecondBuilder::new()),
+            _ => Builder::Text(StringViewBuilder::new()),
+        };
+        Self { kind, builder, scratch: String::new() }
+    }
+
+    fn append(&mut self, cell: Cell<'_>) {
+        match &mut self.builder {
+            Builder::Text(text) => append_text(text, &mut self.scratch, self.kind, cell),
+            Builder::Small(small) => small.append_option(cell.as_int().and_then(|n| i32::try_from(n).ok())),
+            Builder::Integer(integer) => integer.append_option(cell.as_int()),
+            Builder::Number(number) => number.append_option(cell.as_float()),
+            Builder::Flag(flag) => flag.append_option(if let Cell::Bool(b) = cell { Some(b) } else { None }),
+            Builder::Instant(instant) => instant.append_option(cell.as_time()),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match &mut self.builder {
+            Builder::Text(text) => Arc::new(text.finish()),
+            Builder::Small(small) => Arc::new(small.finish()),
+            Builder::Integer(integer) => Arc::new(integer.finish()),
+            Builder::Number(number) => Arc::new(number.finish()),
+            Builder::Flag(flag) => Arc::new(flag.finish()),
+            Builder::Instant(instant) => Arc::new(instant.finish()),
+        }
+    }
+}
+
+fn append_text(builder: &mut StringViewBuilder, scratch: &mut String, kind: Kind, cell: Cell<'_>) {
+    let text = match cell {
+        Cell::Null => return builder.append_null(),
+        Cell::Str(text) if kind != Kind::List => text,
+        other => {
+            scratch.clear();
+            match kind {
+                Kind::List => write_list(scratch, other),
+                _ => write_text(scratch, other),
+            }
+            scratch.as_str()
+        }
+    };
+    match kind {
+        Kind::Lower => builder.append_value(vocabulary::lower(text)),
+        Kind::Provider => builder.append_value(vocabulary::provider(text)),
+        Kind::OperationType => builder.append_value(vocabulary::operation_type(text)),
+        Kind::ToolName => builder.append_value(vocabulary::tool_name(text)),
+        Kind::PolicyResult => match vocabulary::policy_result(text) {
+            Some(result) => builder.append_value(result),
+            None => builder.append_value(text.to_uppercase()),
+        },
+        _ => builder.append_value(text),
+    }
+}

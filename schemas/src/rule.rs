@@ -1,0 +1,45 @@
+//! What a rule says about itself: the `WITH (…)` options and the leading comment.
+
+use serde::{Deserialize, Serialize};
+
+use crate::genops::{Action, ReasonCode, Severity};
+
+/// Whether a rule's directives are to be applied or only looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Controllers apply the directive.
+    Enforce,
+    /// Controllers record what would have happened.
+    Shadow,
+}
+
+/// The head of a rule, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleHeader {
+    /// Unique within the rule set; `[a-z0-9_]+`.
+    pub name: String,
+    /// The comment above the rule, without the dashes.
+    pub description: String,
+    /// What a controller does about a violation.
+    pub action: Action,
+    /// Why, unless the row says so itself.
+    pub reason_code: ReasonCode,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Who answers for the rule; empty if nobody said.
+    pub owner: String,
+    /// Enforce or shadow.
+    pub mode: Mode,
+    /// How long a violation holds after its last row or window, in nanoseconds of event time (`ttl`).
+    pub ttl_ns: i64,
+    /// The file the rule was read from, relative to the rules directory.
+    pub file: String,
+    /// Changes whenever the meaning of the rule may have changed: a hash of its normalised text.
+    pub version: RuleVersion,
+}
+
+/// The first 16 hex digits of the SHA-256 of a rule's tokens (comments and white space do not count).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RuleVersion(pub String);
