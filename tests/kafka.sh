@@ -229,7 +229,11 @@ tool() {
 
 case ${1:-} in
   start) start ;;
-  stop) stop ;;
+  stop)
+    stop
+    # Names can be made up per run; without this each would leave its lock behind.
+    rm -f "$home/run/$name.lock"
+    ;;
   status) status ;;
   env)
     is_running || die "no node named $name is running"

@@ -15,21 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lictor_schemas::tables::Signal;
+
 use crate::error::ConnectorError;
 use crate::record::{NextOffset, RecordRef, TopicPartition};
 use crate::source::{AssignmentChange, Polled, Source};
 use recording::Recording;
-
-/// What a record of a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Spans.
-    Traces,
-    /// Log records.
-    Logs,
-    /// Metric points.
-    Metrics,
-}
 
 /// Which topic a recorded record would have come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 mod admin;
 mod log;
 mod properties;
+mod replay;
 mod sink;
 mod source;
 

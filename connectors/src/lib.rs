@@ -19,7 +19,7 @@ pub mod source;
 
 pub use embedded::EmbeddedBroker;
 pub use error::{ConnectorError, Fault, Retry};
-pub use file::{FileSource, Signal, TopicBinding};
+pub use file::{FileSource, TopicBinding};
 pub use kafka::{KafkaProperties, KafkaSink, KafkaSource, TopicSpec, ensure_topics};
 pub use record::{NextOffset, Outgoing, RecordRef, TopicPartition};
 pub use reference::{ReferenceError, TableFormat, load_table};

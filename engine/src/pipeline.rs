@@ -72,6 +72,7 @@ pub struct Epoch {
 pub struct Pipeline {
     scan: ScanStage,
     judge: JudgeStage,
+    horizon_ns: i64,
 }
 
 impl Pipeline {
@@ -81,15 +82,18 @@ impl Pipeline {
         let decoder = Decoder::new(&rules.wanted, &settings.columns, prices);
         let mut boundaries = Boundaries::default();
         let (mut scan, mut judge) = (Vec::new(), Vec::new());
+        let mut horizon_ns = 0;
         for (number, rule) in rules.rules.into_iter().enumerate() {
             let (id, table, signal) = (RuleId(number), rule.table, rule.table.signal());
             let (scanner, windowed, emits_on_update) = match rule.kind {
                 RuleKind::RowWise(row_wise) => {
                     boundaries.add_ttl(signal, rule.header.ttl_ns);
+                    horizon_ns = rule.header.ttl_ns.max(horizon_ns);
                     (Scanner::RowWise(row_wise), None, false)
                 }
                 RuleKind::Windowed(windowed) => {
                     boundaries.add_windows(signal, windowed.aggregation.spec());
+                    horizon_ns = windowed.horizon_ns().saturating_add(rule.header.ttl_ns).max(horizon_ns);
                     let state = WindowedState::new(windowed.emission, windowed.aggregation, windowed.finish);
                     (Scanner::Windowed(windowed.scan), Some(state), windowed.emission == Emission::OnUpdate)
                 }
@@ -103,6 +107,7 @@ impl Pipeline {
         Self {
             scan: ScanStage::new(decoder, scan, clocks, boundaries, settings.signals.clone()),
             judge: JudgeStage::new(judge, decisions, watermarks, settings.groups_max),
+            horizon_ns: horizon_ns.saturating_add(settings.tolerances.lateness_ns),
         }
     }
 
@@ -148,6 +153,12 @@ impl Pipeline {
     #[must_use]
     pub fn status(&self) -> Vec<RuleStatus> {
         self.judge.status()
+    }
+
+    /// How far back, in nanoseconds of event time, a rule may remember: what must be read again to rebuild its state.
+    #[must_use]
+    pub fn horizon_ns(&self) -> i64 {
+        self.horizon_ns
     }
 
     /// The topics whose telemetry some rule reads.

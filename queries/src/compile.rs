@@ -72,6 +72,16 @@ pub struct WindowedRule {
     pub finish: Finish,
 }
 
+impl WindowedRule {
+    /// How far back, in nanoseconds of event time, the rule may remember: a window and the windows that it compares with.
+    #[must_use]
+    pub fn horizon_ns(&self) -> i64 {
+        let spec = self.aggregation.spec();
+        let back = i64::try_from(self.finish.rows_back()).unwrap_or(i64::MAX);
+        spec.size_ns.saturating_mul(2).saturating_add(spec.slide_ns.saturating_mul(back))
+    }
+}
+
 /// All rules of a directory that compile.
 #[derive(Debug, Default)]
 pub struct RuleSet {
@@ -193,7 +203,7 @@ impl Compiler {
         for table in Table::ALL {
             let slots = SlotTable::new(table_schema(table, attributes));
             let provider: Arc<SlotTable> = Arc::clone(&slots);
-            if let Err(e) = self.session.context().register_table(table.name(), provider) {
+            if let Err(e) = self.session.register(table.name(), provider) {
                 self.faults.push(Diagnostic::from_plan_error("", TextSpan::START, &e));
             }
             self.tables.insert(table, slots);
@@ -221,8 +231,8 @@ impl Compiler {
         }
         let slots = SlotTable::new(rows.schema());
         let provider: Arc<SlotTable> = Arc::clone(&slots);
-        match self.session.context().register_table(decl.name.as_str(), provider) {
-            Ok(_) => drop(self.reference_tables.insert(decl.name.clone(), slots)),
+        match self.session.register(&decl.name, provider) {
+            Ok(()) => drop(self.reference_tables.insert(decl.name.clone(), slots)),
             Err(e) => self.faults.push(Diagnostic::from_plan_error(&decl.file, decl.name_span, &e)),
         }
     }
@@ -256,7 +266,7 @@ impl Compiler {
     fn register_view(&self, name: &str, query: &[TokenWithSpan]) -> Result<()> {
         let plan = self.session.plan(query)?;
         let view = Arc::new(ViewTable::new(plan, None));
-        self.session.context().register_table(name, view).map(drop)
+        self.session.register(name, view)
     }
 
     fn rule(&mut self, file: &str, rule: &RuleText) {

@@ -90,6 +90,13 @@ impl Finish {
         self.columns.subject_of_group(groups, row).map_err(|e| self.failed(&e))
     }
 
+    /// How many rows back the window functions look, summed over nested ones.
+    #[must_use]
+    pub fn rows_back(&self) -> usize {
+        let of_level = |l: &Level| l.history.iter().flat_map(|h| &h.partitions).map(|p| p.1).max().unwrap_or_default();
+        self.levels.iter().map(of_level).sum()
+    }
+
     /// The event time of a group's latest row, if the aggregate knows it.
     #[must_use]
     pub fn latest(&self, groups: &RecordBatch, row: GroupRef) -> Option<EventTime> {

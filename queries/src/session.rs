@@ -4,9 +4,10 @@
 //! they change what the state of an aggregate is: `count(distinct x)` must stay one aggregate, and a constant group key
 //! must stay a key.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
 use datafusion::common::{DFSchema, Result, TableReference};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::provider_as_source;
@@ -25,13 +26,14 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::exemplar::Exemplar;
 use crate::slot::{Slot, SlotTable};
 use crate::stage::{Runner, Stage};
-use crate::window::{Planning, WindowPlanner};
+use crate::window::{Planning, Tables, WindowPlanner};
 
 const LEFT_OUT: [&str; 2] = ["single_distinct_aggregation_to_group_by", "eliminate_group_by_constant"];
 
 /// Plans queries and turns plans into stages.
 pub(crate) struct Session {
     context: SessionContext,
+    tables: Tables,
     pub(crate) runner: Arc<Runner>,
 }
 
@@ -43,20 +45,24 @@ impl Session {
         options.sql_parser.collect_spans = true;
         options.sql_parser.map_string_types_to_utf8view = true;
         let rules = Optimizer::new().rules.into_iter().filter(|r| !LEFT_OUT.contains(&r.name())).collect();
+        let tables = Tables::default();
+        let windows = WindowPlanner { planning, tables: Arc::clone(&tables) };
         let state = SessionStateBuilder::new()
             .with_config(SessionConfig::from(options))
             .with_default_features()
             .with_optimizer_rules(rules)
-            .with_relation_planners(vec![Arc::new(WindowPlanner(planning))])
+            .with_relation_planners(vec![Arc::new(windows)])
             .build();
         let context = SessionContext::new_with_state(state);
         context.register_udaf(AggregateUDF::new_from_impl(Exemplar::new()));
         let runner = Runner::try_new(context.task_ctx())?;
-        Ok(Self { context, runner: Arc::new(runner) })
+        Ok(Self { context, tables, runner: Arc::new(runner) })
     }
 
-    pub(crate) fn context(&self) -> &SessionContext {
-        &self.context
+    /// Makes a table or view known to queries and to window functions.
+    pub(crate) fn register(&self, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::clone(&table));
+        self.context.register_table(name, table).map(drop)
     }
 
     pub(crate) fn state(&self) -> SessionState {
@@ -97,7 +103,7 @@ pub(crate) fn only_slot(input: &SlotTable) -> Result<Slot> {
 
 /// A scan of `table` (columns `c0`, `c1`, …) that looks like a node with the schema `like`.
 pub(crate) fn scan_as(table: &Arc<SlotTable>, like: &DFSchema) -> Result<LogicalPlan> {
-    let provider: Arc<dyn datafusion::catalog::TableProvider> = Arc::<SlotTable>::clone(table);
+    let provider: Arc<dyn TableProvider> = Arc::<SlotTable>::clone(table);
     let name = |i: usize, qualifier: Option<&TableReference>, field: &str| -> Expr {
         col(format!("c{i}")).alias_qualified(qualifier.cloned(), field)
     };

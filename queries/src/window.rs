@@ -5,11 +5,14 @@
 //! window the window itself); the engine puts windows together from panes. When the same query runs as a batch (the
 //! oracle), a row of a hopping window appears once per window, as SQL says.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, AsArray, ListBuilder, TimestampNanosecondArray, TimestampNanosecondBuilder};
 use arrow::datatypes::{DataType, Field, TimeUnit, TimestampNanosecondType};
+use datafusion::catalog::TableProvider;
 use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
+use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -92,9 +95,15 @@ pub(crate) enum Planning {
     Batch,
 }
 
+/// The tables and views that a window function may name: the planner resolves only names that stand in `FROM` themselves.
+pub(crate) type Tables = Arc<Mutex<HashMap<String, Arc<dyn TableProvider>>>>;
+
 /// Plans `TUMBLE(…)` and `HOP(…)` in `FROM`.
 #[derive(Debug)]
-pub(crate) struct WindowPlanner(pub Planning);
+pub(crate) struct WindowPlanner {
+    pub planning: Planning,
+    pub tables: Tables,
+}
 
 impl RelationPlanner for WindowPlanner {
     fn plan_relation(
@@ -132,7 +141,7 @@ impl WindowPlanner {
         if args.len() < fixed || args.len() > fixed + 1 {
             return plan_err!("{shape} takes {fixed} or {} arguments, not {}", fixed + 1, args.len());
         }
-        let input = context.plan(table_of(args[0], shape)?)?;
+        let input = self.plan_input(args[0], shape, context)?;
         let time = context.sql_to_expr(args[1].clone(), input.schema())?;
         let mut lengths =
             args[2..].iter().map(|a| interval_ns(&context.sql_to_expr((*a).clone(), input.schema())?, shape));
@@ -144,13 +153,30 @@ impl WindowPlanner {
         self.assign(input, time, spec)
     }
 
+    /// The rows to be windowed: a table or view by name, a query's own `WITH` name, or a subquery.
+    fn plan_input(
+        &self,
+        arg: &SqlExpr,
+        shape: &str,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<LogicalPlan> {
+        if let SqlExpr::Identifier(ident) = arg {
+            let name = context.normalize_ident(ident.clone());
+            let table = self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(&name).map(Arc::clone);
+            if let Some(table) = table {
+                return LogicalPlanBuilder::scan(name, provider_as_source(table), None)?.build();
+            }
+        }
+        context.plan(table_of(arg, shape)?)
+    }
+
     fn assign(&self, input: LogicalPlan, time: Expr, spec: WindowSpec) -> Result<LogicalPlan> {
         let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
         let call = |bound: Bound| {
             let udf = ScalarUDF::new_from_impl(AssignWindow::new(bound));
             udf.call(vec![time.clone(), lit(spec.slide_ns), lit(spec.size_ns), lit(spec.offset_ns)])
         };
-        if self.0 == Planning::Batch && !spec.is_tumbling() {
+        if self.planning == Planning::Batch && !spec.is_tumbling() {
             let starts = call(Bound::Starts).alias(WINDOW_START);
             let unnested = LogicalPlanBuilder::from(input)
                 .project(columns.iter().cloned().chain([starts]))?

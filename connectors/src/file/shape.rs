@@ -1,8 +1,7 @@
 //! What a recorded file is: told by its name if that is enough, else by its first bytes.
 
+use lictor_schemas::tables::Signal;
 use serde_json::{Map, Value};
-
-use super::Signal;
 
 /// How the records of a file are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

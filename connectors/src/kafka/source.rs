@@ -27,6 +27,7 @@ use super::{log, refused};
 use crate::error::ConnectorError;
 use crate::record::{NextOffset, RecordRef, TopicPartition};
 use crate::source::{AssignmentChange, Polled, Source};
+use lictor_schemas::time::EventTime;
 
 /// Reads topics as a member of a consumer group.
 pub struct KafkaSource {
@@ -136,6 +137,34 @@ impl Source for KafkaSource {
             }
             None => Ok(()),
         }
+    }
+
+    fn replay(
+        &mut self,
+        partitions: &[TopicPartition],
+        since: EventTime,
+    ) -> Result<Vec<(TopicPartition, NextOffset)>, ConnectorError> {
+        let plan = super::replay::plan(&self.consumer, partitions, since)?;
+        if !plan.targets.is_empty() {
+            // A partition whose fetcher has not started yet cannot be sought: give it up and take it again elsewhere.
+            unassign(&self.consumer, &plan.starts).map_err(|error| refused("replay partitions", &error))?;
+            assign(&self.consumer, &plan.starts).map_err(|error| refused("replay partitions", &error))?;
+        }
+        Ok(plan.targets)
+    }
+
+    fn hold(&mut self, partition: &TopicPartition) -> Result<(), ConnectorError> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(&partition.topic, partition.partition);
+        self.consumer.pause(&list).map_err(|error| refused("hold a partition", &error))
+    }
+
+    fn resume(&mut self) -> Result<(), ConnectorError> {
+        let mut list = TopicPartitionList::with_capacity(self.assigned.len());
+        for partition in &self.assigned {
+            list.add_partition(&partition.topic, partition.partition);
+        }
+        self.consumer.resume(&list).map_err(|error| refused("resume partitions", &error))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the company's telemetry is like, seen through the real decoder.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, TimestampNanosecondType};
@@ -79,6 +79,12 @@ fn to_seen(batch: &RecordBatch, row: usize, message: usize) -> Seen {
     }
 }
 
+/// The first hour of one company, written and decoded once.
+fn hour() -> &'static (Vec<Seen>, usize) {
+    static HOUR: OnceLock<(Vec<Seen>, usize)> = OnceLock::new();
+    HOUR.get_or_init(|| spans(1, HOUR_S))
+}
+
 /// Leaves between two minutes of the first hour.
 fn leaves(spans: &[Seen], from_minute: i64, until_minute: i64) -> impl Iterator<Item = &Seen> {
     let range = after(from_minute * 60)..after(until_minute * 60);
@@ -96,10 +102,10 @@ fn the_seed_and_the_start_determine_every_byte() {
 
 #[test]
 fn every_message_but_one_is_telemetry_and_only_planned_spans_are_late() {
-    let (spans, refused) = spans(1, HOUR_S);
-    assert_eq!(refused, 1);
+    let (spans, refused) = hour();
+    assert_eq!(*refused, 1);
     let (mut high, mut late) = (EventTime::MIN, BTreeSet::new());
-    for span in &spans {
+    for span in spans {
         if span.event_time < high.plus(-10 * NANOS_PER_S) {
             late.insert(span.message);
         }
@@ -110,7 +116,7 @@ fn every_message_but_one_is_telemetry_and_only_planned_spans_are_late() {
 
 #[test]
 fn a_dozen_teams_call_models_in_production_quantities() {
-    let (spans, _) = spans(1, HOUR_S);
+    let (spans, _) = hour();
     let teams: BTreeSet<_> = spans.iter().map(|span| span.team.as_str()).collect();
     assert_eq!(teams.len(), 12, "{teams:?}");
     assert!((20_000..60_000).contains(&spans.len()), "{} spans", spans.len());
@@ -120,19 +126,19 @@ fn a_dozen_teams_call_models_in_production_quantities() {
 
 #[test]
 fn the_runaway_spends_its_teams_day_in_one_session_and_nobody_else_does() {
-    let (spans, _) = spans(1, HOUR_S);
+    let (spans, _) = hour();
     let budgets = include_str!("../../../queries/rules/cost/budgets.csv");
     for line in budgets.lines().skip(1) {
         let (team, budget) = line.split_once(',').unwrap();
-        let cost: f64 = leaves(&spans, 0, 60).filter(|span| span.team == team).map(|span| span.cost).sum();
+        let cost: f64 = leaves(spans, 0, 60).filter(|span| span.team == team).map(|span| span.cost).sum();
         let budget: f64 = budget.parse().unwrap();
         assert_eq!(cost > budget, team == "research", "{team} has spent {cost:.2} of {budget}");
         assert!(team == "research" || cost < 0.5 * budget, "{team} has spent {cost:.2} of {budget}");
     }
-    let calls = leaves(&spans, 30, 35).filter(|span| span.session == "lab-loop-7f3a").count();
+    let calls = leaves(spans, 30, 35).filter(|span| span.session == "lab-loop-7f3a").count();
     assert!(calls > 140, "{calls} calls in five minutes");
     let mut others: BTreeMap<&str, usize> = BTreeMap::new();
-    for span in leaves(&spans, 30, 35).filter(|span| span.session != "lab-loop-7f3a") {
+    for span in leaves(spans, 30, 35).filter(|span| span.session != "lab-loop-7f3a") {
         *others.entry(&span.session).or_default() += 1;
     }
     assert!(others.values().all(|calls| *calls < 40), "no healthy session looks like a runaway");
@@ -140,12 +146,12 @@ fn the_runaway_spends_its_teams_day_in_one_session_and_nobody_else_does() {
 
 #[test]
 fn models_are_denied_and_swapped_only_while_they_are() {
-    let (spans, _) = spans(1, HOUR_S);
-    let denied: Vec<_> = leaves(&spans, 0, 60).filter(|span| span.request_model == "deepseek-reasoner").collect();
+    let (spans, _) = hour();
+    let denied: Vec<_> = leaves(spans, 0, 60).filter(|span| span.request_model == "deepseek-reasoner").collect();
     assert!(denied.len() > 3, "{} denied calls", denied.len());
     assert!(denied.iter().all(|s| s.team == "marketing" && s.event_time >= after(480) && s.event_time < after(840)));
     let swapped = |from, until| {
-        let asked: Vec<_> = leaves(&spans, from, until).filter(|span| span.request_model == "gpt-4o").collect();
+        let asked: Vec<_> = leaves(spans, from, until).filter(|span| span.request_model == "gpt-4o").collect();
         let answered = asked.iter().filter(|span| span.response_model.contains("mini")).count();
         f64::from(u32::try_from(answered).unwrap()) / f64::from(u32::try_from(asked.len()).unwrap())
     };
@@ -155,17 +161,17 @@ fn models_are_denied_and_swapped_only_while_they_are() {
 
 #[test]
 fn the_slow_model_and_the_cost_jump_stand_out_and_pass() {
-    let (spans, _) = spans(1, HOUR_S);
+    let (spans, _) = hour();
     let p95 = |from, until| {
         let mut ms: Vec<_> =
-            leaves(&spans, from, until).filter(|span| span.team == "checkout").map(|s| s.latency_ms).collect();
+            leaves(spans, from, until).filter(|span| span.team == "checkout").map(|s| s.latency_ms).collect();
         ms.sort_by(f64::total_cmp);
         ms[ms.len() * 95 / 100]
     };
     let [before, slow, slower, after] = [p95(10, 15), p95(15, 20), p95(20, 25), p95(25, 30)];
     assert!(before < 5000.0 && after < 5000.0, "{before} {after}");
     assert!((5000.0..10_000.0).contains(&slow) && slower > 10_000.0, "{slow} {slower}");
-    let cost = |from, until| leaves(&spans, from, until).filter(|s| s.team == "fraud").map(|s| s.cost).sum::<f64>();
+    let cost = |from, until| leaves(spans, from, until).filter(|s| s.team == "fraud").map(|s| s.cost).sum::<f64>();
     assert!(cost(45, 50) > 5.0 * cost(40, 45) && cost(45, 50) > 1.0, "{} {}", cost(40, 45), cost(45, 50));
     assert!(cost(50, 55) < 2.0 * cost(40, 45));
 }

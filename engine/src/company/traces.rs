@@ -146,7 +146,11 @@ impl<'a> Scribe<'a> {
         spans.reverse();
         let mut columns = trace.common.clone();
         let name = format!("{}-agent", trace.workload.project);
-        columns.extend(texts([("name", &format!("invoke_agent {name}")), ("span_id", &agent_id), ("kind", "INTERNAL")]));
+        columns.extend(texts([
+            ("name", &format!("invoke_agent {name}")),
+            ("span_id", &agent_id),
+            ("kind", "INTERNAL"),
+        ]));
         columns.insert("agent_name".to_owned(), json!(name));
         columns.insert("gen_ai_operation".to_owned(), json!("invoke_agent"));
         columns.insert("start_time".to_owned(), json!(end.0));
@@ -160,7 +164,11 @@ impl<'a> Scribe<'a> {
         let tool = ["search_orders", "read_page", "run_sql", "send_mail"][self.random.usize(0..4)];
         let duration_ms = self.duration(150.0);
         let mut columns = trace.common.clone();
-        columns.extend(texts([("name", &format!("execute_tool {tool}")), ("parent_span_id", parent), ("kind", "INTERNAL")]));
+        columns.extend(texts([
+            ("name", &format!("execute_tool {tool}")),
+            ("parent_span_id", parent),
+            ("kind", "INTERNAL"),
+        ]));
         columns.extend(texts([("span_id", &self.id(16)), ("gen_ai_operation", "execute_tool"), ("tool_name", tool)]));
         columns.insert("duration_ms".to_owned(), json!(duration_ms));
         (RowDraft { table: Table::Spans, event_time: end, columns }, nanos(duration_ms))
@@ -188,7 +196,11 @@ impl<'a> Scribe<'a> {
         columns.extend(parent.map(|parent| ("parent_span_id".to_owned(), json!(parent))));
         columns.insert("duration_ms".to_owned(), json!(call.duration_ms));
         if self.random.u32(0..200) == 0 {
-            columns.extend(texts([("status_code", "ERROR"), ("error_type", "overloaded"), ("status_message", "try later")]));
+            columns.extend(texts([
+                ("status_code", "ERROR"),
+                ("error_type", "overloaded"),
+                ("status_message", "try later"),
+            ]));
         }
         columns.extend(match dialect {
             Dialect::OpenInference => texts([

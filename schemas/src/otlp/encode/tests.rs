@@ -1,11 +1,19 @@
-//! Drafts against the messages they become; `otlp`'s own tests decode them to columns again.
+//! Drafts against the messages they become, and against the columns that decoding them gives back.
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::Array;
+use arrow::util::display::array_value_to_string;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use serde_json::json;
 
 use super::*;
+use crate::columns::{self, Derivation, Kind};
+use crate::otlp::{Decoder, RecordMeta, Wanted};
+use crate::prices::PriceTable;
 
 fn draft(table: Table, columns: Value) -> RowDraft {
     let columns = columns.as_object().unwrap().clone().into_iter().collect();
@@ -146,4 +154,72 @@ fn what_cannot_be_written_is_refused_by_name() {
     assert!(encode_protobuf(Signal::Traces, &[before]).unwrap_err().contains("before 1970"));
     let foreign = encode_protobuf(Signal::Logs, &[draft(Table::Spans, json!({}))]).unwrap_err();
     assert!(foreign.contains("not a row of logs"), "{foreign}");
+}
+
+/// What decoding gives for one column of a draft; none if it is null.
+fn decoded(draft: &RowDraft, column: &str, payload: &[u8]) -> Option<String> {
+    let wanted = Wanted(BTreeMap::from([(draft.table, BTreeSet::from([column.to_owned()]))]));
+    let mut decoder = Decoder::new(&wanted, &[], Arc::new(PriceTable::default()));
+    let meta = RecordMeta { topic: "t", partition: 0, offset: 0, timestamp_ms: 0 };
+    decoder.absorb(draft.table.signal(), payload, meta).unwrap();
+    let (_, batch) = decoder.take().pop().unwrap();
+    let values = batch.column_by_name(column).unwrap();
+    (!values.is_null(0)).then(|| array_value_to_string(values, 0).unwrap())
+}
+
+#[track_caller]
+fn comes_back(table: Table, column: &str, value: Value, expected: &str) {
+    let mut columns = match table {
+        Table::Metrics => {
+            json!({"metric_name": "m", "metric_type": if column == "temporality" { "sum" } else { "gauge" }})
+        }
+        Table::Spans | Table::SpanEvents | Table::Logs => json!({}),
+    };
+    columns[column] = value;
+    let draft = draft(table, columns);
+    for encode in [encode_protobuf, encode_json] {
+        let payload = encode(table.signal(), std::slice::from_ref(&draft)).unwrap();
+        assert_eq!(decoded(&draft, column, &payload).as_deref(), Some(expected), "{} of {}", column, table.name());
+    }
+}
+
+#[test]
+fn every_canonical_column_comes_back_from_both_encodings() {
+    for table in Table::ALL {
+        for spec in
+            columns::of(table).filter(|s| !matches!(s.derivation, Derivation::UsageLeaf | Derivation::CostSource))
+        {
+            let (value, expected) = match (spec.name, spec.kind) {
+                ("status_code", _) => (json!("ERROR"), "ERROR"),
+                (_, Kind::Integer | Kind::Small) => (json!(12), "12"),
+                (_, Kind::Number) => (json!(0.5), "0.5"),
+                (_, Kind::Flag) => (json!(true), "true"),
+                (_, Kind::Instant) => (json!("2026-03-01T10:00:00Z"), "2026-03-01T10:00:00"),
+                (_, Kind::List) => (json!("stop,length"), "stop,length"),
+                (_, Kind::PolicyResult) => (json!("BLOCKED"), "BLOCKED"),
+                _ => (json!("openai"), "openai"),
+            };
+            comes_back(table, spec.name, value, expected);
+        }
+    }
+}
+
+#[test]
+fn columns_of_otlp_itself_and_attributes_come_back_too() {
+    comes_back(Table::Spans, "trace_id", json!("4bf92f3577b34da6a3ce929d0e0e4736"), "4bf92f3577b34da6a3ce929d0e0e4736");
+    comes_back(Table::Spans, "parent_span_id", json!("00f067aa0ba902b7"), "00f067aa0ba902b7");
+    comes_back(Table::Spans, "name", json!("chat"), "chat");
+    comes_back(Table::Spans, "kind", json!("SERVER"), "SERVER");
+    comes_back(Table::Spans, "duration_ms", json!(12.5), "12.5");
+    comes_back(Table::Spans, "start_time", json!("2026-03-01T09:00:00Z"), "2026-03-01T09:00:00");
+    comes_back(Table::Spans, "scope_version", json!("1.2"), "1.2");
+    comes_back(Table::Spans, "attr:in.house", json!("x"), "x");
+    comes_back(Table::Spans, "resource_attr:k8s.pod.name", json!("p"), "p");
+    comes_back(Table::SpanEvents, "name", json!("retry"), "retry");
+    comes_back(Table::SpanEvents, "span_name", json!("chat"), "chat");
+    comes_back(Table::Logs, "body", json!("hello"), "hello");
+    comes_back(Table::Logs, "severity_number", json!(17), "17");
+    comes_back(Table::Metrics, "value", json!(2.5), "2.5");
+    comes_back(Table::Metrics, "metric_type", json!("exponential_histogram"), "exponential_histogram");
+    comes_back(Table::Metrics, "temporality", json!("cumulative"), "cumulative");
 }

@@ -1,0 +1,252 @@
+//! The configuration: `lictor.yaml`, read and checked.
+//!
+//! Said → checked: the YAML is read as text with places ([`said`]), values from the environment and from files are put
+//! in ([`Outside`]), then everything is checked ([`check`]) and all faults are reported at once, each with its line.
+//! Nothing downstream sees the text.
+//!
+//! Invariant: a value that came from the environment or from a file, and the value of a property called a password or a
+//! secret, is in no message and no `Debug` output of this module.
+
+mod check;
+pub mod duration;
+mod expand;
+mod said;
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, fs};
+
+use lictor_connectors::{KafkaProperties, TopicSpec};
+use lictor_schemas::columns::ExtraSource;
+use lictor_schemas::tables::Signal;
+use thiserror::Error;
+
+pub use expand::Outside;
+
+use crate::pipeline::PipelineSettings;
+use crate::watermark::Tolerances;
+
+/// A whole configuration, checked.
+#[derive(Clone)]
+pub struct Config {
+    /// Names this deployment: the consumer group, the client ids, the events' source.
+    pub application_id: String,
+    /// For all Kafka clients.
+    pub kafka: KafkaProperties,
+    /// What is read and written.
+    pub topics: Topics,
+    /// The rules directory, or one rule file.
+    pub rules: PathBuf,
+    /// The price table; none means `llm_prices.csv` in the rules directory.
+    pub prices: Option<PathBuf>,
+    /// In-house attributes that feed canonical columns.
+    pub columns: Vec<ExtraSource>,
+    /// The tolerances of event time.
+    pub time: Tolerances,
+    /// When an epoch ends.
+    pub epoch: EpochBounds,
+    /// What is refused rather than run out of memory or drained into the dead letters.
+    pub limits: Limits,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; none if they are off.
+    pub http: Option<SocketAddr>,
+    /// How the log is written.
+    pub log: LogFormat,
+    secrets: Vec<String>,
+}
+
+/// The topics of a deployment. No topic has two purposes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// Carry spans.
+    pub traces: Vec<String>,
+    /// Carry log records.
+    pub logs: Vec<String>,
+    /// Carry metrics.
+    pub metrics: Vec<String>,
+    /// Every enforcement event.
+    pub enforcement: String,
+    /// What holds now, compacted.
+    pub directives: String,
+    /// Records that cannot be decoded.
+    pub dead_letter: String,
+    /// Notes of rows that came too late.
+    pub late: String,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            traces: vec!["otlp_spans".to_owned()],
+            logs: vec!["otlp_logs".to_owned()],
+            metrics: vec!["otlp_metrics".to_owned()],
+            enforcement: "lictor.enforcement".to_owned(),
+            directives: "lictor.directives".to_owned(),
+            dead_letter: "lictor.dead-letter".to_owned(),
+            late: "lictor.late".to_owned(),
+        }
+    }
+}
+
+impl Topics {
+    /// Which input topic carries which signal.
+    #[must_use]
+    pub fn signals(&self) -> BTreeMap<String, Signal> {
+        let of = |topics: &[String], signal| topics.iter().map(|t| (t.clone(), signal)).collect::<Vec<_>>();
+        let all = [of(&self.traces, Signal::Traces), of(&self.logs, Signal::Logs), of(&self.metrics, Signal::Metrics)];
+        all.into_iter().flatten().collect()
+    }
+
+    /// The topics that are written to, as they must be; one that has to be created gets the broker's own number of
+    /// partitions.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<TopicSpec> {
+        const BROKER_DEFAULT: i32 = -1;
+        let topics = [(&self.enforcement, false), (&self.directives, true), (&self.dead_letter, false), (&self.late, false)];
+        topics.map(|(name, compacted)| TopicSpec { name: name.clone(), partitions: BROKER_DEFAULT, compacted }).into()
+    }
+}
+
+/// When an epoch ends: at whatever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochBounds {
+    /// So long after its first record.
+    pub linger: Duration,
+    /// With so many rows.
+    pub rows_max: usize,
+}
+
+impl Default for EpochBounds {
+    /// 25 ms is what an event may wait; 65,536 rows are some 100 MB of telemetry decoded at once.
+    fn default() -> Self {
+        Self { linger: Duration::from_millis(25), rows_max: 65_536 }
+    }
+}
+
+/// Bounds of state, and of what may be undecodable.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Groups of one rule over all its open windows.
+    pub groups_max: usize,
+    /// Directives of one rule that hold at a time.
+    pub subjects_max: usize,
+    /// The share of records, 0 to 1, that may be undecodable before the engine stops.
+    pub decode_error_ratio_max: f64,
+}
+
+impl Default for Limits {
+    /// Half of the records undecodable is no bad producer but a wrong topic.
+    fn default() -> Self {
+        let PipelineSettings { groups_max, subjects_max, .. } = PipelineSettings::default();
+        Self { groups_max, subjects_max, decode_error_ratio_max: 0.5 }
+    }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Something wrong in a configuration, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// From 1.
+    pub line: u64,
+    /// In characters, from 1.
+    pub column: u64,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The file can be read and what it says is wrong.
+    #[error("{}", listed(path, faults))]
+    Faulty {
+        /// The file.
+        path: PathBuf,
+        /// Everything that is wrong, in the order of the file.
+        faults: Vec<Fault>,
+    },
+}
+
+fn listed(path: &Path, faults: &[Fault]) -> String {
+    let mut text = String::new();
+    for Fault { line, column, message } in faults {
+        let separator = if text.is_empty() { "" } else { "\n" };
+        let _ = write!(text, "{separator}{}:{line}:{column}: {message}", path.display());
+    }
+    text
+}
+
+impl Config {
+    /// Reads the file at `path`, with what it takes from the environment and from other files.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no YAML of the expected shape, or holds wrong values: all of those are named.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let file = |named: &Path| fs::read_to_string(folder.join(named));
+        Self::from_yaml(path, &text, &Outside { env: &|name| env::var(name).ok(), file: &file })
+    }
+
+    /// Checks `text`, which was read at `path`; relative paths in it count from the folder of `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Faulty`], with everything that is wrong.
+    pub fn from_yaml(path: &Path, text: &str, outside: &Outside<'_>) -> Result<Self, ConfigError> {
+        let faulty = |faults| ConfigError::Faulty { path: path.to_path_buf(), faults };
+        let said = said::read(text).map_err(|fault| faulty(vec![fault]))?;
+        check::check(&said, path.parent().unwrap_or(Path::new("")), outside).map_err(faulty)
+    }
+
+    /// What the pipeline must know.
+    #[must_use]
+    pub fn pipeline_settings(&self) -> PipelineSettings {
+        PipelineSettings {
+            application_id: self.application_id.clone(),
+            signals: self.topics.signals(),
+            tolerances: self.time,
+            columns: self.columns.clone(),
+            groups_max: self.limits.groups_max,
+            subjects_max: self.limits.subjects_max,
+        }
+    }
+
+    /// `text` with every secret of this configuration replaced by `***`: for messages of other people's libraries.
+    ///
+    /// The brokers' addresses stay, wherever they came from: a connection error without one helps nobody.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+}
+
+/// Shows whose configuration it is and nothing that could be a secret.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("application_id", &self.application_id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! The configuration as it was written: YAML, every value as text with its place.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_saphyr::{DefaultMessageFormatter, MessageFormatter, Spanned};
+
+use super::Fault;
+
+/// A value and where it stands.
+pub(super) type Said = Spanned<String>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ConfigFile {
+    pub(super) application_id: Option<Said>,
+    pub(super) kafka: Option<BTreeMap<String, Said>>,
+    pub(super) topics: Option<TopicsSaid>,
+    pub(super) rules: Option<Said>,
+    pub(super) prices: Option<Said>,
+    pub(super) columns: Option<Vec<ColumnSaid>>,
+    pub(super) time: Option<TimeSaid>,
+    pub(super) epoch: Option<EpochSaid>,
+    pub(super) limits: Option<LimitsSaid>,
+    pub(super) http: Option<Said>,
+    pub(super) log: Option<LogSaid>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TopicsSaid {
+    pub(super) traces: Option<Vec<Said>>,
+    pub(super) logs: Option<Vec<Said>>,
+    pub(super) metrics: Option<Vec<Said>>,
+    pub(super) enforcement: Option<Said>,
+    pub(super) directives: Option<Said>,
+    pub(super) dead_letter: Option<Said>,
+    pub(super) late: Option<Said>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ColumnSaid {
+    pub(super) column: Said,
+    pub(super) attribute: Said,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TimeSaid {
+    pub(super) lateness: Option<Said>,
+    pub(super) idle_after: Option<Said>,
+    pub(super) max_future_skew: Option<Said>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct EpochSaid {
+    pub(super) linger: Option<Said>,
+    pub(super) rows_max: Option<Said>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LimitsSaid {
+    pub(super) groups_max: Option<Said>,
+    pub(super) subjects_max: Option<Said>,
+    pub(super) decode_error_ratio_max: Option<Said>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LogSaid {
+    pub(super) format: Option<Said>,
+}
+
+/// Reads the YAML. Its shape has one fault at a time, as the reader stops there.
+pub(super) fn read(text: &str) -> Result<ConfigFile, Fault> {
+    // An error would otherwise quote the lines around it, and with them perhaps a password.
+    serde_saphyr::from_str(text).map_err(|error| {
+        let error = error.without_snippet();
+        let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
+        let message = DefaultMessageFormatter.format_message(error).escape_debug().to_string();
+        Fault { line, column, message }
+    })
+}

@@ -1,0 +1,240 @@
+use lictor_schemas::time::NANOS_PER_MS;
+
+use super::*;
+
+const MINIMAL: &str = "kafka: {bootstrap.servers: \"localhost:9092\"}\nrules: rules\n";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    let env = |name: &str| match name {
+        "KAFKA_PASSWORD" => Some("hunter2".to_owned()),
+        "LATENESS" => Some("a-long-time".to_owned()),
+        _ => None,
+    };
+    let file = |path: &Path| match path.to_str() {
+        Some("/run/user") => Ok("svc-lictor\n".to_owned()),
+        _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+    };
+    Config::from_yaml(Path::new("etc/lictor.yaml"), text, &Outside { env: &env, file: &file })
+}
+
+#[track_caller]
+fn check(text: &str, faults: &[&str]) {
+    let message = parse(text).unwrap_err().to_string();
+    let found: Vec<&str> = message.lines().map(|line| line.strip_prefix("etc/lictor.yaml:").unwrap()).collect();
+    assert_eq!(found, faults);
+}
+
+/// A fault of one key, added to a configuration that is right.
+#[track_caller]
+fn check_key(text: &str, fault: &str) {
+    check(&format!("{MINIMAL}{text}"), &[fault]);
+}
+
+#[test]
+fn brokers_and_rules_are_enough() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(config.application_id, "lictor");
+    assert_eq!(config.kafka.bootstrap_servers(), "localhost:9092");
+    assert_eq!(config.topics, Topics::default());
+    assert_eq!((config.rules.as_path(), config.prices), (Path::new("etc/rules"), None));
+    assert_eq!(config.time, Tolerances::default());
+    assert_eq!((config.epoch, config.limits), (EpochBounds::default(), Limits::default()));
+    assert_eq!((config.http, config.log), (Some("127.0.0.1:8080".parse().unwrap()), LogFormat::Text));
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = "
+application_id: lictor-eu.1
+kafka:
+  bootstrap.servers: b1:9092
+  linger.ms: 5
+  enable.ssl.certificate.verification: true
+topics:
+  traces: [spans_a, spans_b]
+  logs: []
+  metrics: []
+  enforcement: e
+  directives: d
+  dead_letter: x
+  late: l
+rules: /etc/rules
+prices: prices.csv
+columns:
+  - {column: team, attribute: acme.cost_center}
+time: {lateness: 0s, idle_after: 1m, max_future_skew: 1h}
+epoch: {linger: 100ms, rows_max: 1_000}
+limits: {groups_max: 5, subjects_max: 6, decode_error_ratio_max: 1}
+http: off
+log: {format: json}
+";
+    let config = parse(text).unwrap();
+    assert_eq!(config.rules, Path::new("/etc/rules"));
+    assert_eq!(config.prices.as_deref(), Some(Path::new("etc/prices.csv")));
+    assert_eq!(config.epoch, EpochBounds { linger: Duration::from_millis(100), rows_max: 1_000 });
+    assert_eq!(config.limits, Limits { groups_max: 5, subjects_max: 6, decode_error_ratio_max: 1.0 });
+    assert_eq!((config.http, config.log), (None, LogFormat::Json));
+    let settings = config.pipeline_settings();
+    assert_eq!(settings.application_id, "lictor-eu.1");
+    assert_eq!(settings.signals.into_iter().collect::<Vec<_>>(), [
+        ("spans_a".to_owned(), Signal::Traces),
+        ("spans_b".to_owned(), Signal::Traces)
+    ]);
+    let minute = 60_000 * NANOS_PER_MS;
+    let time = Tolerances { lateness_ns: 0, idle_after_ns: minute, future_skew_ns: 60 * minute };
+    assert_eq!(settings.tolerances, time);
+    assert_eq!(settings.columns, [ExtraSource { column: "team".into(), attribute: "acme.cost_center".into() }]);
+    assert_eq!((settings.groups_max, settings.subjects_max), (5, 6));
+    let outputs = config.topics.outputs();
+    assert_eq!(outputs.iter().map(|t| (t.name.as_str(), t.compacted)).collect::<Vec<_>>(), [
+        ("e", false),
+        ("d", true),
+        ("x", false),
+        ("l", false)
+    ]);
+}
+
+#[test]
+fn all_faults_are_told_at_once_in_the_order_of_the_file() {
+    let text = "application_id: Lictor\nkafka:\n  bootstrap.servers: b:9092\n  group.id: mine\n  acks: 1\n\
+                time: {lateness: soon}\nlimits: {groups_max: 0}\nhttp: localhost\n";
+    check(text, &[
+        "1:1: rules: is missing: write the path of the rules directory",
+        "1:17: application_id: `Lictor` names consumer groups and event sources: use a-z, 0-9, `.`, `_` and `-`",
+        "4:13: kafka property `group.id` is derived from `application_id`; set that",
+        "5:9: kafka property `acks` = 1 would lose events with the partition's leader; remove it, acks=all is set",
+        "6:18: time.lateness: `soon` is not a duration: write a whole number and ms, s, m, h or d, such as 10s",
+        "7:22: limits.groups_max: `0` is not a whole number of at least 1",
+        "8:7: http: `localhost` is not an IP address and port such as 127.0.0.1:8080, nor `off`",
+    ]);
+}
+
+#[test]
+fn keys_that_do_not_exist_are_refused_with_their_place() {
+    let message = parse("kafka: {}\nruls: rules\n").unwrap_err().to_string();
+    assert!(message.starts_with("etc/lictor.yaml:2:1: unknown field `ruls`, expected one of "), "{message}");
+    assert!(message.contains("rules"), "{message}");
+    let message = parse(&format!("{MINIMAL}epoch: {{rows: 1}}\n")).unwrap_err().to_string();
+    assert!(message.starts_with("etc/lictor.yaml:3:9: unknown field `rows`"), "{message}");
+}
+
+#[test]
+fn text_that_is_no_yaml_is_refused_without_quoting_it() {
+    let message = parse("kafka: {sasl.password: hunter2\nrules: [\n").unwrap_err().to_string();
+    assert!(message.starts_with("etc/lictor.yaml:"), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn an_output_that_is_also_an_input_is_refused() {
+    check_key(
+        "topics: {enforcement: otlp_logs}\n",
+        "3:23: topics.enforcement: topic `otlp_logs` is also topics.logs: lictor would read what it writes, for ever",
+    );
+    check_key(
+        "topics: {traces: [lictor.late]}\n",
+        "3:19: topics.late: topic `lictor.late` is also topics.traces: lictor would read what it writes, for ever",
+    );
+}
+
+#[test]
+fn a_topic_with_two_purposes_is_refused() {
+    check_key(
+        "topics: {traces: [otel], logs: [otel]}\n",
+        "3:33: topics.logs: topic `otel` is also topics.traces: a topic carries one signal",
+    );
+    check_key(
+        "topics: {late: dl, dead_letter: dl}\n",
+        "3:16: topics.late: topic `dl` is also topics.dead_letter: each output has its own form and retention",
+    );
+    check_key(
+        "topics: {traces: [], logs: [], metrics: []}\n",
+        "1:1: topics: no topic is read: name one under traces, logs or metrics",
+    );
+    check_key(
+        "topics: {late: a/b}\n",
+        "3:16: topics.late: `a/b` is not a topic name: Kafka takes 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`",
+    );
+}
+
+#[test]
+fn a_column_that_attributes_cannot_feed_is_refused_with_the_nearest() {
+    check_key(
+        "columns: [{column: teem, attribute: x}]\n",
+        "3:20: columns.column: `teem` is not a column that attributes can feed: did you mean `team`?",
+    );
+    check_key("columns: [{column: team, attribute: ''}]\n", "3:37: columns.attribute: `` is empty");
+}
+
+#[test]
+fn bounds_are_held() {
+    check_key("epoch: {linger: 11s}\n", "3:17: epoch.linger: `11s` is longer than 10s");
+    check_key("time: {idle_after: 0s}\n", "3:20: time.idle_after: `0s` must be longer than nothing");
+    check_key(
+        "limits: {decode_error_ratio_max: 1.5}\n",
+        "3:34: limits.decode_error_ratio_max: `1.5` is not a number from 0 to 1",
+    );
+    check_key("log: {format: xml}\n", "3:15: log.format: `xml` is neither `text` nor `json`");
+}
+
+#[test]
+fn the_brokers_are_required() {
+    check("rules: r\n", &["1:1: kafka: is missing: write at least kafka: {bootstrap.servers: \"host:port\"}"]);
+    check("rules: r\nkafka: {linger.ms: 5}\n", &[
+        "2:20: kafka property `bootstrap.servers` is missing: write the brokers as `host:port,host:port`",
+    ]);
+}
+
+#[test]
+fn values_come_from_the_environment_and_from_files() {
+    let text = "kafka:\n  bootstrap.servers: b:9092\n  sasl.username: ${file:/run/user}\n  \
+                sasl.password: ${env:KAFKA_PASSWORD}\nrules: r\n";
+    let config = parse(text).unwrap();
+    let expected = KafkaProperties::from_bootstrap("b:9092")
+        .with("sasl.username", "svc-lictor")
+        .and_then(|properties| properties.with("sasl.password", "hunter2"));
+    assert!(config.kafka == expected.unwrap());
+    check_key("http: ${env:NOPE}\n", "3:7: http: environment variable `NOPE` is not set");
+}
+
+#[test]
+fn secrets_are_in_no_message() {
+    let text = "kafka:\n  bootstrap.servers: b:9092\n  ssl.key.password: inline-pass\n  \
+                client.rack: ${env:KAFKA_PASSWORD}\nrules: r\n";
+    let config = parse(text).unwrap();
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("inline-pass"), "{shown}");
+    assert_eq!(config.redact("b:9092 refuses hunter2 and inline-pass"), "b:9092 refuses *** and ***");
+    check_key(
+        "time: {lateness: \"${env:LATENESS}\"}\n",
+        "3:18: time.lateness: `${env:LATENESS}` is not a duration: write a whole number and ms, s, m, h or d, such as 10s",
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Config::load(Path::new("no/lictor.yaml")).unwrap_err();
+    assert!(error.to_string().starts_with("no/lictor.yaml: "), "{error}");
+}
+
+#[test]
+fn the_deployed_configuration_is_right() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/lictor.yaml");
+    let config = Config::load(&path).unwrap();
+    assert_eq!(config.application_id, "lictor");
+    assert_eq!(config.http, Some("0.0.0.0:8080".parse().unwrap()));
+    assert_eq!(config.topics, Topics::default());
+}
+
+/// What the deployed configuration shows in comments holds if the comments are taken away.
+#[test]
+fn the_commented_keys_of_the_deployed_configuration_are_right() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/lictor.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let shown: Vec<&str> = text.lines().map(|line| line.strip_prefix("#- ").unwrap_or(line)).collect();
+    assert!(shown.len() > 40 && shown.iter().any(|line| line.starts_with("columns:")));
+    let config = parse(&shown.join("\n")).unwrap();
+    assert_eq!((config.time, config.epoch, config.limits), Default::default());
+    assert_eq!(config.topics, Topics::default());
+    assert_eq!(config.columns.len(), 1);
+}

@@ -1,0 +1,436 @@
+//! The loop: the one place where telemetry is read, epochs end, and offsets, state and output come to their commit point.
+//!
+//! An epoch closes when its linger or its row limit is reached. Its events are published and acknowledged first, then its
+//! offsets are committed: a crash repeats events (with the same ids) and never loses one.
+//!
+//! State lives in memory. After a restart it is rebuilt: each partition is read again from as far back as the rules
+//! remember, silently up to its committed offset, and there held until all partitions have reached theirs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lictor_connectors::{
+    AssignmentChange, ConnectorError, NextOffset, Outgoing, Polled, RecordRef, Sink, Source, TopicPartition,
+};
+use lictor_schemas::time::EventTime;
+
+use crate::clock::Clock;
+use crate::decision::{Decision, DirectiveRecord};
+use crate::pipeline::{Epoch, Pipeline};
+
+/// How the loop cuts epochs and where it publishes.
+#[derive(Clone, Debug)]
+pub struct LiveOptions {
+    /// Names this deployment in dead letters.
+    pub application_id: String,
+    /// The longest time between a record and its epoch's end.
+    pub linger: Duration,
+    /// Rows after which an epoch ends early.
+    pub rows_max: usize,
+    /// The longest time between commits when nothing is published.
+    pub commit_every: Duration,
+    /// Above this share of undecodable records the loop stops instead of draining a topic into the dead letters.
+    pub decode_error_ratio_max: f64,
+    /// The topics written to.
+    pub topics: OutputTopics,
+}
+
+/// The topics that the loop writes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputTopics {
+    /// Every event, in order.
+    pub enforcement: String,
+    /// What holds now, compacted.
+    pub directives: String,
+    /// What could not be decoded.
+    pub dead_letter: String,
+    /// Notes on rows that came too late.
+    pub late: String,
+}
+
+impl Default for OutputTopics {
+    fn default() -> Self {
+        Self {
+            enforcement: "lictor.enforcement".to_owned(),
+            directives: "lictor.directives".to_owned(),
+            dead_letter: "lictor.dead-letter".to_owned(),
+            late: "lictor.late".to_owned(),
+        }
+    }
+}
+
+impl Default for LiveOptions {
+    /// 25 ms is a fifth of what a person calls instant; 65,536 rows fill DataFusion's batches and bound an epoch's memory.
+    fn default() -> Self {
+        Self {
+            application_id: "lictor".to_owned(),
+            linger: Duration::from_millis(25),
+            rows_max: 65_536,
+            commit_every: Duration::from_secs(1),
+            decode_error_ratio_max: 0.5,
+            topics: OutputTopics::default(),
+        }
+    }
+}
+
+/// Watches epochs as they are committed.
+pub trait Observer {
+    /// An epoch's output is acknowledged and, if anything was read, its offsets are committed.
+    fn committed(&mut self, epoch: &Epoch, timing: EpochTiming, pipeline: &Pipeline);
+
+    /// The loop is alive; called once per epoch, before it is committed.
+    fn alive(&mut self, _now: EventTime) {}
+}
+
+/// When an epoch happened.
+#[derive(Clone, Copy, Debug)]
+pub struct EpochTiming {
+    /// From the first poll to the acknowledgement of the output.
+    pub duration: Duration,
+    /// From the broker timestamp of the epoch's newest record to the acknowledgement; none if it had no record.
+    pub latency: Option<Duration>,
+    /// Whether the epoch's events were only rebuilt, not published.
+    pub is_replay: bool,
+}
+
+/// Why the loop ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// Reading, publishing or committing failed for good.
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+    /// A topic holds something else than what it is bound to.
+    #[error("{dead} of the last {records} records could not be decoded (limits.decode_error_ratio_max = {ratio_max})")]
+    Undecodable {
+        /// How many of them.
+        dead: u64,
+        /// Of how many.
+        records: u64,
+        /// The limit.
+        ratio_max: f64,
+    },
+}
+
+/// What the loop did, from start to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Records read, replayed ones included.
+    pub records: u64,
+    /// Events published.
+    pub events: u64,
+    /// Commits of offsets.
+    pub commits: u64,
+}
+
+/// Runs until `stop` is set or the source ends; the last epoch is committed before it returns.
+///
+/// # Errors
+/// [`LiveError`]; what was not committed is read again by the next start.
+pub fn run(
+    ends: Ends<'_>,
+    pipeline: Pipeline,
+    options: LiveOptions,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Summary, LiveError> {
+    let mut live = Loop {
+        ends,
+        pipeline,
+        options,
+        positions: Positions::default(),
+        targets: BTreeMap::new(),
+        last_commit: Duration::ZERO,
+        is_dirty: false,
+        recent: Recent::default(),
+        summary: Summary::default(),
+    };
+    let mut has_ended = false;
+    while !has_ended && !stop.load(Ordering::Relaxed) {
+        has_ended = live.epoch(stop, observer)?;
+    }
+    live.finish(observer)?;
+    Ok(live.summary)
+}
+
+/// The loop's connections to the world.
+pub struct Ends<'a> {
+    /// Where telemetry comes from.
+    pub source: &'a mut dyn Source,
+    /// Where events go.
+    pub sink: &'a mut dyn Sink,
+    /// The processing clock.
+    pub clock: &'a dyn Clock,
+}
+
+struct Loop<'a> {
+    ends: Ends<'a>,
+    pipeline: Pipeline,
+    options: LiveOptions,
+    positions: Positions,
+    /// Partitions that are read again silently, and up to where.
+    targets: BTreeMap<TopicPartition, NextOffset>,
+    last_commit: Duration,
+    /// Whether something was read since the last commit.
+    is_dirty: bool,
+    recent: Recent,
+    summary: Summary,
+}
+
+/// What is next to read of every partition read so far.
+#[derive(Default)]
+struct Positions {
+    next: Vec<(TopicPartition, NextOffset)>,
+    newest_ms: i64,
+}
+
+impl Positions {
+    fn note(&mut self, record: RecordRef<'_>) {
+        self.newest_ms = self.newest_ms.max(record.timestamp_ms);
+        let is_it = |(p, _): &&mut (TopicPartition, NextOffset)| {
+            p.partition == record.partition && *p.topic == *record.topic
+        };
+        let next = NextOffset::after(record.offset);
+        match self.next.iter_mut().find(is_it) {
+            Some(known) => known.1 = next,
+            None => self.next.push((TopicPartition::new(record.topic, record.partition), next)),
+        }
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.next.retain(|(p, _)| !partitions.contains(p));
+    }
+}
+
+/// The last records, for the share of undecodable ones.
+#[derive(Default)]
+struct Recent {
+    records: u64,
+    dead: u64,
+}
+
+/// Fewer records than this say nothing about a topic.
+const RECENT_RECORDS: u64 = 1_000;
+
+impl Recent {
+    fn add(&mut self, epoch: &Epoch, ratio_max: f64) -> Result<(), LiveError> {
+        self.records += epoch.counts.records;
+        self.dead += epoch.counts.records_dead;
+        if self.records < RECENT_RECORDS {
+            return Ok(());
+        }
+        let Self { records, dead } = std::mem::take(self);
+        #[expect(clippy::cast_precision_loss, reason = "a share of a few thousand records")]
+        let ratio = dead as f64 / records as f64;
+        if ratio > ratio_max {
+            return Err(LiveError::Undecodable { dead, records, ratio_max });
+        }
+        Ok(())
+    }
+}
+
+impl Loop<'_> {
+    /// One epoch; says whether the source has ended.
+    fn epoch(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<bool, LiveError> {
+        let started = self.ends.clock.monotonic();
+        let deadline = started + self.options.linger;
+        let mut has_ended = false;
+        while self.pipeline.rows_pending() < self.options.rows_max && !stop.load(Ordering::Relaxed) {
+            let wait = deadline.saturating_sub(self.ends.clock.monotonic());
+            if wait.is_zero() {
+                break;
+            }
+            match self.poll(wait)? {
+                Polled::Record => self.is_dirty = true,
+                Polled::Empty => {}
+                Polled::Ended => {
+                    has_ended = true;
+                    break;
+                }
+                Polled::Assignment(change) => {
+                    self.end_epoch(started, observer)?;
+                    self.reassign(change)?;
+                    return Ok(false);
+                }
+            }
+        }
+        self.end_epoch(started, observer)?;
+        Ok(has_ended)
+    }
+
+    fn poll(&mut self, wait: Duration) -> Result<Polled, LiveError> {
+        let now = self.ends.clock.now();
+        let (pipeline, positions) = (&mut self.pipeline, &mut self.positions);
+        let polled = self.ends.source.poll(wait, &mut |record| {
+            positions.note(record);
+            pipeline.absorb(record, now);
+        })?;
+        if polled == Polled::Record && !self.targets.is_empty() {
+            self.hold_at_target()?;
+        }
+        Ok(polled)
+    }
+
+    /// Ends the epoch, publishes what it brought and commits.
+    fn end_epoch(&mut self, started: Duration, observer: &mut dyn Observer) -> Result<(), LiveError> {
+        let mut epoch = self.pipeline.end_epoch(self.ends.clock.now());
+        observer.alive(self.ends.clock.now());
+        self.summary.records += epoch.counts.records;
+        self.recent.add(&epoch, self.options.decode_error_ratio_max)?;
+        let is_replay = !self.targets.is_empty();
+        let has_output = !is_replay && self.publish(&mut epoch)?;
+        if is_replay {
+            self.end_replay_if_complete()?;
+        } else {
+            self.commit_if_due(has_output)?;
+        }
+        let newest = std::mem::take(&mut self.positions.newest_ms);
+        let age_ns = self.ends.clock.now().0.saturating_sub(EventTime::from_ms(newest).0);
+        let latency = (newest > 0).then(|| Duration::from_nanos(u64::try_from(age_ns).unwrap_or_default()));
+        let duration = self.ends.clock.monotonic().saturating_sub(started);
+        observer.committed(&epoch, EpochTiming { duration, latency, is_replay }, &self.pipeline);
+        Ok(())
+    }
+
+    /// Publishes an epoch's events, directives, dead letters and late notes; says whether there were any.
+    fn publish(&mut self, epoch: &mut Epoch) -> Result<bool, LiveError> {
+        let detected_at = self.ends.clock.now();
+        for decision in &mut epoch.decisions {
+            decision.event.data.detected_at = Some(detected_at);
+            for message in self.options.topics.messages_of(decision) {
+                self.ends.sink.publish(&message)?;
+            }
+        }
+        self.summary.events += epoch.decisions.len() as u64;
+        for letter in &epoch.dead {
+            let message = letter.to_message(&self.options.topics.dead_letter, &self.options.application_id);
+            self.publish_dead(message)?;
+        }
+        for rows in &epoch.late {
+            self.ends.sink.publish(&rows.to_message(&self.options.topics.late))?;
+        }
+        let has_output = !(epoch.decisions.is_empty() && epoch.dead.is_empty() && epoch.late.is_empty());
+        if has_output {
+            self.ends.sink.flush()?;
+        }
+        Ok(has_output)
+    }
+
+    /// A dead letter that is too large for the broker goes without its bytes: its coordinates still find the record.
+    fn publish_dead(&mut self, mut message: Outgoing) -> Result<(), LiveError> {
+        match self.ends.sink.publish(&message) {
+            Err(ConnectorError::TooLarge { bytes, .. }) => {
+                message.payload = Some(Vec::new());
+                message.headers.push(("lictor-payload-omitted-bytes".to_owned(), bytes.to_string().into_bytes()));
+                Ok(self.ends.sink.publish(&message)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn commit_if_due(&mut self, has_output: bool) -> Result<(), LiveError> {
+        let since = self.ends.clock.monotonic().saturating_sub(self.last_commit);
+        if !self.is_dirty || (!has_output && since < self.options.commit_every) {
+            return Ok(());
+        }
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Result<(), LiveError> {
+        match self.ends.source.commit(&self.positions.next) {
+            Ok(()) => {
+                self.last_commit = self.ends.clock.monotonic();
+                self.is_dirty = false;
+                self.summary.commits += 1;
+                Ok(())
+            }
+            // The next poll rejoins the group; what is still ours then is committed then.
+            Err(ConnectorError::Rebalanced { message }) => {
+                tracing::warn!(message, "offsets were not committed, the group is rebalancing");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn reassign(&mut self, change: AssignmentChange) -> Result<(), LiveError> {
+        let now = self.ends.clock.now();
+        match change {
+            AssignmentChange::Assigned(partitions) => {
+                partitions.iter().for_each(|p| self.pipeline.assign(p.clone(), now));
+                let since = now.plus(-self.pipeline.horizon_ns());
+                let targets = self.ends.source.replay(&partitions, since)?;
+                if !targets.is_empty() {
+                    tracing::info!(partitions = targets.len(), %since, "rebuilding state from the telemetry");
+                }
+                self.targets.extend(targets);
+            }
+            AssignmentChange::Revoked(partitions) => {
+                if self.is_dirty && self.targets.is_empty() {
+                    self.commit()?;
+                }
+                self.drop_partitions(&partitions);
+                self.ends.source.release(&partitions)?;
+            }
+            AssignmentChange::Lost(partitions) => self.drop_partitions(&partitions),
+        }
+        Ok(())
+    }
+
+    fn drop_partitions(&mut self, partitions: &[TopicPartition]) {
+        partitions.iter().for_each(|p| self.pipeline.revoke(p));
+        self.positions.forget(partitions);
+        self.targets.retain(|p, _| !partitions.contains(p));
+    }
+
+    /// Holds partitions that have come to where they were committed, until all have.
+    fn hold_at_target(&mut self) -> Result<(), LiveError> {
+        for (partition, next) in &self.positions.next {
+            if self.targets.get(partition).is_some_and(|target| next >= target) {
+                self.ends.source.hold(partition)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_replay_if_complete(&mut self) -> Result<(), LiveError> {
+        let reached = |partition: &TopicPartition| self.positions.next.iter().find(|p| p.0 == *partition).map(|p| p.1);
+        if self.targets.iter().all(|(partition, target)| reached(partition).is_some_and(|next| next >= *target)) {
+            tracing::info!(partitions = self.targets.len(), records = self.summary.records, "state is rebuilt");
+            self.targets.clear();
+            self.is_dirty = false;
+            self.ends.source.resume()?;
+        }
+        Ok(())
+    }
+
+    /// Publishes and commits what is left.
+    fn finish(&mut self, observer: &mut dyn Observer) -> Result<(), LiveError> {
+        self.end_epoch(self.ends.clock.monotonic(), observer)?;
+        if self.is_dirty && self.targets.is_empty() {
+            self.commit()?;
+        }
+        Ok(())
+    }
+}
+
+impl OutputTopics {
+    /// The messages that a decision is published as: the event, then what becomes of the directive.
+    #[must_use]
+    pub fn messages_of(&self, decision: &Decision) -> [Outgoing; 2] {
+        let event = decision.event.to_json();
+        let key = decision.event.data.directive_id.clone().into_bytes();
+        let headers: Vec<_> = decision.event.headers().into_iter().map(|(n, v)| (n.to_owned(), v.into_bytes())).collect();
+        let directive = match decision.directive {
+            DirectiveRecord::Put => Some(event.clone()),
+            DirectiveRecord::Tombstone => None,
+        };
+        let message = |topic: &str, payload| Outgoing {
+            topic: topic.to_owned(),
+            key: Some(key.clone()),
+            payload,
+            headers: headers.clone(),
+        };
+        [message(&self.enforcement, Some(event)), message(&self.directives, directive)]
+    }
+}
