@@ -4,20 +4,16 @@
 //! the watermark of the rule's signal passes their end; rules that emit on update are judged at the end of every epoch on
 //! the groups that changed in it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::TimestampNanosecondType;
-use lictor_queries::{Aggregation, Emission, Finish, GroupRef, History};
+use arrow::array::RecordBatch;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::Signal;
-use lictor_schemas::time::{EventTime, Window};
+use lictor_schemas::time::EventTime;
 
 use crate::decision::{Decision, Decisions, LimitReport};
 use crate::exchange::{RuleFailure, RuleId, Shipment};
-use crate::pane::{Pane, PaneError, PartialRows};
+use crate::pane::PaneError;
 use crate::watermark::Watermarks;
+use crate::windowed::WindowedState;
 
 /// The judging half of a rule.
 #[derive(Debug)]
@@ -30,35 +26,6 @@ pub struct JudgeRule {
     pub windowed: Option<WindowedState>,
     /// Why it does not run any more.
     pub quarantined: Option<String>,
-}
-
-/// What a windowed rule knows and remembers.
-#[derive(Debug)]
-pub struct WindowedState {
-    emission: Emission,
-    aggregation: Arc<Aggregation>,
-    finish: Finish,
-    history: History,
-    /// By start: panes, or for rules that emit on update whole windows.
-    panes: BTreeMap<EventTime, Pane>,
-    /// Windows that end here or earlier are closed.
-    closed_to: EventTime,
-    /// Partial rows that came for panes of closed windows.
-    dropped: u64,
-}
-
-impl WindowedState {
-    /// Nothing has been seen yet.
-    #[must_use]
-    pub fn new(emission: Emission, aggregation: Arc<Aggregation>, finish: Finish) -> Self {
-        let history = finish.empty_history();
-        let (panes, closed_to) = (BTreeMap::new(), EventTime::MIN);
-        Self { emission, aggregation, finish, history, panes, closed_to, dropped: 0 }
-    }
-
-    fn groups(&self) -> usize {
-        self.panes.values().map(Pane::len).sum()
-    }
 }
 
 /// Owns the state of all rules.
@@ -133,9 +100,9 @@ impl JudgeStage {
         RuleStatus {
             name: rule.header.name.clone(),
             groups: windowed.map_or(0, WindowedState::groups),
-            state_bytes: windowed.map_or(0, |w| w.panes.values().map(Pane::size_bytes).sum()),
+            state_bytes: windowed.map_or(0, WindowedState::size_bytes),
             firing: self.decisions.firing(&rule.header.name),
-            dropped: windowed.map_or(0, |w| w.dropped),
+            dropped: windowed.map_or(0, WindowedState::dropped),
             quarantined: rule.quarantined.clone(),
         }
     }
@@ -165,7 +132,7 @@ impl JudgeStage {
         tracing::error!(rule = rule.header.name, message, "rule quarantined");
         rule.quarantined = Some(message);
         if let Some(windowed) = &mut rule.windowed {
-            windowed.panes.clear();
+            windowed.clear();
         }
     }
 
@@ -181,8 +148,8 @@ impl JudgeStage {
             let message = format!("more than {} groups in open windows (limits.groups_max)", self.groups_max);
             return Err(lictor_queries::EvaluationError { rule: header.name.clone(), message }.into());
         }
-        if windowed.emission == Emission::OnUpdate {
-            windowed.update(header, &mut self.decisions, decided)?;
+        if let Some(update) = windowed.take_update()? {
+            decided.extend(self.decisions.change(header, update.cleared, update.violations, update.at));
         }
         Ok(())
     }
@@ -190,117 +157,14 @@ impl JudgeStage {
     fn advance(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
         let JudgeRule { header, windowed, signal, .. } = &mut self.rules[rule.0];
         let watermark = self.watermarks.of(*signal);
-        if let Some(windowed) = windowed {
-            windowed.close(watermark, header, &mut self.decisions, decided)?;
+        let closed = windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
+        for (window, violations) in closed.unwrap_or_default() {
+            decided.extend(match violations {
+                Some(violations) => self.decisions.replace(header, violations, window.end),
+                None => self.decisions.close_window(header, window, window.end),
+            });
         }
         decided.extend(self.decisions.advance(header, watermark));
-        Ok(())
-    }
-}
-
-impl WindowedState {
-    /// Sorts the rows of a partial batch into panes.
-    fn absorb(&mut self, partial: &RecordBatch) -> Result<(), PaneError> {
-        let starts = partial.column(0).as_primitive::<TimestampNanosecondType>();
-        let mut rows_of: BTreeMap<EventTime, Vec<u64>> = BTreeMap::new();
-        for (row, start) in starts.values().iter().enumerate() {
-            rows_of.entry(EventTime(*start)).or_default().push(row as u64);
-        }
-        let key_count = self.aggregation.key_schema().fields().len();
-        for (start, rows) in rows_of {
-            let rows = PartialRows::select(partial, &rows, key_count)?;
-            for place in self.places(start, rows.rows) {
-                let pane = match self.panes.entry(place) {
-                    std::collections::btree_map::Entry::Occupied(pane) => pane.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(free) => free.insert(Pane::try_new(&self.aggregation)?),
-                };
-                pane.absorb(&self.aggregation, &rows)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Where rows of the pane at `start` are kept: the pane, or every open window that holds it.
-    fn places(&mut self, start: EventTime, rows: usize) -> Vec<EventTime> {
-        let windows = self.aggregation.spec().windows_at(start).filter(|w| w.end > self.closed_to);
-        let open: Vec<EventTime> = windows.map(|w| w.start).collect();
-        if open.is_empty() {
-            self.dropped += rows as u64;
-        }
-        match (self.emission, open.is_empty()) {
-            (Emission::OnClose, false) => vec![start],
-            _ => open,
-        }
-    }
-
-    /// Judges the groups that have changed, window by window.
-    fn update(
-        &mut self,
-        header: &RuleHeader,
-        decisions: &mut Decisions,
-        decided: &mut Vec<Decision>,
-    ) -> Result<(), PaneError> {
-        let size = self.aggregation.spec().size_ns;
-        for (start, pane) in &mut self.panes {
-            let changed = pane.take_changed();
-            if changed.is_empty() {
-                continue;
-            }
-            let window = Window { start: *start, end: start.plus(size) };
-            let groups = pane.evaluate(&self.aggregation, &changed, window)?;
-            let judged = self.finish.update(&groups, window)?;
-            let mut at = judged.iter().map(|j| j.violation.at).max().unwrap_or(window.start);
-            let violating: BTreeSet<usize> = judged.iter().filter_map(|j| j.group).map(|g| changed[g.0]).collect();
-            let mut cleared = Vec::new();
-            for (row, group) in changed.iter().enumerate() {
-                let violates = violating.contains(group);
-                if pane.set_violating(*group, violates) && !violates {
-                    cleared.push((self.finish.subject(&groups, GroupRef(row))?, window));
-                    at = at.max(self.finish.latest(&groups, GroupRef(row)).unwrap_or(at));
-                }
-            }
-            let violations = judged.into_iter().map(|j| j.violation).collect();
-            decided.extend(decisions.change(header, cleared, violations, at));
-        }
-        Ok(())
-    }
-
-    /// Closes every window that ends at or before the watermark, the earliest first.
-    fn close(
-        &mut self,
-        watermark: EventTime,
-        header: &RuleHeader,
-        decisions: &mut Decisions,
-        decided: &mut Vec<Decision>,
-    ) -> Result<(), PaneError> {
-        if watermark <= self.closed_to {
-            return Ok(());
-        }
-        let spec = self.aggregation.spec();
-        let due: BTreeSet<(EventTime, EventTime)> = match self.emission {
-            Emission::OnUpdate => self.panes.keys().map(|s| (s.plus(spec.size_ns), *s)).collect(),
-            Emission::OnClose => {
-                self.panes.keys().flat_map(|s| spec.windows_at(*s)).map(|w| (w.end, w.start)).collect()
-            }
-        };
-        for (end, start) in due.into_iter().filter(|w| w.0 <= watermark && w.0 > self.closed_to) {
-            let window = Window { start, end };
-            if self.emission == Emission::OnUpdate {
-                decided.extend(decisions.close_window(header, window, end));
-                continue;
-            }
-            let panes: Vec<&Pane> = spec.panes_of(window).filter_map(|p| self.panes.get(&p)).collect();
-            let groups = Pane::close(&panes, &self.aggregation, window)?;
-            let judged = self.finish.close(&groups, window, &mut self.history)?;
-            let violations = judged.into_iter().map(|j| j.violation).collect();
-            decided.extend(decisions.replace(header, violations, end));
-        }
-        self.closed_to = watermark;
-        let last_end = |start: EventTime| match self.emission {
-            Emission::OnUpdate => start.plus(spec.size_ns),
-            Emission::OnClose => spec.windows_at(start).map(|w| w.end).max().unwrap_or(start),
-        };
-        self.panes.retain(|start, _| last_end(*start) > watermark);
         Ok(())
     }
 }

@@ -1,2 +1,16 @@
-//! engine
-fn main() {}
+//! The `lictor` binary: the command line around the engine.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lictor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

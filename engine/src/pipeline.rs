@@ -17,10 +17,11 @@ use lictor_schemas::time::EventTime;
 use crate::aside::{DeadLetter, LateRows};
 use crate::decision::{Decision, Decisions, LimitReport, SUBJECTS_MAX};
 use crate::exchange::RuleId;
-use crate::judge_stage::{JudgeRule, JudgeStage, RuleStatus, WindowedState};
+use crate::judge_stage::{JudgeRule, JudgeStage, RuleStatus};
 use crate::scan_stage::{ScanCounts, ScanRule, ScanStage, Scanner};
 use crate::segment::Boundaries;
 use crate::watermark::{SourceClocks, Tolerances, Watermarks};
+use crate::windowed::WindowedState;
 
 /// What a pipeline must know besides its rules.
 #[derive(Clone, Debug)]

@@ -287,6 +287,8 @@ impl Partial {
             return Ok(None);
         }
         let mut columns = self.index.emit(EmitTo::All)?;
+        // Emitting leaves the hash table as it was, with numbers of groups that are gone.
+        self.index.clear_shrink(0);
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
         }

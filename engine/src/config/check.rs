@@ -14,6 +14,7 @@ use super::duration::parse_ns;
 use super::expand::{Outside, expand};
 use super::said::{ColumnSaid, ConfigFile, EpochSaid, LimitsSaid, Said, TimeSaid, TopicsSaid};
 use super::{Config, EpochBounds, Fault, Limits, LogFormat, Topics};
+use crate::live::OutputTopics;
 use crate::watermark::Tolerances;
 
 /// The loop must come round often enough to be seen alive, see `/healthz`.
@@ -134,7 +135,7 @@ impl Reader<'_> {
     }
 
     fn topics(&mut self, said: Option<&TopicsSaid>) -> Topics {
-        let Topics { traces, logs, metrics, enforcement, directives, dead_letter, late } = Topics::default();
+        let Topics { traces, logs, metrics, outputs } = Topics::default();
         let nothing = TopicsSaid::default();
         let said = said.unwrap_or(&nothing);
         let mut taken = Taken::default();
@@ -142,10 +143,7 @@ impl Reader<'_> {
             traces: self.inputs("topics.traces", said.traces.as_deref(), traces, &mut taken),
             logs: self.inputs("topics.logs", said.logs.as_deref(), logs, &mut taken),
             metrics: self.inputs("topics.metrics", said.metrics.as_deref(), metrics, &mut taken),
-            enforcement: self.output("topics.enforcement", said.enforcement.as_ref(), enforcement, &mut taken),
-            directives: self.output("topics.directives", said.directives.as_ref(), directives, &mut taken),
-            dead_letter: self.output("topics.dead_letter", said.dead_letter.as_ref(), dead_letter, &mut taken),
-            late: self.output("topics.late", said.late.as_ref(), late, &mut taken),
+            outputs: self.outputs(said, outputs, &mut taken),
         };
         if topics.signals().is_empty() {
             self.fault(None, "topics: no topic is read: name one under traces, logs or metrics".to_owned());
@@ -171,6 +169,16 @@ impl Reader<'_> {
             self.take(key, topic, *at, taken);
         }
         topics.into_iter().map(|(topic, _)| topic).collect()
+    }
+
+    fn outputs(&mut self, said: &TopicsSaid, default: OutputTopics, taken: &mut Taken) -> OutputTopics {
+        let OutputTopics { enforcement, directives, dead_letter, late } = default;
+        OutputTopics {
+            enforcement: self.output("topics.enforcement", said.enforcement.as_ref(), enforcement, taken),
+            directives: self.output("topics.directives", said.directives.as_ref(), directives, taken),
+            dead_letter: self.output("topics.dead_letter", said.dead_letter.as_ref(), dead_letter, taken),
+            late: self.output("topics.late", said.late.as_ref(), late, taken),
+        }
     }
 
     fn output(&mut self, key: &'static str, said: Option<&Said>, default: String, taken: &mut Taken) -> String {

@@ -27,6 +27,7 @@ use thiserror::Error;
 
 pub use expand::Outside;
 
+use crate::live::{LiveOptions, OutputTopics};
 use crate::pipeline::PipelineSettings;
 use crate::watermark::Tolerances;
 
@@ -67,14 +68,8 @@ pub struct Topics {
     pub logs: Vec<String>,
     /// Carry metrics.
     pub metrics: Vec<String>,
-    /// Every enforcement event.
-    pub enforcement: String,
-    /// What holds now, compacted.
-    pub directives: String,
-    /// Records that cannot be decoded.
-    pub dead_letter: String,
-    /// Notes of rows that came too late.
-    pub late: String,
+    /// What is written to.
+    pub outputs: OutputTopics,
 }
 
 impl Default for Topics {
@@ -83,10 +78,7 @@ impl Default for Topics {
             traces: vec!["otlp_spans".to_owned()],
             logs: vec!["otlp_logs".to_owned()],
             metrics: vec!["otlp_metrics".to_owned()],
-            enforcement: "lictor.enforcement".to_owned(),
-            directives: "lictor.directives".to_owned(),
-            dead_letter: "lictor.dead-letter".to_owned(),
-            late: "lictor.late".to_owned(),
+            outputs: OutputTopics::default(),
         }
     }
 }
@@ -103,9 +95,10 @@ impl Topics {
     /// The topics that are written to, as they must be; one that has to be created gets the broker's own number of
     /// partitions.
     #[must_use]
-    pub fn outputs(&self) -> Vec<TopicSpec> {
+    pub fn output_specs(&self) -> Vec<TopicSpec> {
         const BROKER_DEFAULT: i32 = -1;
-        let topics = [(&self.enforcement, false), (&self.directives, true), (&self.dead_letter, false), (&self.late, false)];
+        let OutputTopics { enforcement, directives, dead_letter, late } = &self.outputs;
+        let topics = [(enforcement, false), (directives, true), (dead_letter, false), (late, false)];
         topics.map(|(name, compacted)| TopicSpec { name: name.clone(), partitions: BROKER_DEFAULT, compacted }).into()
     }
 }
@@ -120,9 +113,10 @@ pub struct EpochBounds {
 }
 
 impl Default for EpochBounds {
-    /// 25 ms is what an event may wait; 65,536 rows are some 100 MB of telemetry decoded at once.
+    /// Those of [`LiveOptions`].
     fn default() -> Self {
-        Self { linger: Duration::from_millis(25), rows_max: 65_536 }
+        let LiveOptions { linger, rows_max, .. } = LiveOptions::default();
+        Self { linger, rows_max }
     }
 }
 
@@ -138,10 +132,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Half of the records undecodable is no bad producer but a wrong topic.
+    /// Those of [`PipelineSettings`] and [`LiveOptions`].
     fn default() -> Self {
         let PipelineSettings { groups_max, subjects_max, .. } = PipelineSettings::default();
-        Self { groups_max, subjects_max, decode_error_ratio_max: 0.5 }
+        let LiveOptions { decode_error_ratio_max, .. } = LiveOptions::default();
+        Self { groups_max, subjects_max, decode_error_ratio_max }
     }
 }
 
@@ -229,6 +224,19 @@ impl Config {
             columns: self.columns.clone(),
             groups_max: self.limits.groups_max,
             subjects_max: self.limits.subjects_max,
+        }
+    }
+
+    /// What the loop must know.
+    #[must_use]
+    pub fn live_options(&self) -> LiveOptions {
+        LiveOptions {
+            application_id: self.application_id.clone(),
+            linger: self.epoch.linger,
+            rows_max: self.epoch.rows_max,
+            decode_error_ratio_max: self.limits.decode_error_ratio_max,
+            topics: self.topics.outputs.clone(),
+            ..LiveOptions::default()
         }
     }
 

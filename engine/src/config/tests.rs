@@ -85,7 +85,10 @@ log: {format: json}
     assert_eq!(settings.tolerances, time);
     assert_eq!(settings.columns, [ExtraSource { column: "team".into(), attribute: "acme.cost_center".into() }]);
     assert_eq!((settings.groups_max, settings.subjects_max), (5, 6));
-    let outputs = config.topics.outputs();
+    let options = config.live_options();
+    assert_eq!((options.application_id.as_str(), options.rows_max), ("lictor-eu.1", 1_000));
+    assert_eq!((&options.topics, options.decode_error_ratio_max), (&config.topics.outputs, 1.0));
+    let outputs = config.topics.output_specs();
     assert_eq!(outputs.iter().map(|t| (t.name.as_str(), t.compacted)).collect::<Vec<_>>(), [
         ("e", false),
         ("d", true),

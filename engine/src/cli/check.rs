@@ -1,0 +1,224 @@
+//! `lictor check`: compiles rules and reports everything that is wrong with them.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use lictor_engine::config::duration::format_ns;
+use lictor_engine::rules_dir::{self, LoadedRules};
+use lictor_queries::{CompiledRule, Diagnostic, Emission, RuleKind};
+use serde_json::json;
+
+use super::terminal::{Painter, columns};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// A rules directory, or one rule file.
+    rules: PathBuf,
+    /// How faults are written.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The price table; by default llm_prices.csv in the rules directory.
+    #[arg(long)]
+    prices: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people, with the source underlined.
+    Text,
+    /// One JSON document.
+    Json,
+    /// Annotations of GitHub Actions.
+    Github,
+}
+
+/// Checks and reports; the exit code is 1 if there is a fault.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let loaded = rules_dir::load(&arguments.rules, arguments.prices.as_deref())?;
+    let mut stdout = io::stdout().lock();
+    match arguments.format {
+        Format::Text => {
+            report_faults(&loaded, &mut io::stderr().lock(), Painter::for_stream(&io::stderr()))?;
+            report_rules(&loaded, &mut stdout)?;
+        }
+        Format::Json => writeln!(stdout, "{:#}", as_json(&loaded))?,
+        Format::Github => {
+            for diagnostic in &loaded.diagnostics {
+                writeln!(stdout, "{}", as_annotation(&arguments.rules, diagnostic))?;
+            }
+            writeln!(stdout, "{}", summary(&loaded))?;
+        }
+    }
+    stdout.flush()?;
+    Ok(if loaded.diagnostics.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Renders every fault with its source.
+pub(super) fn report_faults(loaded: &LoadedRules, to: &mut impl Write, painter: Painter) -> io::Result<()> {
+    for diagnostic in &loaded.diagnostics {
+        let source = loaded.files.iter().find(|file| file.file == diagnostic.file).map_or("", |file| &file.text);
+        writeln!(to, "{}", diagnostic.render(source, painter.color))?;
+    }
+    Ok(())
+}
+
+fn report_rules(loaded: &LoadedRules, to: &mut impl Write) -> io::Result<()> {
+    if loaded.diagnostics.is_empty() {
+        let head = ["rule", "table", "window", "speaks", "action", "file"].map(str::to_owned);
+        let rows: Vec<_> = [head].into_iter().chain(loaded.rules.rules.iter().map(cells)).collect();
+        for line in columns(&rows) {
+            writeln!(to, "{line}")?;
+        }
+        writeln!(to)?;
+    }
+    writeln!(to, "{}", summary(loaded))
+}
+
+fn summary(loaded: &LoadedRules) -> String {
+    let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    format!("{}, {}", counted(loaded.rules.rules.len(), "rule"), counted(loaded.diagnostics.len(), "fault"))
+}
+
+fn cells(rule: &CompiledRule) -> [String; 6] {
+    let RuleText { window, emission } = describe(rule);
+    let words = [rule.header.name.as_str(), rule.table.name(), &window, emission, rule.header.action.as_str(), &rule.header.file];
+    words.map(str::to_owned)
+}
+
+/// How a rule runs, in words.
+struct RuleText {
+    window: String,
+    emission: &'static str,
+}
+
+fn describe(rule: &CompiledRule) -> RuleText {
+    let RuleKind::Windowed(windowed) = &rule.kind else {
+        return RuleText { window: "none".to_owned(), emission: "per row" };
+    };
+    let spec = windowed.aggregation.spec();
+    let (size, slide) = (format_ns(spec.size_ns), format_ns(spec.slide_ns));
+    let window = if spec.is_tumbling() { size } else { format!("{size} every {slide}") };
+    let emission = match windowed.emission {
+        Emission::OnClose => "on close",
+        Emission::OnUpdate => "on update",
+    };
+    RuleText { window, emission }
+}
+
+fn as_json(loaded: &LoadedRules) -> serde_json::Value {
+    let faults = loaded.diagnostics.iter().map(|d| {
+        json!({
+            "file": d.file,
+            "line": d.span.start.line,
+            "column": d.span.start.column,
+            "end_line": d.span.end.line,
+            "end_column": d.span.end.column,
+            "message": d.message,
+            "notes": d.notes,
+            "help": d.help,
+        })
+    });
+    let rules = loaded.rules.rules.iter().map(|rule| {
+        let RuleText { window, emission } = describe(rule);
+        json!({
+            "name": rule.header.name,
+            "version": rule.header.version.0,
+            "file": rule.header.file,
+            "table": rule.table.name(),
+            "window": window,
+            "emission": emission,
+            "action": rule.header.action.as_str(),
+            "description": rule.header.description,
+        })
+    });
+    json!({ "rules": rules.collect::<Vec<_>>(), "faults": faults.collect::<Vec<_>>() })
+}
+
+/// A workflow command that shows the fault beside its line.
+fn as_annotation(rules: &Path, diagnostic: &Diagnostic) -> String {
+    let root = if rules.extension().is_some_and(|e| e == "sql") { rules.parent().unwrap_or(rules) } else { rules };
+    let file = root.join(&diagnostic.file);
+    let (start, end) = (diagnostic.span.start, diagnostic.span.end);
+    let notes = diagnostic.notes.iter().map(|note| format!("note: {note}"));
+    let help = diagnostic.help.iter().map(|help| format!("help: {help}"));
+    let lines = [diagnostic.message.clone()].into_iter().chain(notes).chain(help).collect::<Vec<_>>().join("\n");
+    let escaped = lines.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let file = file.display().to_string().replace('%', "%25").replace(':', "%3A").replace(',', "%2C");
+    let (line, column, end_line, end_column) = (start.line, start.column, end.line, end.column);
+    format!("::error file={file},line={line},col={column},endLine={end_line},endColumn={end_column}::{escaped}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const GOOD: &str = "-- Too dear.
+CREATE RULE costly WITH (action = 'warn', reason_code = 'BUDGET_EXCEEDED') AS
+SELECT s.team, s.cost_total AS observed FROM spans AS s WHERE s.cost_total > 5;
+CREATE RULE hourly WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
+SELECT s.team, window_start, window_end, sum(s.cost_total) AS observed
+FROM HOP(spans, event_time, INTERVAL '10 minutes', INTERVAL '1 hour') AS s
+GROUP BY s.team, window_start, window_end HAVING sum(s.cost_total) > 5;";
+
+    fn load(text: &str) -> (TempDir, LoadedRules) {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("a.sql"), text).unwrap();
+        let loaded = rules_dir::load(dir.path(), None).unwrap();
+        (dir, loaded)
+    }
+
+    #[test]
+    fn good_rules_are_listed_with_how_they_run() {
+        let (_dir, loaded) = load(GOOD);
+        let mut text = Vec::new();
+        report_rules(&loaded, &mut text).unwrap();
+        let lines = [
+            "rule    table  window        speaks    action  file",
+            "costly  spans  none          per row   warn    a.sql",
+            "hourly  spans  1h every 10m  on close  block   a.sql",
+            "",
+            "2 rules, 0 faults",
+            "",
+        ];
+        assert_eq!(String::from_utf8(text).unwrap(), lines.join("\n"));
+    }
+
+    #[test]
+    fn faults_are_rendered_with_their_source() {
+        let (_dir, loaded) = load(&GOOD.replace("action = 'warn'", "action = 'wern'"));
+        let mut text = Vec::new();
+        report_faults(&loaded, &mut text, Painter { color: false }).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("a.sql:2:35") && text.contains("'wern'") && text.contains("^^^^"), "{text}");
+        assert_eq!(summary(&loaded), "1 rule, 1 fault");
+        let json = as_json(&loaded);
+        assert_eq!((&json["faults"][0]["file"], &json["faults"][0]["line"]), (&json!("a.sql"), &json!(2)));
+        assert_eq!(json["rules"][0]["name"], "hourly");
+    }
+
+    #[test]
+    fn annotations_name_the_file_from_where_the_command_was_called() {
+        let (_dir, loaded) = load(&GOOD.replace("action = 'warn'", "action = 'wern'"));
+        let line = as_annotation(Path::new("queries/rules"), &loaded.diagnostics[0]);
+        assert!(line.starts_with("::error file=queries/rules/a.sql,line=2,col="), "{line}");
+        let one = as_annotation(Path::new("rules/x/a.sql"), &loaded.diagnostics[0]);
+        assert!(one.starts_with("::error file=rules/x/a.sql,line=2,"), "{one}");
+        assert!(!line.contains('\n'));
+    }
+
+    #[test]
+    fn the_exit_code_tells_whether_there_are_faults() {
+        for (text, code) in [(GOOD, ExitCode::SUCCESS), ("SELECT 1", ExitCode::FAILURE)] {
+            let (dir, _) = load(text);
+            let arguments =
+                Arguments { rules: dir.path().to_path_buf(), format: Format::Json, prices: None };
+            assert_eq!(format!("{:?}", run(&arguments).unwrap()), format!("{code:?}"));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The command line: each command's arguments and what it prints.
+//!
+//! A command writes its answer to standard output and everything else to standard error. It ends with 0 if all is well,
+//! with 1 if it found something wrong or could not do its work, with 2 if it was called wrongly.
+
+mod check;
+mod run;
+mod schema;
+mod tail;
+mod terminal;
+mod watched;
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// SQL rules over the telemetry of AI workloads: OTLP on Kafka in, enforcement events out.
+#[derive(Debug, Parser)]
+#[command(name = "lictor", version, about)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Judges the telemetry on Kafka until it is stopped.
+    Run(run::Arguments),
+    /// Compiles a rules directory and reports everything that is wrong with it.
+    Check(check::Arguments),
+    /// Shows the tables that rules read: columns, types, units and the attributes they come from.
+    Schema(schema::Arguments),
+    /// Shows enforcement events as they are published.
+    Tail(tail::Arguments),
+}
+
+/// Does what the command line says.
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    let CommandLine { command } = CommandLine::parse();
+    match command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
+        Command::Tail(arguments) => tail::run(&arguments),
+    }
+}
+
+/// Whether an error means that nobody reads our output any more, as after `lictor schema | head`.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io_errors = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io_errors.into_iter().any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// A flag that SIGINT and SIGTERM set. A second signal ends the process at once, for whoever cannot wait.
+pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset and only sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("cannot take over SIGINT and SIGTERM")?;
+    }
+    Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn a_broken_pipe_is_told_from_other_errors() {
+        let broken = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("writing");
+        assert!(is_broken_pipe(&broken));
+        assert!(!is_broken_pipe(&anyhow::Error::from(io::Error::from(io::ErrorKind::NotFound))));
+        assert!(!is_broken_pipe(&anyhow::anyhow!("broken pipe")));
+    }
+}

@@ -1,0 +1,141 @@
+//! `lictor run`: judges the telemetry on Kafka until it is stopped.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+use lictor_connectors::{KafkaSink, KafkaSource, ensure_topics};
+use lictor_engine::clock::SystemClock;
+use lictor_engine::config::{Config, LogFormat};
+use lictor_engine::http::{Health, HttpServer};
+use lictor_engine::live::{self, Ends};
+use lictor_engine::metrics::Metrics;
+use lictor_engine::pipeline::Pipeline;
+use lictor_engine::rules_dir::{self, LoadedRules};
+use tracing_subscriber::EnvFilter;
+
+use super::check::report_faults;
+use super::stop_flag;
+use super::terminal::Painter;
+use super::watched::{WatchedSource, Watcher};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The configuration.
+    #[arg(short, long)]
+    config: PathBuf,
+}
+
+/// Runs until SIGINT or SIGTERM, then commits what is left.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&arguments.config)?;
+    start_log(config.log)?;
+    // Other people's messages may repeat what they were given.
+    judge(&config).map_err(|error| anyhow!("{}", config.redact(&format!("{error:#}"))))
+}
+
+/// The log goes to standard error; `LICTOR_LOG` chooses what, as in `debug` or `lictor_engine=debug,info`.
+pub(crate) fn start_log(format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());
+    let filter = filter.with_env_var("LICTOR_LOG").from_env()?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = log.with_ansi(Painter::for_stream(&io::stderr()).color);
+    let started = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    started.map_err(|error| anyhow!("cannot start the log: {error}"))
+}
+
+fn judge(config: &Config) -> anyhow::Result<ExitCode> {
+    let loaded = load_rules(config)?;
+    let stop = stop_flag()?;
+    let clock = SystemClock::start();
+    let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
+    let serve = |address| HttpServer::start(address, Arc::clone(&metrics), Arc::clone(&health), clock);
+    let _server = config.http.map(serve).transpose()?;
+    let created = ensure_topics(&config.kafka, &config.topics.output_specs())?;
+    if !created.is_empty() {
+        tracing::info!(topics = created.join(", "), "topics created");
+    }
+    let rules = loaded.rules.rules.len();
+    let pipeline = Pipeline::new(loaded.rules, loaded.prices, &config.pipeline_settings());
+    let topics = pipeline.topics_read();
+    if topics.is_empty() {
+        bail!("no topic carries what the rules read: name one in `topics`");
+    }
+    let id = &config.application_id;
+    let source = KafkaSource::try_new(&config.kafka, &format!("{id}-scan"), id, &topics)?;
+    let mut sink = KafkaSink::try_new(&config.kafka, id)?;
+    tracing::info!(application_id = id, rules, topics = topics.join(", "), "judging");
+    let mut source = WatchedSource { source, metrics: Arc::clone(&metrics), health: Arc::clone(&health) };
+    let mut watcher = Watcher::new(metrics, health, clock);
+    let ends = Ends { source: &mut source, sink: &mut sink, clock: &clock };
+    let summary = live::run(ends, pipeline, config.live_options(), &stop, &mut watcher)?;
+    tracing::info!(summary.records, summary.events, summary.commits, "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The rules that compile; faulty ones are reported and left out.
+fn load_rules(config: &Config) -> anyhow::Result<LoadedRules> {
+    let loaded = rules_dir::load(&config.rules, config.prices.as_deref())?;
+    report_faults(&loaded, &mut io::stderr().lock(), Painter::for_stream(&io::stderr()))?;
+    let (rules, faults) = (loaded.rules.rules.len(), loaded.diagnostics.len());
+    if rules == 0 {
+        bail!("{}: no rule is without a fault: there is nothing to run", config.rules.display());
+    }
+    if faults > 0 {
+        tracing::warn!(rules, faults, "faulty rules are left out, the others run");
+    }
+    Ok(loaded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const COSTLY: &str = "CREATE RULE costly WITH (action = 'warn', reason_code = 'BUDGET_EXCEEDED') AS
+        SELECT s.team, s.cost_total AS observed FROM spans AS s WHERE s.cost_total > 5;";
+
+    fn config(rules: &[(&str, &str)], more: &str) -> (TempDir, Config) {
+        let dir = TempDir::new().unwrap();
+        for (name, text) in rules {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let path = dir.path().join("lictor.yaml");
+        let text = format!("kafka: {{bootstrap.servers: \"127.0.0.1:1\"}}\nrules: .\nhttp: off\n{more}");
+        fs::write(&path, text).unwrap();
+        let config = Config::load(&path).unwrap();
+        (dir, config)
+    }
+
+    #[test]
+    fn faulty_rules_are_left_out() {
+        let (_dir, config) = config(&[("a.sql", COSTLY), ("b.sql", "CREATE RULE")], "");
+        let loaded = load_rules(&config).unwrap();
+        assert_eq!((loaded.rules.rules.len(), loaded.diagnostics.len()), (1, 1));
+    }
+
+    #[test]
+    fn without_a_rule_nothing_starts() {
+        let (_dir, config) = config(&[("b.sql", "CREATE RULE")], "");
+        let message = judge(&config).unwrap_err().to_string();
+        assert!(message.ends_with("no rule is without a fault: there is nothing to run"), "{message}");
+    }
+
+    #[test]
+    fn a_taken_port_is_found_before_kafka_is_asked() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (_dir, mut config) = config(&[("a.sql", COSTLY)], "");
+        config.http = Some(taken.local_addr().unwrap());
+        let message = judge(&config).unwrap_err().to_string();
+        assert!(message.starts_with("cannot listen on 127.0.0.1:"), "{message}");
+    }
+}

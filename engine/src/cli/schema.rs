@@ -1,0 +1,156 @@
+//! `lictor schema`: the tables that rules read.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use lictor_schemas::genops::closest;
+use lictor_schemas::tables::{ColumnDoc, Table, describe};
+
+use super::terminal::{Paint, Painter};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Show this table only: spans, span_events, logs or metrics.
+    table: Option<String>,
+    /// Write JSON: table name to list of columns.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `attr()` reaches, and how a configuration can feed columns.
+const ATTRIBUTES: &str = "\
+Every other attribute: attr('name') is the attribute of the record, else of its resource, else of its scope;
+resource_attr('name') is the resource's only. Both are text: CAST(attr('acme.score') AS DOUBLE) makes them numbers.
+
+Where a column lists attributes (<-), the first one that says something counts; each is looked for on the record, then
+on its resource, then on its scope. `columns:` in lictor.yaml puts attributes of your own before them.
+";
+
+/// Prints one table or all.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let tables = chosen(arguments.table.as_deref())?;
+    let mut stdout = io::stdout().lock();
+    if arguments.json {
+        let documented = tables.iter().map(|table| Ok((table.name().to_owned(), serde_json::to_value(describe(*table))?)));
+        let documented: serde_json::Map<_, _> = documented.collect::<serde_json::Result<_>>()?;
+        writeln!(stdout, "{}", serde_json::to_string_pretty(&documented)?)?;
+    } else {
+        let painter = Painter::for_stream(&io::stdout());
+        for table in tables {
+            write_table(&mut stdout, table, painter)?;
+        }
+        write!(stdout, "{ATTRIBUTES}")?;
+    }
+    stdout.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn chosen(name: Option<&str>) -> anyhow::Result<Vec<Table>> {
+    let Some(name) = name else { return Ok(Table::ALL.to_vec()) };
+    match Table::from_name(name) {
+        Some(table) => Ok(vec![table]),
+        None => {
+            let names = Table::ALL.map(Table::name);
+            let hint = closest(name, &names).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            bail!("there is no table `{name}`, only {}{hint}", names.join(", "))
+        }
+    }
+}
+
+fn write_table(to: &mut impl Write, table: Table, painter: Painter) -> io::Result<()> {
+    let columns = describe(table);
+    let width = columns.iter().map(|column| column.name.len()).max().unwrap_or(0);
+    writeln!(to, "{}  ({})\n", painter.paint(Paint::Bold, table.name()), table.signal().as_str())?;
+    for column in columns {
+        let name = painter.paint(Paint::Bold, &format!("{:width$}", column.name));
+        writeln!(to, "  {name}  {:9}  {}", type_name(&column), meaning(&column))?;
+        for line in folded(&column.sources) {
+            writeln!(to, "  {:width$}  {:9}  {}", "", "", painter.paint(Paint::Dim, &line))?;
+        }
+    }
+    writeln!(to)
+}
+
+/// The type as rules write it in casts.
+fn type_name(column: &ColumnDoc) -> &'static str {
+    let arrow = column.data_type.to_string();
+    match arrow.as_str() {
+        "Utf8View" => "VARCHAR",
+        "Int32" => "INT",
+        "Int64" => "BIGINT",
+        "Float64" => "DOUBLE",
+        "Boolean" => "BOOLEAN",
+        _ => "TIMESTAMP",
+    }
+}
+
+fn meaning(column: &ColumnDoc) -> String {
+    if column.unit.is_empty() { column.doc.to_owned() } else { format!("{} [{}]", column.doc, column.unit) }
+}
+
+/// How many characters of attributes stand on one line.
+const SOURCES_CHARS_MAX: usize = 100;
+
+/// The precedence list, on as many lines as it needs.
+fn folded(sources: &[&str]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for source in sources {
+        match lines.last_mut() {
+            Some(line) if line.len() + source.len() < SOURCES_CHARS_MAX => {
+                line.push_str(", ");
+                line.push_str(source);
+            }
+            Some(line) => {
+                line.push(',');
+                lines.push(format!("   {source}"));
+            }
+            None => lines.push(format!("<- {source}")),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_of_every_table_is_shown_with_type_and_sources() {
+        for table in Table::ALL {
+            let mut text = Vec::new();
+            write_table(&mut text, table, Painter { color: false }).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            for column in describe(table) {
+                let shown = text.lines().find(|line| line.split_whitespace().next() == Some(column.name));
+                assert!(shown.is_some_and(|line| line.contains(type_name(&column))), "{} in\n{text}", column.name);
+                assert!(column.sources.iter().all(|source| text.contains(source)), "{}", column.name);
+            }
+        }
+    }
+
+    #[test]
+    fn only_timestamps_are_called_timestamps() {
+        for column in Table::ALL.into_iter().flat_map(describe) {
+            let is_instant = column.data_type.to_string().starts_with("Timestamp");
+            assert_eq!(type_name(&column) == "TIMESTAMP", is_instant, "{}", column.name);
+        }
+    }
+
+    #[test]
+    fn long_precedence_lists_are_folded_in_order() {
+        let name = "x".repeat(60);
+        assert_eq!(folded(&[]), Vec::<String>::new());
+        assert_eq!(folded(&["a", "b"]), ["<- a, b"]);
+        assert_eq!(folded(&["a", &name, &name]), [format!("<- a, {name},"), format!("   {name}")]);
+    }
+
+    #[test]
+    fn an_unknown_table_is_refused_with_the_nearest() {
+        let message = chosen(Some("span")).unwrap_err().to_string();
+        assert!(message.ends_with("did you mean `spans`?"), "{message}");
+        assert_eq!(chosen(Some("logs")).unwrap(), [Table::Logs]);
+        assert_eq!(chosen(None).unwrap(), Table::ALL);
+    }
+}

@@ -1,0 +1,298 @@
+//! `/metrics`, `/healthz` and `/readyz`.
+//!
+//! They are served by a thread of their own, so that a loop that hangs is still seen to hang. The loop and this thread
+//! share two values: what is counted ([`Metrics`]) and whether the loop is well ([`Health`]).
+
+use std::future::IntoFuture;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use thiserror::Error;
+use tokio::net::TcpListener as AsyncListener;
+use tokio::runtime;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+/// A loop that did not come round for so long hangs: an epoch takes milliseconds, and a flush that waits for a broker
+/// that is away is worth telling.
+const PROGRESS_MAX: Duration = Duration::from_secs(30);
+
+/// How long a stopping server waits for answers under way.
+const STOP_MAX: Duration = Duration::from_secs(2);
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the loop says of itself; times are monotonic, by the same clock as the server's.
+#[derive(Debug, Default)]
+pub struct Health {
+    progressed_ms: AtomicU64,
+    is_assigned: AtomicBool,
+    is_ready: AtomicBool,
+}
+
+impl Health {
+    /// The loop came round at `at`.
+    pub fn progressed(&self, at: Duration) {
+        self.progressed_ms.store(u64::try_from(at.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Partitions are assigned.
+    pub fn assigned(&self) {
+        self.is_assigned.store(true, Ordering::Relaxed);
+    }
+
+    /// An epoch is committed: together with an assignment this makes the engine ready, for good.
+    pub fn committed(&self) {
+        if self.is_assigned.load(Ordering::Relaxed) {
+            self.is_ready.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the loop is alive at `now`.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn liveness(&self, now: Duration) -> Result<(), String> {
+        let since = now.saturating_sub(Duration::from_millis(self.progressed_ms.load(Ordering::Relaxed)));
+        if since <= PROGRESS_MAX {
+            return Ok(());
+        }
+        Err(format!("the loop has made no progress for {} s", since.as_secs()))
+    }
+
+    /// Whether telemetry is being judged.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn readiness(&self) -> Result<(), String> {
+        match (self.is_assigned.load(Ordering::Relaxed), self.is_ready.load(Ordering::Relaxed)) {
+            (_, true) => Ok(()),
+            (false, _) => Err("no partitions are assigned yet".to_owned()),
+            (true, false) => Err("no epoch is committed yet".to_owned()),
+        }
+    }
+}
+
+/// Why nothing is served.
+#[derive(Debug, Error)]
+pub enum HttpError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} (`http` in the configuration): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The server's thread or its runtime cannot be started.
+    #[error("cannot start the HTTP server: {0}")]
+    Start(io::Error),
+}
+
+/// A running server; it ends with the value.
+#[derive(Debug)]
+pub struct HttpServer {
+    address: SocketAddr,
+    /// Dropping it is the signal to stop.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the answers are made of.
+struct Shared<C> {
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    clock: C,
+}
+
+impl HttpServer {
+    /// Listens on `address`; port 0 takes a free one, see [`HttpServer::address`].
+    ///
+    /// # Errors
+    /// [`HttpError::Listen`] if the port is taken or not ours to take.
+    pub fn start<C: Clock + Send + Sync + 'static>(
+        address: SocketAddr,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        clock: C,
+    ) -> Result<Self, HttpError> {
+        let listen = |source| HttpError::Listen { address, source };
+        let listener = TcpListener::bind(address).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Start)?;
+        let (stop, stopped) = oneshot::channel();
+        let router = router(Arc::new(Shared { metrics, health, clock }));
+        let serve = move || {
+            if let Err(error) = runtime.block_on(serve(listener, router, stopped)) {
+                tracing::error!(%error, "the HTTP server has ended");
+            }
+        };
+        let thread = thread::Builder::new().name("http".to_owned()).spawn(serve).map_err(HttpError::Start)?;
+        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the HTTP server's thread panicked");
+        }
+    }
+}
+
+/// Serves until `stopped`, then lets answers under way end, but not for ever.
+async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) -> io::Result<()> {
+    let listener = AsyncListener::from_std(listener)?;
+    let (drain, draining) = oneshot::channel::<()>();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+        // The value or the end of the sender: both mean stop.
+        stopped.await.ok();
+        drop(drain);
+    });
+    let overdue = async {
+        draining.await.ok();
+        tokio::time::sleep(STOP_MAX).await;
+    };
+    tokio::select! {
+        ended = serving.into_future() => ended,
+        () = overdue => Ok(()),
+    }
+}
+
+fn router<C: Clock + Send + Sync + 'static>(shared: Arc<Shared<C>>) -> Router {
+    let (for_metrics, for_health) = (Arc::clone(&shared), Arc::clone(&shared));
+    Router::new()
+        .route("/metrics", get(move || async move { for_metrics.metrics() }))
+        .route("/healthz", get(move || async move { verdict(for_health.health.liveness(for_health.clock.monotonic())) }))
+        .route("/readyz", get(move || async move { verdict(shared.health.readiness()) }))
+}
+
+impl<C> Shared<C> {
+    fn metrics(&self) -> Response {
+        self.metrics.observe_ready(self.health.readiness().is_ok());
+        ([(header::CONTENT_TYPE, OPENMETRICS)], self.metrics.encode()).into_response()
+    }
+}
+
+fn verdict(verdict: Result<(), String>) -> Response {
+    match verdict {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use lictor_schemas::time::EventTime;
+
+    use super::*;
+
+    struct At(Duration);
+
+    impl Clock for At {
+        fn now(&self) -> EventTime {
+            EventTime::default()
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.0
+        }
+    }
+
+    fn start(health: &Arc<Health>, monotonic: Duration) -> HttpServer {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        HttpServer::start(any, Arc::new(Metrics::new()), Arc::clone(health), At(monotonic)).unwrap()
+    }
+
+    fn ask(server: &HttpServer, path: &str) -> String {
+        let mut connection = TcpStream::connect(server.address()).unwrap();
+        write!(connection, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[track_caller]
+    fn check(server: &HttpServer, path: &str, status: u16, end: &str) {
+        let answer = ask(server, path);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.ends_with(end), "{answer}");
+    }
+
+    #[test]
+    fn metrics_are_served_as_openmetrics() {
+        let health = Arc::new(Health::default());
+        let server = start(&health, Duration::ZERO);
+        let answer = ask(&server, "/metrics");
+        assert!(answer.contains(&format!("content-type: {OPENMETRICS}")), "{answer}");
+        assert!(answer.contains("\nlictor_ready 0\n") && answer.ends_with("# EOF\n"), "{answer}");
+        health.assigned();
+        health.committed();
+        assert!(ask(&server, "/metrics").contains("\nlictor_ready 1\n"));
+        check(&server, "/nothing", 404, "");
+    }
+
+    #[test]
+    fn healthy_is_who_made_progress_within_half_a_minute() {
+        let health = Arc::new(Health::default());
+        health.progressed(Duration::from_secs(10));
+        check(&start(&health, Duration::from_secs(40)), "/healthz", 200, "\r\n\r\nok\n");
+        let server = start(&health, Duration::from_secs(52));
+        check(&server, "/healthz", 503, "\r\n\r\nthe loop has made no progress for 42 s\n");
+        health.progressed(Duration::from_secs(52));
+        check(&server, "/healthz", 200, "ok\n");
+    }
+
+    #[test]
+    fn ready_is_who_has_committed_an_epoch_of_its_own_partitions() {
+        let health = Arc::new(Health::default());
+        let server = start(&health, Duration::ZERO);
+        health.committed();
+        check(&server, "/readyz", 503, "no partitions are assigned yet\n");
+        health.assigned();
+        check(&server, "/readyz", 503, "no epoch is committed yet\n");
+        health.committed();
+        check(&server, "/readyz", 200, "ok\n");
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let server = start(&Arc::new(Health::default()), Duration::ZERO);
+        let again = HttpServer::start(server.address(), Arc::default(), Arc::default(), At(Duration::ZERO));
+        let message = again.unwrap_err().to_string();
+        let expected = format!("cannot listen on {} (`http` in the configuration): ", server.address());
+        assert!(message.starts_with(&expected) && message.to_lowercase().contains("in use"), "{message}");
+    }
+
+    #[test]
+    fn a_stopped_server_closes_its_port_even_under_an_idle_connection() {
+        let server = start(&Arc::new(Health::default()), Duration::ZERO);
+        let address = server.address();
+        let idle = TcpStream::connect(address).unwrap();
+        drop(server);
+        assert!(TcpStream::connect(address).is_err(), "{address} still accepts connections");
+        drop(idle);
+    }
+}
