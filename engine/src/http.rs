@@ -183,7 +183,10 @@ fn router<C: Clock + Send + Sync + 'static>(shared: Arc<Shared<C>>) -> Router {
     let (for_metrics, for_health) = (Arc::clone(&shared), Arc::clone(&shared));
     Router::new()
         .route("/metrics", get(move || async move { for_metrics.metrics() }))
-        .route("/healthz", get(move || async move { verdict(for_health.health.liveness(for_health.clock.monotonic())) }))
+        .route(
+            "/healthz",
+            get(move || async move { verdict(for_health.health.liveness(for_health.clock.monotonic())) }),
+        )
         .route("/readyz", get(move || async move { verdict(shared.health.readiness()) }))
 }
 

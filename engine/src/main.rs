@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lictor: {error:#}");
+            eprintln!("lictor: {}", cli::explain(&error));
             ExitCode::FAILURE
         }
     }

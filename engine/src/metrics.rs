@@ -21,7 +21,8 @@ use crate::pipeline::Epoch;
 use crate::watermark::Untimely;
 
 /// Upper bounds in seconds: an epoch takes 25 ms by default, and an event should be out within a quarter of a second.
-const DURATION_BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+const DURATION_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
 /// The limit that a rule reaches by having too many subjects in violation at once.
 const LIMIT_SUBJECTS: &str = "subjects";
@@ -298,21 +299,24 @@ mod tests {
         let epoch = Epoch { counts, limits, ..Epoch::default() };
         metrics.observe_epoch(&epoch, Duration::from_millis(20), Some(Duration::from_millis(30)));
         metrics.observe_epoch(&epoch, Duration::from_secs(3), None);
-        check(&metrics, &[
-            "lictor_records_total{outcome=\"used\"} 14",
-            "lictor_records_total{outcome=\"partly_dead\"} 2",
-            "lictor_records_total{outcome=\"dead\"} 4",
-            "lictor_rows_total{table=\"spans\",outcome=\"used\"} 80",
-            "lictor_rows_total{table=\"logs\",outcome=\"future_skew\"} 10",
-            "lictor_rows_total{table=\"metrics\",outcome=\"late\"} 0",
-            "lictor_late_rows_total{table=\"logs\",reason=\"future_skew\"} 10",
-            "lictor_dead_letters_total{reason=\"malformed_json\"} 4",
-            "lictor_limit_reached_total{rule=\"r\",limit=\"subjects\"} 2",
-            "lictor_epoch_duration_seconds_bucket{le=\"0.025\"} 1",
-            "lictor_epoch_duration_seconds_count 2",
-            // Epochs without events say nothing about how long events take.
-            "lictor_event_latency_seconds_count 0",
-        ]);
+        check(
+            &metrics,
+            &[
+                "lictor_records_total{outcome=\"used\"} 14",
+                "lictor_records_total{outcome=\"partly_dead\"} 2",
+                "lictor_records_total{outcome=\"dead\"} 4",
+                "lictor_rows_total{table=\"spans\",outcome=\"used\"} 80",
+                "lictor_rows_total{table=\"logs\",outcome=\"future_skew\"} 10",
+                "lictor_rows_total{table=\"metrics\",outcome=\"late\"} 0",
+                "lictor_late_rows_total{table=\"logs\",reason=\"future_skew\"} 10",
+                "lictor_dead_letters_total{reason=\"malformed_json\"} 4",
+                "lictor_limit_reached_total{rule=\"r\",limit=\"subjects\"} 2",
+                "lictor_epoch_duration_seconds_bucket{le=\"0.025\"} 1",
+                "lictor_epoch_duration_seconds_count 2",
+                // Epochs without events say nothing about how long events take.
+                "lictor_event_latency_seconds_count 0",
+            ],
+        );
     }
 
     #[test]
@@ -320,16 +324,19 @@ mod tests {
         let metrics = Metrics::new();
         metrics.observe_status(&[status("a", None), status("b", Some("overflow"))]);
         metrics.observe_status(&[status("a", None)]);
-        check(&metrics, &[
-            "lictor_rule_state{rule=\"a\",state=\"running\"} 1",
-            "lictor_rule_state{rule=\"a\",state=\"quarantined\"} 0",
-            "lictor_rule_state{rule=\"b\",state=\"running\"} 0",
-            "lictor_rule_state{rule=\"b\",state=\"quarantined\"} 1",
-            "lictor_directives_active{rule=\"a\"} 2",
-            "lictor_groups{rule=\"a\"} 3",
-            "lictor_state_bytes{rule=\"a\"} 450",
-            "lictor_dropped_groups_total{rule=\"a\"} 7",
-        ]);
+        check(
+            &metrics,
+            &[
+                "lictor_rule_state{rule=\"a\",state=\"running\"} 1",
+                "lictor_rule_state{rule=\"a\",state=\"quarantined\"} 0",
+                "lictor_rule_state{rule=\"b\",state=\"running\"} 0",
+                "lictor_rule_state{rule=\"b\",state=\"quarantined\"} 1",
+                "lictor_directives_active{rule=\"a\"} 2",
+                "lictor_groups{rule=\"a\"} 3",
+                "lictor_state_bytes{rule=\"a\"} 450",
+                "lictor_dropped_groups_total{rule=\"a\"} 7",
+            ],
+        );
     }
 
     #[test]
@@ -342,12 +349,15 @@ mod tests {
         metrics.observe_lag(&[(TopicPartition::new("t", 1), 3)]);
         metrics.observe_commit();
         metrics.observe_ready(true);
-        check(&metrics, &[
-            "lictor_watermark_lag_seconds{signal=\"traces\"} 2.5",
-            "lictor_consumer_lag{topic=\"t\",partition=\"1\"} 3",
-            "lictor_commits_total 1",
-            "lictor_ready 1",
-        ]);
+        check(
+            &metrics,
+            &[
+                "lictor_watermark_lag_seconds{signal=\"traces\"} 2.5",
+                "lictor_consumer_lag{topic=\"t\",partition=\"1\"} 3",
+                "lictor_commits_total 1",
+                "lictor_ready 1",
+            ],
+        );
         let text = metrics.encode();
         assert!(!text.contains("signal=\"logs\"") && !text.contains("partition=\"0\""), "{text}");
         assert!(text.ends_with("# EOF\n"));
@@ -358,11 +368,14 @@ mod tests {
         let metrics = Metrics::new();
         let epoch = Epoch { decisions: vec![decision(), decision()], ..Epoch::default() };
         metrics.observe_epoch(&epoch, Duration::from_millis(20), Some(Duration::from_millis(30)));
-        check(&metrics, &[
-            "lictor_events_total{rule=\"costly\",state=\"firing\"} 2",
-            "lictor_event_latency_seconds_bucket{le=\"0.025\"} 0",
-            "lictor_event_latency_seconds_bucket{le=\"0.05\"} 1",
-        ]);
+        check(
+            &metrics,
+            &[
+                "lictor_events_total{rule=\"costly\",state=\"firing\"} 2",
+                "lictor_event_latency_seconds_bucket{le=\"0.025\"} 0",
+                "lictor_event_latency_seconds_bucket{le=\"0.05\"} 1",
+            ],
+        );
     }
 
     fn names() -> BTreeSet<String> {

@@ -264,10 +264,8 @@ mod tests {
     #[test]
     fn overrides_stand_in_for_files() {
         let dir = directory(&[("cost/budget.sql", BUDGETS)]);
-        let schema = Schema::new(vec![
-            Field::new("team", DataType::Utf8View, true),
-            Field::new("usd", DataType::Float64, true),
-        ]);
+        let schema =
+            Schema::new(vec![Field::new("team", DataType::Utf8View, true), Field::new("usd", DataType::Float64, true)]);
         let columns: Vec<arrow::array::ArrayRef> =
             vec![Arc::new(StringViewArray::from(vec!["a", "b"])), Arc::new(Float64Array::from(vec![1.0, 2.0]))];
         let rows = RecordBatch::try_new(Arc::new(schema), columns).unwrap();

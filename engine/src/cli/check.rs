@@ -83,7 +83,14 @@ fn summary(loaded: &LoadedRules) -> String {
 
 fn cells(rule: &CompiledRule) -> [String; 6] {
     let RuleText { window, emission } = describe(rule);
-    let words = [rule.header.name.as_str(), rule.table.name(), &window, emission, rule.header.action.as_str(), &rule.header.file];
+    let words = [
+        rule.header.name.as_str(),
+        rule.table.name(),
+        &window,
+        emission,
+        rule.header.action.as_str(),
+        &rule.header.file,
+    ];
     words.map(str::to_owned)
 }
 
@@ -216,8 +223,7 @@ GROUP BY s.team, window_start, window_end HAVING sum(s.cost_total) > 5;";
     fn the_exit_code_tells_whether_there_are_faults() {
         for (text, code) in [(GOOD, ExitCode::SUCCESS), ("SELECT 1", ExitCode::FAILURE)] {
             let (dir, _) = load(text);
-            let arguments =
-                Arguments { rules: dir.path().to_path_buf(), format: Format::Json, prices: None };
+            let arguments = Arguments { rules: dir.path().to_path_buf(), format: Format::Json, prices: None };
             assert_eq!(format!("{:?}", run(&arguments).unwrap()), format!("{code:?}"));
         }
     }

@@ -4,10 +4,13 @@
 //! with 1 if it found something wrong or could not do its work, with 2 if it was called wrongly.
 
 mod check;
+mod demo;
+mod demo_report;
 mod run;
 mod schema;
 mod tail;
 mod terminal;
+mod test;
 mod watched;
 
 use std::io;
@@ -21,7 +24,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// SQL rules over the telemetry of AI workloads: OTLP on Kafka in, enforcement events out.
 #[derive(Debug, Parser)]
-#[command(name = "lictor", version, about)]
+#[command(name = "lictor", version)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -29,10 +32,14 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows lictor at work: an embedded broker, a small company's telemetry, incidents, the shipped rules.
+    Demo(demo::Arguments),
     /// Judges the telemetry on Kafka until it is stopped.
     Run(run::Arguments),
     /// Compiles a rules directory and reports everything that is wrong with it.
     Check(check::Arguments),
+    /// Runs the tests that lie beside the rules.
+    Test(test::Arguments),
     /// Shows the tables that rules read: columns, types, units and the attributes they come from.
     Schema(schema::Arguments),
     /// Shows enforcement events as they are published.
@@ -43,6 +50,8 @@ enum Command {
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let CommandLine { command } = CommandLine::parse();
     match command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
@@ -54,6 +63,13 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io_errors = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     io_errors.into_iter().any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// An error and its causes in one line. Most of our errors tell their cause themselves: it is not told again.
+pub(crate) fn explain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// A flag that SIGINT and SIGTERM set. A second signal ends the process at once, for whoever cannot wait.
@@ -77,6 +93,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let told = anyhow::Error::from(missing()).context("a.yaml: entity not found");
+        assert_eq!(explain(&told), "a.yaml: entity not found");
+        let untold = anyhow::Error::from(missing()).context("cannot read a.yaml");
+        assert_eq!(explain(&untold), "cannot read a.yaml: entity not found");
+    }
+
+    #[test]
+    fn tail_wants_one_cluster() {
+        let parse = |arguments: &[&str]| CommandLine::try_parse_from([&["lictor", "tail"], arguments].concat());
+        assert!(parse(&["-c", "lictor.yaml", "--json"]).is_ok());
+        assert!(parse(&["--bootstrap", "b:1", "--topic", "t", "--from-beginning"]).is_ok());
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--json"]).is_err());
+        assert!(parse(&["-c", "lictor.yaml", "--bootstrap", "b:1"]).is_err());
     }
 
     #[test]

@@ -18,9 +18,9 @@ use lictor_engine::rules_dir::{self, LoadedRules};
 use tracing_subscriber::EnvFilter;
 
 use super::check::report_faults;
-use super::stop_flag;
 use super::terminal::Painter;
 use super::watched::{WatchedSource, Watcher};
+use super::{explain, stop_flag};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&arguments.config)?;
     start_log(config.log)?;
     // Other people's messages may repeat what they were given.
-    judge(&config).map_err(|error| anyhow!("{}", config.redact(&format!("{error:#}"))))
+    judge(&config).map_err(|error| anyhow!(config.redact(&explain(&error))))
 }
 
 /// The log goes to standard error; `LICTOR_LOG` chooses what, as in `debug` or `lictor_engine=debug,info`.

@@ -33,7 +33,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let tables = chosen(arguments.table.as_deref())?;
     let mut stdout = io::stdout().lock();
     if arguments.json {
-        let documented = tables.iter().map(|table| Ok((table.name().to_owned(), serde_json::to_value(describe(*table))?)));
+        let documented =
+            tables.iter().map(|table| Ok((table.name().to_owned(), serde_json::to_value(describe(*table))?)));
         let documented: serde_json::Map<_, _> = documented.collect::<serde_json::Result<_>>()?;
         writeln!(stdout, "{}", serde_json::to_string_pretty(&documented)?)?;
     } else {

@@ -24,13 +24,12 @@ use super::terminal::{Paint, Painter};
 const POLL_WAIT: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
-#[group(id = "cluster", required = true, multiple = false, args = ["config", "bootstrap"])]
 pub(super) struct Arguments {
     /// The configuration that says where Kafka and the topic are.
-    #[arg(short, long)]
+    #[arg(short, long, required_unless_present = "bootstrap")]
     config: Option<PathBuf>,
     /// The brokers, as host:port,host:port, instead of a configuration.
-    #[arg(long, env = "KAFKA_BOOTSTRAP")]
+    #[arg(long, conflicts_with = "config")]
     bootstrap: Option<String>,
     /// Another topic than that of the enforcement events.
     #[arg(long)]
@@ -59,7 +58,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let group = format!("{application_id}-tail-{:016x}", fastrand::u64(..));
     let mut source = KafkaSource::try_new(&properties, &group, &group, &[topic])?;
     let stop = stop_flag()?;
-    let mut printer = Printer { to: io::stdout().lock(), painter: Painter::for_stream(&io::stdout()), json: arguments.json };
+    let mut printer =
+        Printer { to: io::stdout().lock(), painter: Painter::for_stream(&io::stdout()), json: arguments.json };
     while !stop.load(Ordering::Relaxed) {
         let mut printed = Ok(());
         let polled = source.poll(POLL_WAIT, &mut |record| printed = printer.print(record.key, record.payload))?;
@@ -226,8 +226,15 @@ mod tests {
         };
         let finding = if state.is_ended() { Finding::cleared(None) } else { Finding::from(&violation) };
         let directive_id = "d".repeat(32);
-        let revision =
-            Revision { directive_id: &directive_id, revision: 1, state, subject: &subject, finding, at, valid_until: at };
+        let revision = Revision {
+            directive_id: &directive_id,
+            revision: 1,
+            state,
+            subject: &subject,
+            finding,
+            at,
+            valid_until: at,
+        };
         EnforcementEvent::new("lictor", &rule, revision)
     }
 

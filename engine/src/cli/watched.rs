@@ -5,9 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_connectors::{
-    ConnectorError, KafkaSource, NextOffset, Polled, RecordRef, Source, TopicPartition,
-};
+use lictor_connectors::{ConnectorError, KafkaSource, NextOffset, Polled, RecordRef, Source, TopicPartition};
 use lictor_engine::clock::Clock;
 use lictor_engine::http::Health;
 use lictor_engine::live::{EpochTiming, Observer};
@@ -173,8 +171,7 @@ mod tests {
     fn ready_after_the_first_epoch_that_is_neither_before_the_assignment_nor_a_replay() {
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
         let mut source = WatchedSource { source: Quiet, metrics: Arc::clone(&metrics), health: Arc::clone(&health) };
-        let pipeline =
-            Pipeline::new(RuleSet::default(), Arc::new(PriceTable::empty()), &PipelineSettings::default());
+        let pipeline = Pipeline::new(RuleSet::default(), Arc::new(PriceTable::empty()), &PipelineSettings::default());
         let mut watcher = Watcher::new(Arc::clone(&metrics), Arc::clone(&health), ManualClock::default());
         watcher.committed(&records(0), timing(false), &pipeline);
         assert!(health.readiness().is_err());

@@ -289,7 +289,8 @@ fn column_name(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     let known: Vec<&str> = COLUMNS.iter().map(|column| column.name).filter(|name| is_mappable(name)).collect();
-    let hint = closest(text, &known).map_or_else(|| "see `lictor schema`".to_owned(), |c| format!("did you mean `{c}`?"));
+    let hint =
+        closest(text, &known).map_or_else(|| "see `lictor schema`".to_owned(), |c| format!("did you mean `{c}`?"));
     Err(format!("is not a column that attributes can feed: {hint}"))
 }
 
@@ -327,7 +328,8 @@ fn http(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "off" {
         return Ok(None);
     }
-    let address = text.parse().map_err(|_| "is not an IP address and port such as 127.0.0.1:8080, nor `off`".to_owned());
+    let address =
+        text.parse().map_err(|_| "is not an IP address and port such as 127.0.0.1:8080, nor `off`".to_owned());
     address.map(Some)
 }
 

@@ -197,8 +197,8 @@ impl Config {
     /// # Errors
     /// The file cannot be read, is no YAML of the expected shape, or holds wrong values: all of those are named.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let file = |named: &Path| fs::read_to_string(folder.join(named));
         Self::from_yaml(path, &text, &Outside { env: &|name| env::var(name).ok(), file: &file })

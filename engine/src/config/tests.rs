@@ -76,10 +76,10 @@ log: {format: json}
     assert_eq!((config.http, config.log), (None, LogFormat::Json));
     let settings = config.pipeline_settings();
     assert_eq!(settings.application_id, "lictor-eu.1");
-    assert_eq!(settings.signals.into_iter().collect::<Vec<_>>(), [
-        ("spans_a".to_owned(), Signal::Traces),
-        ("spans_b".to_owned(), Signal::Traces)
-    ]);
+    assert_eq!(
+        settings.signals.into_iter().collect::<Vec<_>>(),
+        [("spans_a".to_owned(), Signal::Traces), ("spans_b".to_owned(), Signal::Traces)]
+    );
     let minute = 60_000 * NANOS_PER_MS;
     let time = Tolerances { lateness_ns: 0, idle_after_ns: minute, future_skew_ns: 60 * minute };
     assert_eq!(settings.tolerances, time);
@@ -89,27 +89,28 @@ log: {format: json}
     assert_eq!((options.application_id.as_str(), options.rows_max), ("lictor-eu.1", 1_000));
     assert_eq!((&options.topics, options.decode_error_ratio_max), (&config.topics.outputs, 1.0));
     let outputs = config.topics.output_specs();
-    assert_eq!(outputs.iter().map(|t| (t.name.as_str(), t.compacted)).collect::<Vec<_>>(), [
-        ("e", false),
-        ("d", true),
-        ("x", false),
-        ("l", false)
-    ]);
+    assert_eq!(
+        outputs.iter().map(|t| (t.name.as_str(), t.compacted)).collect::<Vec<_>>(),
+        [("e", false), ("d", true), ("x", false), ("l", false)]
+    );
 }
 
 #[test]
 fn all_faults_are_told_at_once_in_the_order_of_the_file() {
     let text = "application_id: Lictor\nkafka:\n  bootstrap.servers: b:9092\n  group.id: mine\n  acks: 1\n\
                 time: {lateness: soon}\nlimits: {groups_max: 0}\nhttp: localhost\n";
-    check(text, &[
-        "1:1: rules: is missing: write the path of the rules directory",
-        "1:17: application_id: `Lictor` names consumer groups and event sources: use a-z, 0-9, `.`, `_` and `-`",
-        "4:13: kafka property `group.id` is derived from `application_id`; set that",
-        "5:9: kafka property `acks` = 1 would lose events with the partition's leader; remove it, acks=all is set",
-        "6:18: time.lateness: `soon` is not a duration: write a whole number and ms, s, m, h or d, such as 10s",
-        "7:22: limits.groups_max: `0` is not a whole number of at least 1",
-        "8:7: http: `localhost` is not an IP address and port such as 127.0.0.1:8080, nor `off`",
-    ]);
+    check(
+        text,
+        &[
+            "1:1: rules: is missing: write the path of the rules directory",
+            "1:17: application_id: `Lictor` names consumer groups and event sources: use a-z, 0-9, `.`, `_` and `-`",
+            "4:13: kafka property `group.id` is derived from `application_id`; set that",
+            "5:9: kafka property `acks` = 1 would lose events with the partition's leader; remove it, acks=all is set",
+            "6:18: time.lateness: `soon` is not a duration: write a whole number and ms, s, m, h or d, such as 10s",
+            "7:22: limits.groups_max: `0` is not a whole number of at least 1",
+            "8:7: http: `localhost` is not an IP address and port such as 127.0.0.1:8080, nor `off`",
+        ],
+    );
 }
 
 #[test]
@@ -183,9 +184,10 @@ fn bounds_are_held() {
 #[test]
 fn the_brokers_are_required() {
     check("rules: r\n", &["1:1: kafka: is missing: write at least kafka: {bootstrap.servers: \"host:port\"}"]);
-    check("rules: r\nkafka: {linger.ms: 5}\n", &[
-        "2:20: kafka property `bootstrap.servers` is missing: write the brokers as `host:port,host:port`",
-    ]);
+    check(
+        "rules: r\nkafka: {linger.ms: 5}\n",
+        &["2:20: kafka property `bootstrap.servers` is missing: write the brokers as `host:port,host:port`"],
+    );
 }
 
 #[test]
