@@ -303,10 +303,11 @@ fn functions(code: &str) -> Vec<(usize, &str, usize)> {
     for (at, _) in code.match_indices("fn ") {
         let is_word = !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
         let name = code[at + 3..].split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
-        if is_word && !name.is_empty() {
-            if let Some(body) = body_of(&code[at..]) {
-                found.push((code[..at].matches('\n').count() + 1, name, body.matches('\n').count() + 1));
-            }
+        if is_word
+            && !name.is_empty()
+            && let Some(body) = body_of(&code[at..])
+        {
+            found.push((code[..at].matches('\n').count() + 1, name, body.matches('\n').count() + 1));
         }
     }
     found

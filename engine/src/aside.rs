@@ -1,7 +1,7 @@
 //! What is put aside: records that cannot be decoded, and rows that came too late.
 //!
-//! Nothing is lost and nothing stalls: a dead letter carries the original bytes and its coordinates in headers, late rows
-//! leave a note that says where they are.
+//! Nothing is lost and nothing stalls: a dead letter carries the original bytes and its coordinates in headers, late
+//! rows leave a note that says where they are.
 
 use lictor_connectors::{Outgoing, RecordRef, TopicPartition};
 use lictor_schemas::tables::Table;
@@ -141,7 +141,10 @@ mod tests {
             let found = message.headers.iter().find(|h| h.0 == format!("__connect.errors.{name}"));
             String::from_utf8(found.unwrap().1.clone()).unwrap()
         };
-        assert_eq!((header("topic"), header("partition"), header("offset")), ("otlp_spans".into(), "3".into(), "42".into()));
+        assert_eq!(
+            (header("topic"), header("partition"), header("offset")),
+            ("otlp_spans".into(), "3".into(), "42".into())
+        );
         assert_eq!(header("class.name"), "lictor.decode.malformed_protobuf");
     }
 

@@ -1,7 +1,7 @@
 //! What the scan stage tells the judge stage at the end of an epoch.
 //!
-//! The operators on both sides know nothing of the way a shipment takes: in memory here, over a Kafka topic partitioned by
-//! group key when several instances share the work.
+//! The operators on both sides know nothing of the way a shipment takes: in memory here, over a Kafka topic partitioned
+//! by group key when several instances share the work.
 
 use arrow::array::RecordBatch;
 use lictor_schemas::time::EventTime;

@@ -1,10 +1,11 @@
 //! The judge stage: partial aggregates in, decisions out.
 //!
-//! It owns every state that a rule remembers: panes, the history of window functions, what is firing. Windows close when
-//! the watermark of the rule's signal passes their end; rules that emit on update are judged at the end of every epoch on
-//! the groups that changed in it.
+//! It owns every state that a rule remembers: panes, the history of window functions, what is firing. Windows close
+//! when the watermark of the rule's signal passes their end; rules that emit on update are judged at the end of every
+//! epoch on the groups that changed in it.
 
 use arrow::array::RecordBatch;
+use lictor_connectors::TopicPartition;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
@@ -81,6 +82,11 @@ impl JudgeStage {
             self.isolate(rule, &mut decided, |judge, decided| judge.advance(rule, decided));
         }
         decided
+    }
+
+    /// Windows wait for `partition` no more.
+    pub fn revoke(&mut self, partition: &TopicPartition) {
+        self.watermarks.forget(partition);
     }
 
     /// The watermark of a signal.

@@ -1,7 +1,7 @@
 //! When things happen.
 //!
-//! The engine works in epochs: a bounded batch of records is decoded, run through every rule and committed. One loop owns
-//! all state of a stage. Data flows one way: decode → table → window → rule → decision → sink.
+//! The engine works in epochs: a bounded batch of records is decoded, run through every rule and committed. One loop
+//! owns all state of a stage. Data flows one way: decode → table → window → rule → decision → sink.
 //!
 //! Invariants: the engine never names DataFusion or librdkafka; only [`clock`] reads a clock; everything else is a
 //! deterministic function of its inputs.
@@ -26,3 +26,7 @@ pub mod shipped;
 mod state_rows;
 pub mod watermark;
 pub mod windowed;
+
+/// Every binary and benchmark of the engine allocates through it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,7 +1,8 @@
-//! The loop: the one place where telemetry is read, epochs end, and offsets, state and output come to their commit point.
+//! The loop: the one place where telemetry is read, epochs end, and offsets, state and output come to their commit
+//! point.
 //!
-//! An epoch closes when its linger or its row limit is reached. Its events are published and acknowledged first, then its
-//! offsets are committed: a crash repeats events (with the same ids) and never loses one.
+//! An epoch closes when its linger or its row limit is reached. Its events are published and acknowledged first, then
+//! its offsets are committed: a crash repeats events (with the same ids) and never loses one.
 //!
 //! State lives in memory. After a restart it is rebuilt: each partition is read again from as far back as the rules
 //! remember, silently up to its committed offset, and there held until all partitions have reached theirs.
@@ -61,7 +62,8 @@ impl Default for OutputTopics {
 }
 
 impl Default for LiveOptions {
-    /// 25 ms is a fifth of what a person calls instant; 65,536 rows fill DataFusion's batches and bound an epoch's memory.
+    /// 25 ms is a fifth of what a person calls instant; 65,536 rows fill DataFusion's batches and bound an epoch's
+    /// memory.
     fn default() -> Self {
         Self {
             application_id: "lictor".to_owned(),
@@ -187,9 +189,8 @@ struct Positions {
 impl Positions {
     fn note(&mut self, record: RecordRef<'_>) {
         self.newest_ms = self.newest_ms.max(record.timestamp_ms);
-        let is_it = |(p, _): &&mut (TopicPartition, NextOffset)| {
-            p.partition == record.partition && *p.topic == *record.topic
-        };
+        let is_it =
+            |(p, _): &&mut (TopicPartition, NextOffset)| p.partition == record.partition && *p.topic == *record.topic;
         let next = NextOffset::after(record.offset);
         match self.next.iter_mut().find(is_it) {
             Some(known) => known.1 = next,
@@ -420,7 +421,8 @@ impl OutputTopics {
     pub fn messages_of(&self, decision: &Decision) -> [Outgoing; 2] {
         let event = decision.event.to_json();
         let key = decision.event.data.directive_id.clone().into_bytes();
-        let headers: Vec<_> = decision.event.headers().into_iter().map(|(n, v)| (n.to_owned(), v.into_bytes())).collect();
+        let headers: Vec<_> =
+            decision.event.headers().into_iter().map(|(n, v)| (n.to_owned(), v.into_bytes())).collect();
         let directive = match decision.directive {
             DirectiveRecord::Put => Some(event.clone()),
             DirectiveRecord::Tombstone => None,

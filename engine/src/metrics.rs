@@ -92,7 +92,7 @@ impl Metrics {
             epoch_duration: to.add_duration("epoch_duration", "From an epoch's first poll to its acknowledged output"),
             event_latency: to.add_duration(
                 "event_latency",
-                "From the broker timestamp of the newest record of an epoch with events to their acknowledged publication",
+                "From the broker timestamp of an epoch's newest record to its events' acknowledged publication",
             ),
             watermark_lag: to.add_with_unit(
                 "watermark_lag",
@@ -107,7 +107,7 @@ impl Metrics {
             dropped_groups: to.add("dropped_groups", "Groups that came for windows already closed, by rule"),
             dead_letters: to.add("dead_letters", "Records and parts of records that could not be decoded, by reason"),
             late_rows: to.add("late_rows", "Rows that came too late or from the future, by table and reason"),
-            limit_reached: to.add("limit_reached", "Epochs in which a rule was at one of its limits, by rule and limit"),
+            limit_reached: to.add("limit_reached", "Epochs that found a rule at one of its limits"),
             commits: to.add("commits", "Commits of input offsets"),
             ready: to.add("ready", "1 once partitions are assigned and an epoch was committed, else 0"),
             registry: Registry::default(),

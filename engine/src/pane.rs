@@ -140,7 +140,7 @@ impl Pane {
 
 /// Why a pane could not take or finish rows; the rule is quarantined.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PaneError {
+pub enum PaneError {
     /// The rule's own expressions fail.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),

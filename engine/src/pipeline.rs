@@ -90,7 +90,7 @@ impl Pipeline {
                 RuleKind::RowWise(row_wise) => {
                     boundaries.add_ttl(signal, rule.header.ttl_ns);
                     horizon_ns = rule.header.ttl_ns.max(horizon_ns);
-                    (Scanner::RowWise(row_wise), None, false)
+                    (Scanner::RowWise(*row_wise), None, false)
                 }
                 RuleKind::Windowed(windowed) => {
                     boundaries.add_windows(signal, windowed.aggregation.spec());
@@ -120,6 +120,7 @@ impl Pipeline {
     /// This instance reads `partition` no more.
     pub fn revoke(&mut self, partition: &TopicPartition) {
         self.scan.revoke(partition);
+        self.judge.revoke(partition);
     }
 
     /// Takes one record, read at `now` by the processing clock.

@@ -86,7 +86,7 @@ pub fn load(dir: &Path, prices: Option<&Path>) -> Result<LoadedRules, RulesDirEr
     compile(dir, prices, BTreeMap::new())
 }
 
-/// As [`load`] with the directory's own prices, but with `overrides` in place of the contents of those reference tables.
+/// As [`load`] with the directory's own prices, but with `overrides` in place of what those reference tables hold.
 ///
 /// # Errors
 /// As [`load`]; [`RulesDirError::Undeclared`] if an override replaces nothing.

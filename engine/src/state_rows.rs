@@ -1,8 +1,8 @@
 //! The current state row of each group, as Arrow batches that are only ever appended to.
 //!
 //! A changed group gets a new row in a new chunk and its number points there; the old row becomes garbage that a later
-//! compaction drops. So what an epoch has changed *is* a batch (a checkpoint's delta), and going back means pointing the
-//! numbers at the old rows again.
+//! compaction drops. So what an epoch has changed *is* a batch (a checkpoint's delta), and going back means pointing
+//! the numbers at the old rows again.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use arrow::compute::interleave;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 
-/// Compaction starts when this many times more rows are held than groups: it then copies less than half of what it frees.
+/// Compaction starts when this many times more rows are held than groups: it then copies less than half of what it
+/// frees.
 const GARBAGE_FACTOR: usize = 2;
 /// Below this many rows compaction is not worth its allocations.
 const ROWS_MIN: usize = 4096;
@@ -68,14 +69,40 @@ impl StateRows {
     }
 
     fn columns_at(&self, places: &[(usize, usize)]) -> Result<Vec<ArrayRef>, ArrowError> {
-        let columns = self.schema.fields().iter().enumerate().map(|(column, field)| {
-            if places.is_empty() {
-                return Ok(new_empty_array(field.data_type()));
-            }
-            let chunks: Vec<&dyn Array> = self.chunks.iter().map(|c| c[column].as_ref()).collect();
-            interleave(&chunks, places)
+        if places.is_empty() {
+            return Ok(self.schema.fields().iter().map(|f| new_empty_array(f.data_type())).collect());
+        }
+        let (used, places) = self.narrow(places);
+        let columns = (0..self.schema.fields().len()).map(|column| {
+            let chunks: Vec<&dyn Array> = used.iter().map(|chunk| self.chunks[*chunk][column].as_ref()).collect();
+            interleave(&chunks, &places)
         });
         columns.collect()
+    }
+
+    /// The chunks that `places` name, and the places with their chunks numbered among those: a few groups must not cost
+    /// a look at every chunk.
+    fn narrow(&self, places: &[(usize, usize)]) -> (Vec<usize>, Vec<(usize, usize)>) {
+        const UNUSED: usize = usize::MAX;
+        let mut number =
+            if places.len() * 8 < self.chunks.len() { Vec::new() } else { vec![UNUSED; self.chunks.len()] };
+        let mut used = Vec::new();
+        let mut narrowed = Vec::with_capacity(places.len());
+        for &(chunk, row) in places {
+            let known = match number.get(chunk) {
+                Some(&n) => Some(n).filter(|n| *n != UNUSED),
+                None => used.iter().position(|u| *u == chunk),
+            };
+            let n = known.unwrap_or(used.len());
+            if n == used.len() {
+                used.push(chunk);
+                if let Some(slot) = number.get_mut(chunk) {
+                    *slot = n;
+                }
+            }
+            narrowed.push((n, row));
+        }
+        (used, narrowed)
     }
 
     fn compact(&mut self) -> Result<(), ArrowError> {

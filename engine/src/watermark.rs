@@ -1,9 +1,9 @@
 //! Event time: how far each input partition has come, which rows are late, and when windows may close.
 //!
-//! Whether a row counts depends only on its own partition's order: it is late if it is older than its partition's high mark
-//! minus the lateness. Replays with other interleavings therefore agree on every row. Windows close on the minimum over
-//! the active partitions of a signal; a partition that falls silent leaves that minimum after a while, and when all are
-//! silent time advances with the ticks that the loop records.
+//! Whether a row counts depends only on its own partition's order: it is late if it is older than its partition's high
+//! mark minus the lateness. Replays with other interleavings therefore agree on every row. Windows close on the minimum
+//! over the active partitions of a signal; a partition that falls silent leaves that minimum after a while, and when
+//! all are silent time advances with the ticks that the loop records.
 
 use std::collections::BTreeMap;
 
@@ -188,6 +188,11 @@ impl Watermarks {
                 *at = reached.max(*at);
             }
         }
+    }
+
+    /// Windows wait for `partition` no more: another instance reads it.
+    pub fn forget(&mut self, partition: &TopicPartition) {
+        self.marks.remove(partition);
     }
 
     /// No row of `signal` that still counts is older than this.

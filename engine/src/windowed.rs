@@ -10,7 +10,8 @@ use lictor_queries::{Aggregation, Emission, Finish, GroupRef, History};
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 
-use crate::pane::{Pane, PaneError, PartialRows};
+pub use crate::pane::PaneError;
+use crate::pane::{Pane, PartialRows};
 
 /// What a windowed rule knows and remembers.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub struct WindowedState {
 
 /// What has changed in the running windows.
 #[derive(Debug)]
-pub(crate) struct Update {
+pub struct Update {
     /// Subjects that violated the rule and do not any more.
     pub cleared: Vec<(Subject, Window)>,
     /// Changed groups that violate the rule now.
@@ -47,7 +48,7 @@ impl Update {
 }
 
 /// A window that has ended; with its violations if the rule speaks on close.
-pub(crate) type Closed = (Window, Option<Vec<Violation>>);
+pub type Closed = (Window, Option<Vec<Violation>>);
 
 impl WindowedState {
     /// Nothing has been seen yet.
@@ -80,7 +81,10 @@ impl WindowedState {
     }
 
     /// Sorts the rows of a partial batch into panes.
-    pub(crate) fn absorb(&mut self, partial: &RecordBatch) -> Result<(), PaneError> {
+    ///
+    /// # Errors
+    /// The states cannot be merged.
+    pub fn absorb(&mut self, partial: &RecordBatch) -> Result<(), PaneError> {
         let starts = partial.column(0).as_primitive::<TimestampNanosecondType>();
         let mut rows_of: BTreeMap<EventTime, Vec<u64>> = BTreeMap::new();
         for (row, start) in starts.values().iter().enumerate() {
@@ -113,9 +117,12 @@ impl WindowedState {
         }
     }
 
-    /// Judges the groups that have changed since the last call, in all windows together; nothing for rules that speak on
-    /// close.
-    pub(crate) fn take_update(&mut self) -> Result<Option<Update>, PaneError> {
+    /// Judges the groups that have changed since the last call, in all windows together; nothing for rules that speak
+    /// on close.
+    ///
+    /// # Errors
+    /// The rule's query fails on a group's values.
+    pub fn take_update(&mut self) -> Result<Option<Update>, PaneError> {
         if self.emission == Emission::OnClose {
             return Ok(None);
         }
@@ -137,7 +144,10 @@ impl WindowedState {
     }
 
     /// Closes every window that ends at or before the watermark, the earliest first.
-    pub(crate) fn close(&mut self, watermark: EventTime) -> Result<Vec<Closed>, PaneError> {
+    ///
+    /// # Errors
+    /// The rule's query fails on a group's values.
+    pub fn close(&mut self, watermark: EventTime) -> Result<Vec<Closed>, PaneError> {
         if watermark <= self.closed_to {
             return Ok(Vec::new());
         }

@@ -1,8 +1,8 @@
 //! A windowed aggregate as pure functions over Arrow batches.
 //!
-//! DataFusion's own group tables and accumulators do the work; what is kept between calls is only ever a batch of *state
-//! rows*: one row per group, the state columns that each accumulator defines itself. So every aggregate can be merged,
-//! sent, checkpointed and undone without a serializer of ours.
+//! DataFusion's own group tables and accumulators do the work; what is kept between calls is only ever a batch of
+//! *state rows*: one row per group, the state columns that each accumulator defines itself. So every aggregate can be
+//! merged, sent, checkpointed and undone without a serializer of ours.
 //!
 //! Shapes: a partial batch is `[pane_start, key…, state…]`, one row per pane and group; evaluated groups are
 //! `[c0, c1, …]`: the group expressions in the query's order, its aggregates, then `count`, `latest`, `exemplar`.
@@ -46,8 +46,50 @@ pub struct Aggregation {
     pub(crate) above: Option<Vec<Arc<dyn PhysicalExpr>>>,
     /// The aggregate's own output: group expressions, then aggregates.
     pub(crate) raw_schema: SchemaRef,
-    /// What [`Aggregation::evaluate`] yields.
+    /// What [`Aggregation::evaluate`] yields: the planned output's columns, named by their positions.
     pub(crate) output_schema: SchemaRef,
+    shapes: Shapes,
+}
+
+/// The schemas of keys and states, and how many state columns each aggregate has.
+#[derive(Debug)]
+struct Shapes {
+    keys: SchemaRef,
+    states: SchemaRef,
+    partial: SchemaRef,
+    widths: Vec<usize>,
+}
+
+impl Shapes {
+    fn try_new(
+        groups: &[(GroupColumn, Arc<dyn PhysicalExpr>)],
+        aggregates: &[Arc<AggregateFunctionExpr>],
+        raw: &Schema,
+    ) -> Result<Self> {
+        let keys = groups.iter().zip(raw.fields()).filter(|((column, _), _)| matches!(column, GroupColumn::Key(_)));
+        let keys: Vec<_> = keys.enumerate().map(|(i, (_, f))| Arc::new(key_field(i, f))).collect();
+        let fields = aggregates.iter().map(|a| a.state_fields()).collect::<Result<Vec<_>>>()?;
+        let widths = fields.iter().map(Vec::len).collect();
+        let rename =
+            |(i, f): (usize, Arc<Field>)| Arc::new(f.as_ref().clone().with_name(format!("s{i}")).with_nullable(true));
+        let states: Vec<_> = fields.into_iter().flatten().enumerate().map(rename).collect();
+        let pane = Arc::new(Field::new("pane_start", timestamp(), false));
+        let partial = std::iter::once(pane).chain(keys.iter().cloned()).chain(states.iter().cloned());
+        let partial = Arc::new(Schema::new(partial.collect::<Vec<_>>()));
+        Ok(Self { keys: Arc::new(Schema::new(keys)), states: Arc::new(Schema::new(states)), partial, widths })
+    }
+}
+
+/// A windowed aggregate as the planner made it.
+pub(crate) struct PlannedAggregate {
+    pub spec: WindowSpec,
+    pub groups: Vec<(GroupColumn, Arc<dyn PhysicalExpr>)>,
+    pub aggregates: Vec<Arc<AggregateFunctionExpr>>,
+    pub arguments: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    pub filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    pub above: Option<Vec<Arc<dyn PhysicalExpr>>>,
+    pub raw_schema: SchemaRef,
+    pub output_schema: SchemaRef,
 }
 
 impl Aggregation {
@@ -57,32 +99,31 @@ impl Aggregation {
         self.spec
     }
 
+    pub(crate) fn try_new(rule: &str, planned: PlannedAggregate) -> Result<Self> {
+        let PlannedAggregate { spec, groups, aggregates, arguments, filters, above, raw_schema, output_schema } =
+            planned;
+        let shapes = Shapes::try_new(&groups, &aggregates, &raw_schema)?;
+        let output_schema = positional(&output_schema);
+        let rule = rule.to_owned();
+        Ok(Self { rule, spec, groups, aggregates, arguments, filters, above, raw_schema, output_schema, shapes })
+    }
+
     /// The key columns, without the window columns: `[key…]`.
     #[must_use]
     pub fn key_schema(&self) -> SchemaRef {
-        let keys = self.groups.iter().zip(self.raw_schema.fields());
-        let keys = keys.filter(|((column, _), _)| matches!(column, GroupColumn::Key(_)));
-        Arc::new(Schema::new(keys.enumerate().map(|(i, (_, f))| key_field(i, f)).collect::<Vec<_>>()))
+        Arc::clone(&self.shapes.keys)
     }
 
     /// The state columns of all aggregates: `[state…]`.
-    ///
-    /// # Panics
-    /// Never: the fields were asked for once at compile time.
     #[must_use]
     pub fn state_schema(&self) -> SchemaRef {
-        let fields = self.aggregates.iter().flat_map(|a| a.state_fields().unwrap_or_default());
-        let rename = |(i, f): (usize, Arc<Field>)| f.as_ref().clone().with_name(format!("s{i}")).with_nullable(true);
-        Arc::new(Schema::new(fields.enumerate().map(rename).collect::<Vec<_>>()))
+        Arc::clone(&self.shapes.states)
     }
 
     /// The columns of a partial batch: `[pane_start, key…, state…]`.
     #[must_use]
     pub fn partial_schema(&self) -> SchemaRef {
-        let pane = Arc::new(Field::new("pane_start", timestamp(), false));
-        let (keys, states) = (self.key_schema(), self.state_schema());
-        let fields = std::iter::once(&pane).chain(keys.fields()).chain(states.fields());
-        Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
+        Arc::clone(&self.shapes.partial)
     }
 
     /// An empty index over this aggregate's keys.
@@ -127,9 +168,8 @@ impl Aggregation {
     fn try_merge(&self, states: &[&[ArrayRef]], groups: &[&[usize]], total: usize) -> Result<Vec<ArrayRef>> {
         let mut merged = Vec::new();
         let mut at = 0;
-        for aggregate in &self.aggregates {
+        for (aggregate, width) in self.aggregates.iter().zip(&self.shapes.widths) {
             let mut accumulator = accumulator(aggregate)?;
-            let width = aggregate.state_fields()?.len();
             for (columns, groups) in states.iter().zip(groups) {
                 accumulator.merge_batch(&columns[at..at + width], groups, total)?;
             }
@@ -142,11 +182,11 @@ impl Aggregation {
     fn try_evaluate(&self, keys: &[ArrayRef], states: &[ArrayRef], window: Window) -> Result<RecordBatch> {
         let rows = states.first().map_or(0, |s| s.len());
         let identity: Vec<usize> = (0..rows).collect();
-        let mut columns: Vec<ArrayRef> = self.groups.iter().map(|(g, _)| group_column(*g, keys, window, rows)).collect();
+        let mut columns: Vec<ArrayRef> =
+            self.groups.iter().map(|(g, _)| group_column(*g, keys, window, rows)).collect();
         let mut at = 0;
-        for aggregate in &self.aggregates {
+        for (aggregate, width) in self.aggregates.iter().zip(&self.shapes.widths) {
             let mut accumulator = accumulator(aggregate)?;
-            let width = aggregate.state_fields()?.len();
             accumulator.merge_batch(&states[at..at + width], &identity, rows)?;
             columns.push(accumulator.evaluate(EmitTo::All)?);
             at += width;
@@ -157,7 +197,7 @@ impl Aggregation {
             Some(exprs) => exprs.iter().map(|e| e.evaluate(&raw)?.into_array(rows)).collect::<Result<_>>()?,
             None => raw.columns().to_vec(),
         };
-        Ok(RecordBatch::try_new_with_options(positional(&self.output_schema), columns, &options)?)
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.output_schema), columns, &options)?)
     }
 }
 

@@ -1,8 +1,8 @@
 //! From rule files to a rule set, or to all their faults.
 //!
-//! Said → compiled: files are cut into statements ([`crate::frame`]), heads are checked ([`crate::options`]), queries are
-//! planned, understood ([`crate::shape`]) and cut into the stages that the engine runs. A faulty rule is left out and
-//! reported; the others compile.
+//! Said → compiled: files are cut into statements ([`crate::frame`]), heads are checked ([`crate::options`]), queries
+//! are planned, understood ([`crate::shape`]) and cut into the stages that the engine runs. A faulty rule is left out
+//! and reported; the others compile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use lictor_schemas::otlp::Wanted;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::{ATTR_PREFIX, RESOURCE_ATTR_PREFIX, Table, table_schema};
 
-use crate::aggregation::Aggregation;
+use crate::aggregation::{Aggregation, PlannedAggregate};
 use crate::diagnostic::{Diagnostic, TextSpan};
 use crate::exemplar;
 use crate::finish::{Finish, plan_finish};
 use crate::frame::{self, Emission, RuleText, Statement};
 use crate::options::{closest, header};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
-use crate::rows::Measures;
 use crate::row_wise::RowWise;
+use crate::rows::Measures;
 use crate::scan::Scan;
-use crate::session::{Session, only_slot, positional};
+use crate::session::{Session, only_slot};
 use crate::shape::{Refusal, Windowed, analyse};
 use crate::slot::{Slot, SlotTable};
 use crate::stage::Stage;
@@ -54,7 +54,7 @@ pub struct CompiledRule {
 #[derive(Debug)]
 pub enum RuleKind {
     /// Every row is judged by itself.
-    RowWise(RowWise),
+    RowWise(Box<RowWise>),
     /// Rows are summed up per window and group.
     Windowed(Box<WindowedRule>),
 }
@@ -73,7 +73,8 @@ pub struct WindowedRule {
 }
 
 impl WindowedRule {
-    /// How far back, in nanoseconds of event time, the rule may remember: a window and the windows that it compares with.
+    /// How far back, in nanoseconds of event time, the rule may remember: a window and the windows that it compares
+    /// with.
     #[must_use]
     pub fn horizon_ns(&self) -> i64 {
         let spec = self.aggregation.spec();
@@ -165,7 +166,7 @@ impl Compiler {
             if let Statement::Table(table) = statement {
                 match declare(file, table) {
                     Ok(decl) => self.register_reference(&decl, references),
-                    Err(fault) => self.faults.push(fault),
+                    Err(fault) => self.faults.push(*fault),
                 }
             }
         }
@@ -314,16 +315,11 @@ impl Compiler {
         self.faults.push(Diagnostic::new(file, span, refusal.message).help(refusal.help));
     }
 
-    fn row_wise(
-        &mut self,
-        head: &RuleHeader,
-        plan: &LogicalPlan,
-        table: Table,
-    ) -> Result<Result<RuleKind, Refusal>> {
+    fn row_wise(&mut self, head: &RuleHeader, plan: &LogicalPlan, table: Table) -> Result<Result<RuleKind, Refusal>> {
         let row_wise = RowWise::try_new(&self.session, head, plan, &self.tables[&table])?;
         Ok(row_wise.map(|r| {
             self.want(table, r.stage());
-            RuleKind::RowWise(r)
+            RuleKind::RowWise(Box::new(r))
         }))
     }
 
@@ -341,7 +337,7 @@ impl Compiler {
         let physical = self.session.physical(&LogicalPlan::Aggregate(extended))?;
         let (aggregation, input) = aggregation_of(&head.name, &physical, windowed)?;
         let stage = Stage::new(input, only_slot(&telemetry)?, Arc::clone(&self.session.runner));
-        let groups = SlotTable::new(positional(&aggregation.output_schema));
+        let groups = SlotTable::new(Arc::clone(&aggregation.output_schema));
         let finish = match plan_finish(&self.session, &head.name, plan, windowed, &groups)? {
             Ok(finish) => finish.with(head, measures),
             Err(refusal) => return Ok(Err(refusal)),
@@ -479,8 +475,7 @@ fn aggregation_of(
         return datafusion::common::internal_err!("the planner changed the group keys");
     }
     let groups = windowed.groups.iter().copied().zip(group_by.expr().iter().map(|(e, _)| Arc::clone(e))).collect();
-    let aggregation = Aggregation {
-        rule: rule.to_owned(),
+    let planned = PlannedAggregate {
         spec: windowed.spec,
         groups,
         aggregates: aggregate.aggr_expr().to_vec(),
@@ -490,7 +485,7 @@ fn aggregation_of(
         raw_schema: nullable(&raw_schema),
         output_schema: nullable(&plan.schema()),
     };
-    Ok((aggregation, Arc::clone(aggregate.input())))
+    Ok((Aggregation::try_new(rule, planned)?, Arc::clone(aggregate.input())))
 }
 
 fn innermost_aggregate(plan: &Arc<dyn ExecutionPlan>) -> Result<&AggregateExec> {

@@ -1,7 +1,8 @@
 //! `exemplar(weight, trace_id, span_id, partition, offset)`: the row that weighs most in a group.
 //!
-//! Every windowed rule carries it beside the author's aggregates, so that a violation can name a trace. Of two rows with the
-//! same weight the one with the greater (partition, offset) counts: the result does not depend on the order of merging.
+//! Every windowed rule carries it beside the author's aggregates, so that a violation can name a trace. Of two rows
+//! with the same weight the one with the greater (partition, offset) counts: the result does not depend on the order of
+//! merging.
 
 use std::sync::Arc;
 
@@ -11,9 +12,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int32Type, Int64Type};
 use datafusion::common::{Result, not_impl_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
-};
+use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
 
 /// The name of the function, reserved for lictor's own use.
 pub(crate) const NAME: &str = "lictor_exemplar";
@@ -82,20 +81,13 @@ struct Row {
     offset: i64,
 }
 
-
 #[derive(Debug, Default)]
 struct Heaviest {
     rows: Vec<Option<Row>>,
 }
 
 impl Heaviest {
-    fn absorb(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) {
+    fn absorb(&mut self, values: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>, total: usize) {
         self.rows.resize(total.max(self.rows.len()), None);
         let weights = values[0].as_primitive::<Float64Type>();
         let (traces, spans) = (values[1].as_string_view(), values[2].as_string_view());

@@ -1,8 +1,8 @@
 //! Above the aggregate: `HAVING`, joins with reference tables, window functions over successive windows, projections.
 //!
-//! The part of a query above its windowed aggregate is cut into levels, one below and above each `OVER`. A level runs on
-//! the finished groups of one window. Where a window function looks back, the level keeps the rows it will look at, per
-//! key, in a [`History`] that belongs to the caller, so that it can be checkpointed.
+//! The part of a query above its windowed aggregate is cut into levels, one below and above each `OVER`. A level runs
+//! on the finished groups of one window. Where a window function looks back, the level keeps the rows it will look at,
+//! per key, in a [`History`] that belongs to the caller, so that it can be checkpointed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +14,13 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
-use datafusion::logical_expr::{Expr, LogicalPlan, Window, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, Window, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+};
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::time::{EventTime, Window as TimeWindow};
 
+use crate::EvaluationError;
 use crate::aggregation::GroupColumn;
 use crate::lineage::{Origin, origin, origin_at};
 use crate::rows::{GroupRef, Judged, Measures, ResultColumns};
@@ -25,7 +28,6 @@ use crate::session::{Session, positional, scan_as};
 use crate::shape::{Refusal, Windowed, refuse};
 use crate::slot::SlotTable;
 use crate::stage::Stage;
-use crate::EvaluationError;
 
 /// Which rows a level must remember.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +62,8 @@ impl Finish {
         self.levels.iter().map(|_| None).collect()
     }
 
-    /// The violations of one closed window; `groups` are all its groups, as evaluated. Windows must be closed in the order
-    /// of their ends.
+    /// The violations of one closed window; `groups` are all its groups, as evaluated. Windows must be closed in the
+    /// order of their ends.
     ///
     /// # Errors
     /// The query fails on these values.
@@ -86,7 +88,11 @@ impl Finish {
     ///
     /// # Errors
     /// A key cannot be written as JSON.
-    pub fn subject(&self, groups: &RecordBatch, row: GroupRef) -> Result<lictor_schemas::violation::Subject, EvaluationError> {
+    pub fn subject(
+        &self,
+        groups: &RecordBatch,
+        row: GroupRef,
+    ) -> Result<lictor_schemas::violation::Subject, EvaluationError> {
         self.columns.subject_of_group(groups, row).map_err(|e| self.failed(&e))
     }
 
@@ -138,9 +144,7 @@ impl Level {
         }
         let out = self.stage.run(&input)?;
         let out = match (&self.history, self.window_end) {
-            (Some(_), Some(column)) => {
-                out.iter().map(|b| of_window(b, column, window)).collect::<Result<Vec<_>>>()?
-            }
+            (Some(_), Some(column)) => out.iter().map(|b| of_window(b, column, window)).collect::<Result<Vec<_>>>()?,
             _ => out,
         };
         let schema = positional(self.stage.schema());
@@ -209,7 +213,11 @@ pub(crate) fn plan_finish(
         let history = i.checked_sub(1).and_then(|below| specs[below].clone());
         let window_end = (0..top.schema().fields().len()).find(|c| is_window_end(origin_at(top, *c), &windowed.groups));
         if history.is_some() && window_end.is_none() {
-            return Ok(refuse("a query around OVER drops window_end", "select window_start and window_end in it", "OVER"));
+            return Ok(refuse(
+                "a query around OVER drops window_end",
+                "select window_start and window_end in it",
+                "OVER",
+            ));
         }
         table = SlotTable::new(positional(stage.schema()));
         levels.push(Level { stage, history, window_end });

@@ -1,8 +1,8 @@
 //! The frame of a rule file: which statements it holds, cut on sqlparser's own tokens.
 //!
-//! `CREATE RULE … WITH (…) AS … EMIT …` is no SQL that sqlparser knows, but its tokens carry line and column. So the frame
-//! is read here and the tokens of the query in it are handed on unchanged: whatever the planner finds wrong points into
-//! the file as the author sees it.
+//! `CREATE RULE … WITH (…) AS … EMIT …` is no SQL that sqlparser knows, but its tokens carry line and column. So the
+//! frame is read here and the tokens of the query in it are handed on unchanged: whatever the planner finds wrong
+//! points into the file as the author sees it.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Whitespace};
@@ -96,7 +96,8 @@ fn is_blank(token: &TokenWithSpan) -> bool {
     matches!(token.token, Token::Whitespace(_) | Token::EOF)
 }
 
-type Parsed<T> = Result<T, Box<Diagnostic>>;
+/// What was read, or the one thing that is wrong with it.
+pub(crate) type Parsed<T> = Result<T, Box<Diagnostic>>;
 
 /// Reads the tokens of one statement from left to right, without the blanks.
 struct Cursor<'a> {
@@ -380,7 +381,10 @@ mod tests {
     #[test]
     fn faults_name_their_place() {
         refused("CREATE RULE r SELECT 1", "t.sql:1:15: expected AS, found `SELECT`");
-        refused("CREATE RULE r AS SELECT 1 EMIT SOON", "t.sql:1:27: expected EMIT ON CLOSE or EMIT ON UPDATE at the end of the rule");
+        refused(
+            "CREATE RULE r AS SELECT 1 EMIT SOON",
+            "t.sql:1:27: expected EMIT ON CLOSE or EMIT ON UPDATE at the end of the rule",
+        );
         refused("CREATE TABLE t", "t.sql:1:8: expected RULE, VIEW or EXTERNAL TABLE, found `TABLE`");
         refused("CREATE RULE r AS", "t.sql:1:15: expected the rule's query, found the end of the statement");
     }

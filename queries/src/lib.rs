@@ -1,9 +1,9 @@
 //! What a rule means over batches.
 //!
-//! A rules directory is text; this crate turns it into a [`RuleSet`] or into diagnostics that name file, line and column,
-//! all of them at once. A compiled rule is a chain of pure functions over Arrow batches: [`Scan`] runs where telemetry is
-//! read, [`Aggregation`] merges and finishes what scans have summed up, [`Finish`] turns finished groups into violations.
-//! *When* they run is the engine's business.
+//! A rules directory is text; this crate turns it into a [`RuleSet`] or into diagnostics that name file, line and
+//! column, all of them at once. A compiled rule is a chain of pure functions over Arrow batches: [`Scan`] runs where
+//! telemetry is read, [`Aggregation`] merges and finishes what scans have summed up, [`Finish`] turns finished groups
+//! into violations. *When* they run is the engine's business.
 //!
 //! This is the only crate that names DataFusion. It does no I/O and reads no clock: reference tables arrive as batches,
 //! and a rule that asks for the time of day is refused.
@@ -39,8 +39,8 @@ pub use rows::{GroupRef, Judged};
 pub use scan::Scan;
 pub use window::WindowSpec;
 
-/// An evaluation that went wrong at run time (overflow, a failing cast, a bug in a function): the rule is at fault or the
-/// data is, never the engine; the caller quarantines the rule.
+/// An evaluation that went wrong at run time (overflow, a failing cast, a bug in a function): the rule is at fault or
+/// the data is, never the engine; the caller quarantines the rule.
 #[derive(Debug, thiserror::Error)]
 #[error("rule `{rule}` failed: {message}")]
 pub struct EvaluationError {

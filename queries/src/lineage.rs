@@ -33,7 +33,11 @@ pub(crate) fn origin_at(plan: &LogicalPlan, index: usize) -> Origin {
         LogicalPlan::Projection(p) => expr_origin(&p.input, &p.expr[index]),
         LogicalPlan::SubqueryAlias(a) => origin_at(&a.input, index),
         LogicalPlan::Aggregate(a) if !has_aggregate(&a.input) => {
-            if index < a.group_expr.len() { Origin::Key(index) } else { Origin::Other }
+            if index < a.group_expr.len() {
+                Origin::Key(index)
+            } else {
+                Origin::Other
+            }
         }
         LogicalPlan::Aggregate(a) => a.group_expr.get(index).map_or(Origin::Other, |e| expr_origin(&a.input, e)),
         LogicalPlan::Filter(f) => origin_at(&f.input, index),

@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::diagnostic::Diagnostic;
 use crate::frame::{OptionText, RuleText};
 
-/// A row-wise or closed-window violation that nobody renews ends after this long: long enough for a controller that polls
-/// every few minutes, short enough that a forgotten directive does not block for a day.
+/// A row-wise or closed-window violation that nobody renews ends after this long: long enough for a controller that
+/// polls every few minutes, short enough that a forgotten directive does not block for a day.
 const DEFAULT_TTL_NS: i64 = 5 * 60 * 1_000_000_000;
 
 const KNOWN: [&str; 6] = ["action", "reason_code", "severity", "owner", "mode", "ttl"];
@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn durations_have_the_usual_units() {
-        let cases = [("90s", 90_000), ("10 minutes", 600_000), ("1h", 3_600_000), ("250 ms", 250), ("2 days", 172_800_000)];
+        let cases =
+            [("90s", 90_000), ("10 minutes", 600_000), ("1h", 3_600_000), ("250 ms", 250), ("2 days", 172_800_000)];
         for (text, ms) in cases {
             assert_eq!(duration_ns(text), Some(ms * 1_000_000), "{text}");
         }

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::diagnostic::{Diagnostic, TextSpan};
-use crate::frame::{self, ReferenceFormat, Statement, TableText};
+use crate::frame::{self, Parsed, ReferenceFormat, Statement, TableText};
 
 /// A rule file, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub fn references(files: &[RuleFile]) -> Vec<ReferenceDecl> {
     tables.collect()
 }
 
-pub(crate) fn declare(file: &str, table: &TableText) -> Result<ReferenceDecl, Diagnostic> {
+pub(crate) fn declare(file: &str, table: &TableText) -> Parsed<ReferenceDecl> {
     Ok(ReferenceDecl {
         name: table.name.clone(),
         file: file.to_owned(),
@@ -63,7 +63,7 @@ pub(crate) fn declare(file: &str, table: &TableText) -> Result<ReferenceDecl, Di
     })
 }
 
-fn columns(file: &str, table: &TableText) -> Result<SchemaRef, Diagnostic> {
+fn columns(file: &str, table: &TableText) -> Parsed<SchemaRef> {
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(table.columns.clone());
     let (columns, _) = parser
@@ -73,13 +73,18 @@ fn columns(file: &str, table: &TableText) -> Result<SchemaRef, Diagnostic> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-fn field(file: &str, column: &ColumnDef) -> Result<Field, Diagnostic> {
+fn field(file: &str, column: &ColumnDef) -> Parsed<Field> {
     let data_type = match &column.data_type {
         SqlType::Varchar(_) | SqlType::Text | SqlType::String(_) | SqlType::Char(_) | SqlType::CharVarying(_) => {
             DataType::Utf8View
         }
-        SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float(_) | SqlType::Real | SqlType::Float64
-        | SqlType::Numeric(_) | SqlType::Decimal(_) => DataType::Float64,
+        SqlType::Double(_)
+        | SqlType::DoublePrecision
+        | SqlType::Float(_)
+        | SqlType::Real
+        | SqlType::Float64
+        | SqlType::Numeric(_)
+        | SqlType::Decimal(_) => DataType::Float64,
         SqlType::Int(_) | SqlType::Integer(_) | SqlType::BigInt(_) | SqlType::SmallInt(_) | SqlType::Int64 => {
             DataType::Int64
         }
@@ -88,8 +93,9 @@ fn field(file: &str, column: &ColumnDef) -> Result<Field, Diagnostic> {
         SqlType::Date => DataType::Date32,
         other => {
             let message = format!("column `{}` has type {other}, which reference tables do not have", column.name);
-            return Err(Diagnostic::new(file, column.name.span, message)
-                .note("known types: VARCHAR, DOUBLE, BIGINT, BOOLEAN, TIMESTAMP, DATE"));
+            let fault = Diagnostic::new(file, column.name.span, message)
+                .note("known types: VARCHAR, DOUBLE, BIGINT, BOOLEAN, TIMESTAMP, DATE");
+            return Err(Box::new(fault));
         }
     };
     Ok(Field::new(column.name.value.to_lowercase(), data_type, true))

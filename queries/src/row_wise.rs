@@ -53,7 +53,8 @@ impl RowWise {
         &self.stage
     }
 
-    /// The violations in a batch of telemetry, in its order; the batch has at least the columns that the rule set wants.
+    /// The violations in a batch of telemetry, in its order; the batch has at least the columns that the rule set
+    /// wants.
     ///
     /// # Errors
     /// An expression of the rule fails on these rows.

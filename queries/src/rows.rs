@@ -1,8 +1,8 @@
 //! From rows of a rule's result to violations.
 //!
 //! Columns with a known name carry the verdict (`result`, `reason_code`, `observed`, `threshold`, `unit`, `message`,
-//! `valid_until`, `params`). Of the others, group keys (row-wise: text and boolean columns) are the subject, the rest is
-//! evidence.
+//! `valid_until`, `params`). Of the others, group keys (row-wise: text and boolean columns) are the subject, the rest
+//! is evidence.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -113,7 +113,11 @@ impl ResultColumns {
             }
         }
         if bounds != (true, true) {
-            return refuse("the rule does not say which window a row belongs to", "select window_start and window_end", "SELECT");
+            return refuse(
+                "the rule does not say which window a row belongs to",
+                "select window_start and window_end",
+                "SELECT",
+            );
         }
         columns.check_subject(plan, windowed, &selected)?;
         Ok(columns)
@@ -126,16 +130,24 @@ impl ResultColumns {
             let help = "select every column of the second GROUP BY";
             return refuse("a key of the second GROUP BY is not selected", help, "SELECT");
         }
-        let missing = windowed.groups.iter().zip(&windowed.aggregate.group_expr).enumerate().find(|(k, (g, _))| {
-            matches!(g, GroupColumn::Key(_)) && !selected.contains(k)
-        });
+        let missing = windowed
+            .groups
+            .iter()
+            .zip(&windowed.aggregate.group_expr)
+            .enumerate()
+            .find(|(k, (g, _))| matches!(g, GroupColumn::Key(_)) && !selected.contains(k));
         if let (Some((_, (_, expr))), None) = (missing, folded) {
-            let message = format!("group key `{}` is not selected, so a violation would not say whom it is about", name_of(expr));
+            let message =
+                format!("group key `{}` is not selected, so a violation would not say whom it is about", name_of(expr));
             return refuse(message, format!("add {} to the SELECT", name_of(expr)), "SELECT");
         }
         if self.subject.is_empty() {
             let help = "group by what a controller can act on (team, session_id, …) and select it";
-            return refuse("the rule has no subject: a directive with an empty selector would hit everybody", help, "SELECT");
+            return refuse(
+                "the rule has no subject: a directive with an empty selector would hit everybody",
+                help,
+                "SELECT",
+            );
         }
         Ok(())
     }
@@ -153,7 +165,11 @@ impl ResultColumns {
         }
         if columns.subject.is_empty() {
             let help = "select a text column that a controller can act on: team, request_model, session_id, …";
-            return refuse("the rule has no subject: a directive with an empty selector would hit everybody", help, "SELECT");
+            return refuse(
+                "the rule has no subject: a directive with an empty selector would hit everybody",
+                help,
+                "SELECT",
+            );
         }
         Ok(columns)
     }
@@ -300,7 +316,8 @@ impl ResultColumns {
         let rows = converter.convert_columns(&keys)?;
         let counts = groups.column(self.measures.count).as_primitive::<Int64Type>();
         let latest = self.measures.latest.map(|c| groups.column(c).as_primitive::<TimestampNanosecondType>());
-        let weights = self.measures.exemplar.map(|c| groups.column(c).as_struct().column(0).as_primitive::<Float64Type>());
+        let weights =
+            self.measures.exemplar.map(|c| groups.column(c).as_struct().column(0).as_primitive::<Float64Type>());
         let mut found: HashMap<Vec<u8>, Found> = HashMap::new();
         for row in 0..groups.num_rows() {
             let key = if keys.is_empty() { Vec::new() } else { rows.row(row).data().to_vec() };

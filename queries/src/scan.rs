@@ -22,11 +22,7 @@ impl std::fmt::Debug for Scan {
 }
 
 impl Scan {
-    pub(crate) fn try_new(
-        rule: &str,
-        stage: Stage,
-        aggregation: Arc<Aggregation>,
-    ) -> datafusion::common::Result<Self> {
+    pub(crate) fn try_new(rule: &str, stage: Stage, aggregation: Arc<Aggregation>) -> datafusion::common::Result<Self> {
         Ok(Self { rule: rule.to_owned(), stage, partial: Partial::try_new(aggregation)? })
     }
 

@@ -1,8 +1,8 @@
 //! The DataFusion session that rules are planned in.
 //!
-//! One partition, no dynamic filters: plans are small, run often and to their end. Two optimizer rules are left out because
-//! they change what the state of an aggregate is: `count(distinct x)` must stay one aggregate, and a constant group key
-//! must stay a key.
+//! One partition, no dynamic filters: plans are small, run often and to their end. Two optimizer rules are left out
+//! because they change what the state of an aggregate is: `count(distinct x)` must stay one aggregate, and a constant
+//! group key must stay a key.
 
 use std::sync::{Arc, PoisonError};
 

@@ -1,8 +1,8 @@
 //! Which shape a rule's query has, and why some shapes are refused.
 //!
-//! A query is a path of plan nodes from its result down to one telemetry table. If an aggregate over a window lies on the
-//! path the rule is windowed, else it is judged row by row. Whatever would need unbounded state on the way is refused here,
-//! with the reason and the rewrite that works.
+//! A query is a path of plan nodes from its result down to one telemetry table. If an aggregate over a window lies on
+//! the path the rule is windowed, else it is judged row by row. Whatever would need unbounded state on the way is
+//! refused here, with the reason and the rewrite that works.
 
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -23,7 +23,11 @@ pub(crate) struct Refusal {
     pub keyword: Option<&'static str>,
 }
 
-pub(crate) fn refuse<T>(message: impl Into<String>, help: impl Into<String>, keyword: &'static str) -> Result<T, Refusal> {
+pub(crate) fn refuse<T>(
+    message: impl Into<String>,
+    help: impl Into<String>,
+    keyword: &'static str,
+) -> Result<T, Refusal> {
     Err(Refusal { message: message.into(), help: help.into(), keyword: Some(keyword) })
 }
 
@@ -171,7 +175,11 @@ fn check_stateless(plan: &LogicalPlan) -> Result<(), Refusal> {
             "OVER",
         ),
         LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => refuse_order(),
-        other => refuse(format!("{} cannot run on a stream", node_name(other)), "rewrite it with joins and filters", "SELECT"),
+        other => refuse(
+            format!("{} cannot run on a stream", node_name(other)),
+            "rewrite it with joins and filters",
+            "SELECT",
+        ),
     }
 }
 
@@ -217,7 +225,8 @@ fn check_join(join: &Join) -> Result<(), Refusal> {
     if allowed {
         return Ok(());
     }
-    let message = format!("a {} join would also give rows of the reference table that no telemetry touched", join.join_type);
+    let message =
+        format!("a {} join would also give rows of the reference table that no telemetry touched", join.join_type);
     refuse(message, "put the telemetry first: FROM spans … LEFT JOIN reference …", "JOIN")
 }
 
@@ -244,10 +253,16 @@ fn group_columns(aggregate: &Aggregate) -> Result<(WindowSpec, Vec<GroupColumn>)
     }
     let Some(spec) = spec else { return refuse_unwindowed(aggregate) };
     if !groups.contains(&GroupColumn::WindowStart) || !groups.contains(&GroupColumn::WindowEnd) {
-        return refuse("the GROUP BY has only one of the window's bounds", "group by window_start, window_end", "GROUP");
+        return refuse(
+            "the GROUP BY has only one of the window's bounds",
+            "group by window_start, window_end",
+            "GROUP",
+        );
     }
-    let uses_window = |e: &Expr| e.column_refs().iter().any(|c| matches!(origin(&aggregate.input, c), Origin::Window { .. }));
-    let keys = aggregate.group_expr.iter().zip(&groups).filter(|(_, g)| matches!(g, GroupColumn::Key(_))).map(|(e, _)| e);
+    let uses_window =
+        |e: &Expr| e.column_refs().iter().any(|c| matches!(origin(&aggregate.input, c), Origin::Window { .. }));
+    let keys =
+        aggregate.group_expr.iter().zip(&groups).filter(|(_, g)| matches!(g, GroupColumn::Key(_))).map(|(e, _)| e);
     if !spec.is_tumbling() && aggregate.aggr_expr.iter().chain(keys).any(uses_window) {
         let help = "use window_start and window_end above the aggregate, in HAVING or SELECT";
         return refuse("the window's bounds are not known inside the aggregate of a hopping window", help, "GROUP");
@@ -278,8 +293,9 @@ fn check_later_aggregate(plan: &LogicalPlan, groups: &[GroupColumn]) -> Result<(
     if !has_aggregate(&later.input) {
         return Ok(());
     }
+    let is_bound = |k: usize| groups.get(k).is_some_and(|g| !matches!(g, GroupColumn::Key(_)));
     let is_window = |e: &Expr| match e {
-        Expr::Column(c) => matches!(origin(&later.input, c), Origin::Key(k) if groups.get(k).is_some_and(|g| !matches!(g, GroupColumn::Key(_)))),
+        Expr::Column(c) => matches!(origin(&later.input, c), Origin::Key(k) if is_bound(k)),
         _ => false,
     };
     if later.group_expr.iter().any(is_window) {

@@ -22,11 +22,16 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 pub(crate) struct Slot {
     schema: SchemaRef,
     batches: Arc<Mutex<Vec<RecordBatch>>>,
+    /// Where the columns were found in the batches seen last: telemetry batches share one schema.
+    found: Arc<Mutex<Option<Places>>>,
 }
+
+/// A schema and the positions in it of the columns that the plan reads.
+type Places = (SchemaRef, Arc<[usize]>);
 
 impl Slot {
     fn new(schema: SchemaRef) -> Self {
-        Self { schema, batches: Arc::default() }
+        Self { schema, batches: Arc::default(), found: Arc::default() }
     }
 
     /// The columns that the plan reads.
@@ -43,11 +48,23 @@ impl Slot {
 
     /// The columns of `batch` that the plan reads, in its order.
     pub(crate) fn narrow(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-        let schema = batch.schema_ref();
-        let column = |f: &Arc<arrow::datatypes::Field>| Ok(Arc::clone(batch.column(schema.index_of(f.name())?)));
-        let columns = self.schema.fields().iter().map(column).collect::<Result<Vec<_>, ArrowError>>()?;
+        let places = self.places_in(batch.schema_ref())?;
+        let columns = places.iter().map(|place| Arc::clone(batch.column(*place))).collect();
         let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &rows)
+    }
+
+    fn places_in(&self, schema: &SchemaRef) -> Result<Arc<[usize]>, ArrowError> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, places)) = &*found
+            && Arc::ptr_eq(known, schema)
+        {
+            return Ok(Arc::clone(places));
+        }
+        let places: Arc<[usize]> =
+            self.schema.fields().iter().map(|f| schema.index_of(f.name())).collect::<Result<_, _>>()?;
+        *found = Some((Arc::clone(schema), Arc::clone(&places)));
+        Ok(places)
     }
 }
 

@@ -1,8 +1,8 @@
 //! A stateless piece of a rule: rows in, rows out, planned once and run for ever.
 //!
 //! Filters and projections are evaluated straight on the batch. Everything else (joins with reference tables, window
-//! functions over a window's results) runs as a DataFusion plan to its end, and is reset before each run: a plan that is
-//! executed twice without it keeps growing its metrics.
+//! functions over a window's results) runs as a DataFusion plan to its end, and is reset before each run: a plan that
+//! is executed twice without it keeps growing its metrics.
 
 use std::sync::Arc;
 

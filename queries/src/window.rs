@@ -95,7 +95,8 @@ pub(crate) enum Planning {
     Batch,
 }
 
-/// The tables and views that a window function may name: the planner resolves only names that stand in `FROM` themselves.
+/// The tables and views that a window function may name: the planner resolves only names that stand in `FROM`
+/// themselves.
 pub(crate) type Tables = Arc<Mutex<HashMap<String, Arc<dyn TableProvider>>>>;
 
 /// Plans `TUMBLE(…)` and `HOP(…)` in `FROM`.
@@ -154,12 +155,7 @@ impl WindowPlanner {
     }
 
     /// The rows to be windowed: a table or view by name, a query's own `WITH` name, or a subquery.
-    fn plan_input(
-        &self,
-        arg: &SqlExpr,
-        shape: &str,
-        context: &mut dyn RelationPlannerContext,
-    ) -> Result<LogicalPlan> {
+    fn plan_input(&self, arg: &SqlExpr, shape: &str, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
         if let SqlExpr::Identifier(ident) = arg {
             let name = context.normalize_ident(ident.clone());
             let table = self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(&name).map(Arc::clone);
@@ -183,7 +179,9 @@ impl WindowPlanner {
                 .unnest_column(WINDOW_START)?;
             let size = lit(ScalarValue::new_interval_mdn(0, 0, spec.size_ns));
             let start = Expr::Column(WINDOW_START.into());
-            return unnested.project(columns.into_iter().chain([start.clone(), (start + size).alias(WINDOW_END)]))?.build();
+            return unnested
+                .project(columns.into_iter().chain([start.clone(), (start + size).alias(WINDOW_END)]))?
+                .build();
         }
         let (start, end) = (call(Bound::Start).alias(WINDOW_START), call(Bound::End).alias(WINDOW_END));
         LogicalPlanBuilder::from(input).project(columns.into_iter().chain([start, end]))?.build()
@@ -244,8 +242,10 @@ fn check_spec(spec: WindowSpec, shape: &str) -> Result<()> {
         return plan_err!("the slide in {shape} is longer than the size: rows between windows would be lost");
     }
     if spec.size_ns / spec.pane_ns() > PANES_MAX {
-        return plan_err!("size and slide in {shape} make {} panes per window, at most {PANES_MAX} are kept",
-            spec.size_ns / spec.pane_ns());
+        return plan_err!(
+            "size and slide in {shape} make {} panes per window, at most {PANES_MAX} are kept",
+            spec.size_ns / spec.pane_ns()
+        );
     }
     Ok(())
 }
@@ -331,8 +331,8 @@ fn spec_of_values(values: &[ColumnarValue]) -> Result<WindowSpec> {
     Ok(WindowSpec { slide_ns: length(0)?, size_ns: length(1)?, offset_ns: length(2)? })
 }
 
-/// The window that an expression stands for, if it is a window column of [`WindowPlanner`]'s making: the spec, and whether
-/// it is the start.
+/// The window that an expression stands for, if it is a window column of [`WindowPlanner`]'s making: the spec, and
+/// whether it is the start.
 pub(crate) fn window_column(expr: &Expr) -> Option<(WindowSpec, bool)> {
     let expr = match expr {
         Expr::Alias(alias) => alias.expr.as_ref(),

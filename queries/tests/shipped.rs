@@ -1,5 +1,7 @@
 //! The shipped rules compile without a fault.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -32,7 +34,8 @@ fn load(table: &ReferenceDecl) -> arrow::array::RecordBatch {
 #[test]
 fn the_shipped_rules_compile_without_a_fault() {
     let files = shipped();
-    let tables: References = references(&files).iter().map(|t| (t.name.clone(), Ok(load(t)))).collect::<BTreeMap<_, _>>();
+    let tables: References =
+        references(&files).iter().map(|t| (t.name.clone(), Ok(load(t)))).collect::<BTreeMap<_, _>>();
     let (rules, faults) = compile(&files, &tables);
     let text_of = |file: &str| files.iter().find(|f| f.file == file).map_or("", |f| f.text.as_str());
     let rendered: String = faults.iter().map(|f| f.render(text_of(&f.file), false)).collect();

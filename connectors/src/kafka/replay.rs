@@ -37,9 +37,8 @@ pub(super) fn plan<C: ConsumerContext>(
     let first = consumer.offsets_for_times(times, PATIENCE).map_err(asked)?;
     let mut plan = Plan { starts: TopicPartitionList::with_capacity(partitions.len()), targets: Vec::new() };
     for partition in partitions {
-        let offset_in = |list: &TopicPartitionList| {
-            list.find_partition(&partition.topic, partition.partition).map(|e| e.offset())
-        };
+        let offset_in =
+            |list: &TopicPartitionList| list.find_partition(&partition.topic, partition.partition).map(|e| e.offset());
         let start = match (offset_in(&committed), offset_in(&first)) {
             (Some(Offset::Offset(committed)), Some(Offset::Offset(first))) if first < committed => {
                 plan.targets.push((partition.clone(), NextOffset(committed)));

@@ -1,8 +1,8 @@
 //! `lictor demo`: everything in one process, with an embedded broker and a small company in trouble.
 //!
-//! Nothing is staged: the company's telemetry goes through the broker as OTLP, the shipped rules judge it in the loop that
-//! production runs, and what is printed are the events read off that loop. Only time is compressed: about an hour of
-//! event time passes per minute.
+//! Nothing is staged: the company's telemetry goes through the broker as OTLP, the shipped rules judge it in the loop
+//! that production runs, and what is printed are the events read off that loop. Only time is compressed: about an hour
+//! of event time passes per minute.
 
 use std::io;
 use std::path::PathBuf;
@@ -77,7 +77,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let company = Company::new(arguments.seed, start);
     let mut narrator = Narrator::new(io::stdout(), Painter::for_stream(&io::stdout()), company.incidents());
     narrator.introduce(&loaded, broker.bootstrap())?;
-    // The company's clock runs far ahead of the broker's timestamps, and that is what the skew guard is there to refuse.
+    // The company's clock runs far ahead of the broker's timestamps, and that is what the skew guard is there to
+    // refuse.
     let tolerances = Tolerances { future_skew_ns: i64::MAX, ..Tolerances::default() };
     let settings = PipelineSettings { application_id: "demo".to_owned(), tolerances, ..PipelineSettings::default() };
     let pipeline = Pipeline::new(loaded.rules, loaded.prices, &settings);
@@ -87,7 +88,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let options = LiveOptions { application_id: "demo".to_owned(), ..LiveOptions::default() };
     let ends = Ends { source: &mut source, sink: &mut sink, clock: &clock };
     let produced = Arc::new(AtomicU64::new(u64::MAX));
-    let generator = Generator { company, start, properties: broker.properties(), until: arguments.duration, clock, produced };
+    let generator =
+        Generator { company, start, properties: broker.properties(), until: arguments.duration, clock, produced };
     narrator.stop_after(Arc::clone(&generator.produced), Arc::clone(&stop));
     let generator = generator.spawn(Arc::clone(&stop))?;
     let judged = live::run(ends, pipeline, options, &stop, &mut narrator);

@@ -71,7 +71,8 @@ impl<W: Write> Narrator<W> {
     }
 
     fn narrate(&mut self, epoch: &Epoch, watermark: EventTime) -> io::Result<()> {
-        while self.incidents.last().is_some_and(|i| i.at <= watermark) {
+        let seen = epoch.decisions.iter().map(|d| d.event.time).max().map_or(watermark, |t| t.max(watermark));
+        while self.incidents.last().is_some_and(|i| i.at <= seen) {
             let Some(incident) = self.incidents.pop() else { break };
             let line = format!("{}  ~ {}: {}", incident.at.to_rfc3339(), incident.name, incident.story);
             writeln!(self.to, "{}", self.painter.paint(Paint::Dim, &line))?;
@@ -104,8 +105,13 @@ impl<W: Write> Narrator<W> {
             let us = self.latency_us.value_at_quantile(q) as f64;
             us / 1_000.0
         };
-        writeln!(self.to, "latency        p50 {:.1} ms, p99 {:.1} ms (record stamped by the producer → event acknowledged; {} epochs)",
-            ms(0.5), ms(0.99), self.latency_us.len())?;
+        writeln!(
+            self.to,
+            "latency        p50 {:.1} ms, p99 {:.1} ms (stamped by the producer → event acknowledged; {} epochs)",
+            ms(0.5),
+            ms(0.99),
+            self.latency_us.len()
+        )?;
         self.to.flush()
     }
 }

@@ -67,20 +67,22 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// An error and its causes in one line. Most of our errors tell their cause themselves: it is not told again.
 pub(crate) fn explain(error: &anyhow::Error) -> String {
-    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |text, cause| {
-        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
-    })
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
 }
 
-/// A flag that SIGINT and SIGTERM set. A second signal ends the process at once, for whoever cannot wait.
+/// A flag that SIGINT and SIGTERM set. A second SIGINT ends the process at once, for a person who cannot wait; a second
+/// SIGTERM does not, because supervisors send it to a process and again to its group.
 pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag unset and only sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .context("cannot take over SIGINT and SIGTERM")?;
-    }
+    // In this order: the first SIGINT finds the flag unset and only sets it.
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 1, Arc::clone(&stop))
+        .and_then(|_| signal_hook::flag::register(SIGINT, Arc::clone(&stop)))
+        .and_then(|_| signal_hook::flag::register(SIGTERM, Arc::clone(&stop)))
+        .context("cannot take over SIGINT and SIGTERM")?;
     Ok(stop)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use lictor_connectors::{KafkaSink, KafkaSource, ensure_topics};
 use lictor_engine::clock::SystemClock;
@@ -57,7 +57,8 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
     let serve = |address| HttpServer::start(address, Arc::clone(&metrics), Arc::clone(&health), clock);
     let _server = config.http.map(serve).transpose()?;
-    let created = ensure_topics(&config.kafka, &config.topics.output_specs())?;
+    let created = ensure_topics(&config.kafka, &config.topics.output_specs())
+        .with_context(|| format!("brokers {}", config.kafka.bootstrap_servers()))?;
     if !created.is_empty() {
         tracing::info!(topics = created.join(", "), "topics created");
     }
@@ -71,7 +72,7 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     let source = KafkaSource::try_new(&config.kafka, &format!("{id}-scan"), id, &topics)?;
     let mut sink = KafkaSink::try_new(&config.kafka, id)?;
     tracing::info!(application_id = id, rules, topics = topics.join(", "), "judging");
-    let mut source = WatchedSource { source, metrics: Arc::clone(&metrics), health: Arc::clone(&health) };
+    let mut source = WatchedSource::new(source, Arc::clone(&metrics), Arc::clone(&health));
     let mut watcher = Watcher::new(metrics, health, clock);
     let ends = Ends { source: &mut source, sink: &mut sink, clock: &clock };
     let summary = live::run(ends, pipeline, config.live_options(), &stop, &mut watcher)?;

@@ -25,7 +25,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// Writes the outcomes; how many tests failed.
 fn report(outcomes: &[Outcome], to: &mut impl Write, painter: Painter) -> io::Result<usize> {
     for Outcome { file, name, faults } in outcomes {
-        let verdict = if faults.is_empty() { painter.paint(Paint::Green, "ok    ") } else { painter.paint(Paint::Red, "FAILED") };
+        let verdict =
+            if faults.is_empty() { painter.paint(Paint::Green, "ok    ") } else { painter.paint(Paint::Red, "FAILED") };
         writeln!(to, "{verdict} {}: {name}", file.display())?;
         for line in faults.iter().flat_map(|fault| fault.lines()) {
             let paint = match line.chars().next() {

@@ -19,9 +19,26 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// A source that tells of commits, of assignments and, where it knows, of its lag.
 pub(super) struct WatchedSource<S> {
-    pub(super) source: S,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) health: Arc<Health>,
+    source: S,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    lag: Vec<(TopicPartition, i64)>,
+}
+
+impl<S: Source + Lag> WatchedSource<S> {
+    /// Watches `source`.
+    pub(super) fn new(source: S, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
+        Self { source, metrics, health, lag: Vec::new() }
+    }
+
+    /// The client learns its lag every few seconds; between that nothing is news.
+    fn look_at_lag(&mut self) {
+        let lag = self.source.lag();
+        if lag != self.lag {
+            self.metrics.observe_lag(&lag);
+            self.lag = lag;
+        }
+    }
 }
 
 /// A source that may know how far behind it is.
@@ -38,13 +55,18 @@ impl Lag for KafkaSource {
 
 impl<S: Source + Lag> Source for WatchedSource<S> {
     fn poll(&mut self, wait: Duration, absorb: &mut dyn FnMut(RecordRef<'_>)) -> Result<Polled, ConnectorError> {
-        self.source.poll(wait, absorb)
+        let polled = self.source.poll(wait, absorb)?;
+        // Not after each record: a busy source is looked at when it commits.
+        if polled != Polled::Record {
+            self.look_at_lag();
+        }
+        Ok(polled)
     }
 
     fn commit(&mut self, next: &[(TopicPartition, NextOffset)]) -> Result<(), ConnectorError> {
         self.source.commit(next)?;
         self.metrics.observe_commit();
-        self.metrics.observe_lag(&self.source.lag());
+        self.look_at_lag();
         Ok(())
     }
 
@@ -146,6 +168,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_source_that_waits_shows_its_lag_too() {
+        let metrics = Arc::new(Metrics::new());
+        let mut source = WatchedSource::new(Quiet, Arc::clone(&metrics), Arc::default());
+        source.poll(Duration::ZERO, &mut |_| ()).unwrap();
+        assert!(metrics.encode().contains("lictor_consumer_lag{topic=\"t\",partition=\"0\"} 5\n"));
+    }
+
     fn timing(is_replay: bool) -> EpochTiming {
         EpochTiming { duration: Duration::from_millis(1), latency: None, is_replay }
     }
@@ -159,7 +189,7 @@ mod tests {
     #[test]
     fn commits_that_succeed_are_counted_and_bring_the_lag() {
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-        let mut source = WatchedSource { source: Quiet, metrics: Arc::clone(&metrics), health };
+        let mut source = WatchedSource::new(Quiet, Arc::clone(&metrics), health);
         assert!(source.commit(&[]).is_err());
         source.commit(&[(TopicPartition::new("t", 0), NextOffset(1))]).unwrap();
         let text = metrics.encode();
@@ -170,7 +200,7 @@ mod tests {
     #[test]
     fn ready_after_the_first_epoch_that_is_neither_before_the_assignment_nor_a_replay() {
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-        let mut source = WatchedSource { source: Quiet, metrics: Arc::clone(&metrics), health: Arc::clone(&health) };
+        let mut source = WatchedSource::new(Quiet, Arc::clone(&metrics), Arc::clone(&health));
         let pipeline = Pipeline::new(RuleSet::default(), Arc::new(PriceTable::empty()), &PipelineSettings::default());
         let mut watcher = Watcher::new(Arc::clone(&metrics), Arc::clone(&health), ManualClock::default());
         watcher.committed(&records(0), timing(false), &pipeline);

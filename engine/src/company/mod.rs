@@ -4,8 +4,8 @@
 //! then something goes wrong, see [`Company::incidents`]. It is written as a collector would write it: spans of several
 //! services in one OTLP message, some of them late, one record that is no telemetry at all.
 //!
-//! Invariant: the seed and the start determine every byte; asking for one long stretch gives the same messages as asking
-//! for many short ones.
+//! Invariant: the seed and the start determine every byte; asking for one long stretch gives the same messages as
+//! asking for many short ones.
 
 mod incidents;
 mod signals;
@@ -23,8 +23,8 @@ use workloads::WORKLOADS;
 /// A Kafka record to be: its signal, its key and its value.
 pub type Message = (Signal, Option<Vec<u8>>, Vec<u8>);
 
-/// How much the company does, in traces per second of event time, unless asked for more. The shipped budgets and service
-/// levels fit this rate.
+/// How much the company does, in traces per second of event time, unless asked for more. The shipped budgets and
+/// service levels fit this rate.
 pub const TRACES_PER_S: f64 = 4.0;
 
 /// Collectors that the services send to; each writes one message per second.
@@ -96,7 +96,8 @@ impl Company {
 
     /// Everything that is sent in the whole seconds up to `until`, in the order in which it is sent.
     ///
-    /// Spans are less than ten seconds older than the newest span before them, except for those that are late on purpose.
+    /// Spans are less than ten seconds older than the newest span before them, except for those that are late on
+    /// purpose.
     pub fn next_batch(&mut self, until: EventTime) -> Vec<Message> {
         let mut messages = Vec::new();
         while self.start.plus((self.second + 1) * NANOS_PER_S) <= until {

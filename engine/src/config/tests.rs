@@ -212,7 +212,8 @@ fn secrets_are_in_no_message() {
     assert_eq!(config.redact("b:9092 refuses hunter2 and inline-pass"), "b:9092 refuses *** and ***");
     check_key(
         "time: {lateness: \"${env:LATENESS}\"}\n",
-        "3:18: time.lateness: `${env:LATENESS}` is not a duration: write a whole number and ms, s, m, h or d, such as 10s",
+        "3:18: time.lateness: `${env:LATENESS}` is not a duration: write a whole number and ms, s, m, h or d, \
+         such as 10s",
     );
 }
 

@@ -1,7 +1,8 @@
 //! Tests that rule authors write: rows at event times in, exactly the events expected out.
 //!
-//! A test file lies beside its rules (`team_daily_budget.test.yaml`) and runs through the real pipeline: rows are encoded as
-//! OTLP, decoded, summed up, judged and decided by the code that runs in production, with a virtual clock and no broker.
+//! A test file lies beside its rules (`team_daily_budget.test.yaml`) and runs through the real pipeline: rows are
+//! encoded as OTLP, decoded, summed up, judged and decided by the code that runs in production, with a virtual clock
+//! and no broker.
 
 mod compare;
 mod run;

@@ -58,7 +58,8 @@ pub enum RuleTestError {
 /// Runs every `*.test.yaml` under `root`, in the order of their names; `root` may be a single test file.
 ///
 /// # Errors
-/// [`RuleTestError`] for files that cannot be read; a test that fails, or whose rules do not compile, is an [`Outcome`].
+/// [`RuleTestError`] for files that cannot be read; a test that fails, or whose rules do not compile, is an
+/// [`Outcome`].
 pub fn run_directory(root: &Path) -> Result<Vec<Outcome>, RuleTestError> {
     let mut outcomes = Vec::new();
     for path in test_files(root)? {

@@ -6,7 +6,8 @@
 //!
 //! The JSON Schema of the message is [`JSON_SCHEMA`]; tests hold the types to it.
 //!
-//! Invariant: the same telemetry gives the same event bytes, except for `detected_at`, the one field with a clock in it.
+//! Invariant: the same telemetry gives the same event bytes, except for `detected_at`, the one field with a clock in
+//! it.
 
 mod envelope;
 mod rfc3339;

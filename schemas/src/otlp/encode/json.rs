@@ -6,49 +6,35 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, LogsData};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, LogsData, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::{Metric, MetricsData, NumberDataPoint, number_data_point};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, MetricsData, NumberDataPoint, ScopeMetrics, number_data_point};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{Span, TracesData};
+use opentelemetry_proto::tonic::trace::v1::{ScopeSpans, Span, TracesData};
 use serde_json::{Value, json};
 
 /// A traces message.
 pub(super) fn traces(data: &TracesData) -> Value {
-    let scopes = |batch: &[_]| {
-        list(
-            batch,
-            |s: &opentelemetry_proto::tonic::trace::v1::ScopeSpans| json!({"scope": scope(s.scope.as_ref()), "spans": list(&s.spans, span)}),
-        )
-    };
+    let in_scope = |s: &ScopeSpans| json!({"scope": scope(s.scope.as_ref()), "spans": list(&s.spans, span)});
     json!({"resourceSpans": list(&data.resource_spans, |batch| {
-        json!({"resource": resource(batch.resource.as_ref()), "scopeSpans": scopes(&batch.scope_spans)})
+        json!({"resource": resource(batch.resource.as_ref()), "scopeSpans": list(&batch.scope_spans, in_scope)})
     })})
 }
 
 /// A logs message.
 pub(super) fn logs(data: &LogsData) -> Value {
-    let scopes = |batch: &[_]| {
-        list(
-            batch,
-            |s: &opentelemetry_proto::tonic::logs::v1::ScopeLogs| json!({"scope": scope(s.scope.as_ref()), "logRecords": list(&s.log_records, log_record)}),
-        )
-    };
+    let in_scope =
+        |s: &ScopeLogs| json!({"scope": scope(s.scope.as_ref()), "logRecords": list(&s.log_records, log_record)});
     json!({"resourceLogs": list(&data.resource_logs, |batch| {
-        json!({"resource": resource(batch.resource.as_ref()), "scopeLogs": scopes(&batch.scope_logs)})
+        json!({"resource": resource(batch.resource.as_ref()), "scopeLogs": list(&batch.scope_logs, in_scope)})
     })})
 }
 
 /// A metrics message.
 pub(super) fn metrics(data: &MetricsData) -> Value {
-    let scopes = |batch: &[_]| {
-        list(
-            batch,
-            |s: &opentelemetry_proto::tonic::metrics::v1::ScopeMetrics| json!({"scope": scope(s.scope.as_ref()), "metrics": list(&s.metrics, metric)}),
-        )
-    };
+    let in_scope = |s: &ScopeMetrics| json!({"scope": scope(s.scope.as_ref()), "metrics": list(&s.metrics, metric)});
     json!({"resourceMetrics": list(&data.resource_metrics, |batch| {
-        json!({"resource": resource(batch.resource.as_ref()), "scopeMetrics": scopes(&batch.scope_metrics)})
+        json!({"resource": resource(batch.resource.as_ref()), "scopeMetrics": list(&batch.scope_metrics, in_scope)})
     })})
 }
 
@@ -68,7 +54,10 @@ fn span(span: &Span) -> Value {
             "name": event.name,
             "attributes": attributes(&event.attributes),
         })),
-        "status": {"message": status.map(|s| s.message.as_str()).unwrap_or_default(), "code": status.map_or(0, |s| s.code)},
+        "status": {
+            "message": status.map(|s| s.message.as_str()).unwrap_or_default(),
+            "code": status.map_or(0, |s| s.code),
+        },
     })
 }
 
@@ -176,10 +165,10 @@ fn scope(scope: Option<&InstrumentationScope>) -> Value {
 }
 
 fn attributes(attributes: &[KeyValue]) -> Value {
-    list(
-        attributes,
-        |attribute| json!({"key": attribute.key, "value": attribute.value.as_ref().map_or_else(|| json!({}), any_value)}),
-    )
+    list(attributes, |attribute| {
+        let value = attribute.value.as_ref().map_or_else(|| json!({}), any_value);
+        json!({"key": attribute.key, "value": value})
+    })
 }
 
 fn any_value(value: &AnyValue) -> Value {

@@ -116,11 +116,12 @@ fn a_log_record_and_a_sum_have_their_own_fields() {
 
 #[test]
 fn json_says_the_same_in_the_words_of_the_protocol() {
-    let columns = json!({"team": "search", "input_tokens": 10, "attr:flags": {"a": true}, "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"});
+    let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let columns = json!({"team": "search", "input_tokens": 10, "attr:flags": {"a": true}, "trace_id": trace_id});
     let bytes = encode_json(Signal::Traces, &[draft(Table::Spans, columns)]).unwrap();
     let value: Value = serde_json::from_slice(&bytes).unwrap();
     let span = &value["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
-    assert_eq!(span["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!(span["traceId"], trace_id);
     assert_eq!(span["endTimeUnixNano"], "1772359201250000000");
     let attributes = span["attributes"].as_array().unwrap();
     assert!(attributes.contains(&json!({"key": "genops.tokens.input", "value": {"intValue": "10"}})));
