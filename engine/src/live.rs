@@ -365,6 +365,7 @@ impl Loop<'_> {
                     tracing::info!(partitions = targets.len(), %since, "rebuilding state from the telemetry");
                 }
                 self.targets.extend(targets);
+                self.hold_live_partitions()?;
             }
             AssignmentChange::Revoked(partitions) => {
                 if self.is_dirty && self.targets.is_empty() {
@@ -390,6 +391,19 @@ impl Loop<'_> {
             if self.targets.get(partition).is_some_and(|target| next >= target) {
                 self.ends.source.hold(partition)?;
             }
+        }
+        Ok(())
+    }
+
+    /// While some partitions are read again silently, those that are already beyond must wait: their events would be
+    /// silent too.
+    fn hold_live_partitions(&mut self) -> Result<(), LiveError> {
+        if self.targets.is_empty() {
+            return Ok(());
+        }
+        let live = self.positions.next.iter().map(|p| &p.0).filter(|p| !self.targets.contains_key(*p));
+        for partition in live {
+            self.ends.source.hold(partition)?;
         }
         Ok(())
     }

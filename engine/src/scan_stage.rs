@@ -207,7 +207,7 @@ impl ScanStage {
         for rule in self.rules.iter_mut().filter(|r| !r.is_quarantined && which(r)) {
             let Scanner::Windowed(scan) = &mut rule.scanner else { continue };
             match scan.flush() {
-                Ok(batch) => partials.extend(batch.map(|b| (rule.id, b))),
+                Ok(batches) => partials.extend(batches.into_iter().map(|b| (rule.id, b))),
                 Err(error) => fail(rule, &error, &mut self.failures),
             }
         }

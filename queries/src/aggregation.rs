@@ -320,6 +320,13 @@ impl Partial {
         Ok(())
     }
 
+    /// Whether an aggregate counts on rows in the order of its `ORDER BY`, as `nth_value` does: then only rows that were
+    /// sorted together may be summed up together, and what comes of them is merged by that order.
+    pub(crate) fn needs_sorted_rows(&self) -> bool {
+        let needs = |a: &Arc<AggregateFunctionExpr>| a.order_sensitivity().hard_requires() && !a.order_bys().is_empty();
+        self.aggregation.aggregates.iter().any(needs)
+    }
+
     /// Everything summed up since the last flush, as one partial batch; none if there was nothing.
     pub(crate) fn flush(&mut self) -> Result<Option<RecordBatch>> {
         let rows = self.index.len();

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::compute::{SortOptions, concat_batches, filter_record_batch};
 use arrow::datatypes::TimestampNanosecondType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use arrow::row::{RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{
     Expr, LogicalPlan, Window, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
@@ -32,8 +33,19 @@ use crate::stage::Stage;
 /// Which rows a level must remember.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistorySpec {
-    /// For each `OVER` that looks back: the partition columns and how many rows of a partition it looks back.
-    pub partitions: Vec<(Vec<usize>, usize)>,
+    /// What each `OVER` looks back at.
+    pub overs: Vec<LookBack>,
+}
+
+/// What an `OVER` looks back at: the last rows of each partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookBack {
+    /// The columns of `PARTITION BY`.
+    pub partition: Vec<usize>,
+    /// The columns of `ORDER BY`; the first is a bound of the window.
+    pub order: Vec<(usize, SortOptions)>,
+    /// How many rows of a partition.
+    pub rows: usize,
 }
 
 /// The rows that each level remembers, in the order of their windows; starts empty.
@@ -99,7 +111,7 @@ impl Finish {
     /// How many rows back the window functions look, summed over nested ones.
     #[must_use]
     pub fn rows_back(&self) -> usize {
-        let of_level = |l: &Level| l.history.iter().flat_map(|h| &h.partitions).map(|p| p.1).max().unwrap_or_default();
+        let of_level = |l: &Level| l.history.iter().flat_map(|h| &h.overs).map(|o| o.rows).max().unwrap_or_default();
         self.levels.iter().map(of_level).sum()
     }
 
@@ -165,26 +177,42 @@ fn of_window(batch: &RecordBatch, window_end: usize, window: TimeWindow) -> Resu
 }
 
 impl HistorySpec {
-    /// The rows that some later window will look back at: the last `n` of each partition.
+    /// The rows that some later window will look back at.
     fn trim(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let mut keep = vec![false; rows.num_rows()];
-        for (columns, look_back) in &self.partitions {
-            let arrays: Vec<_> = columns.iter().map(|c| Arc::clone(rows.column(*c))).collect();
-            let fields = arrays.iter().map(|a| SortField::new(a.data_type().clone())).collect();
-            let converter = RowConverter::new(fields)?;
-            let keys = converter.convert_columns(&arrays)?;
-            let mut taken: HashMap<&[u8], usize> = HashMap::new();
-            for i in (0..rows.num_rows()).rev() {
-                let key: &[u8] = if columns.is_empty() { &[] } else { keys.row(i).data() };
-                let count = taken.entry(key).or_default();
-                if *count < *look_back {
-                    *count += 1;
-                    keep[i] = true;
-                }
-            }
-        }
+        self.overs.iter().try_for_each(|over| over.mark(rows, &mut keep))?;
         Ok(filter_record_batch(rows, &BooleanArray::from(keep))?)
     }
+}
+
+impl LookBack {
+    /// Marks the last rows of each partition, in the order of this `OVER`.
+    fn mark(&self, rows: &RecordBatch, keep: &mut [bool]) -> Result<()> {
+        let partition: Vec<_> = self.partition.iter().map(|c| (*c, SortOptions::default())).collect();
+        let (keys, order) = (comparable(rows, &partition)?, comparable(rows, &self.order)?);
+        let mut latest_first: Vec<usize> = (0..rows.num_rows()).collect();
+        latest_first.sort_by(|a, b| order.row(*b).cmp(&order.row(*a)).then(b.cmp(a)));
+        let mut taken: HashMap<&[u8], usize> = HashMap::new();
+        for row in latest_first {
+            let key: &[u8] = if partition.is_empty() { &[] } else { keys.row(row).data() };
+            let count = taken.entry(key).or_default();
+            if *count < self.rows {
+                *count += 1;
+                keep[row] = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The given columns of every row as bytes that compare as the rows do.
+fn comparable(rows: &RecordBatch, columns: &[(usize, SortOptions)]) -> Result<Rows> {
+    let field = |(c, options): &(usize, SortOptions)| {
+        SortField::new_with_options(rows.column(*c).data_type().clone(), *options)
+    };
+    let converter = RowConverter::new(columns.iter().map(field).collect())?;
+    let arrays: Vec<_> = columns.iter().map(|(c, _)| Arc::clone(rows.column(*c))).collect();
+    Ok(converter.convert_columns(&arrays)?)
 }
 
 /// Plans everything above the aggregate. `groups` has the columns of the evaluated groups.
@@ -243,7 +271,7 @@ fn replace(plan: LogicalPlan, target: &LogicalPlan, with: &LogicalPlan) -> Resul
 
 /// What a window-function node must remember; none if it stays within one window.
 fn look_back(window: &Window, groups: &[GroupColumn]) -> Result<Option<HistorySpec>, Refusal> {
-    let mut partitions = Vec::new();
+    let mut overs = Vec::new();
     for expr in &window.window_expr {
         let expr = match expr {
             Expr::Alias(alias) => alias.expr.as_ref(),
@@ -259,10 +287,16 @@ fn look_back(window: &Window, groups: &[GroupColumn]) -> Result<Option<HistorySp
             return refuse("OVER must follow the windows in time", help, "OVER");
         }
         let rows = rows_back(&call.fun, &params.args, &params.window_frame)?;
-        let columns = params.partition_by.iter().map(|e| partition_column(e, window)).collect::<Result<_, _>>()?;
-        partitions.push((columns, rows));
+        let partition =
+            params.partition_by.iter().map(|e| column_of(e, window, "PARTITION")).collect::<Result<_, _>>()?;
+        let order = |s: &Sort| {
+            let options = SortOptions { descending: !s.asc, nulls_first: s.nulls_first };
+            Ok((column_of(&s.expr, window, "ORDER")?, options))
+        };
+        let order = params.order_by.iter().map(order).collect::<Result<_, _>>()?;
+        overs.push(LookBack { partition, order, rows });
     }
-    Ok((!partitions.is_empty()).then_some(HistorySpec { partitions }))
+    Ok((!overs.is_empty()).then_some(HistorySpec { overs }))
 }
 
 fn is_window_bound(expr: &Expr, window: &Window, groups: &[GroupColumn]) -> bool {
@@ -271,14 +305,17 @@ fn is_window_bound(expr: &Expr, window: &Window, groups: &[GroupColumn]) -> bool
         if groups.get(k).is_some_and(|g| !matches!(g, GroupColumn::Key(_))))
 }
 
-fn partition_column(expr: &Expr, window: &Window) -> Result<usize, Refusal> {
+fn column_of(expr: &Expr, window: &Window, clause: &'static str) -> Result<usize, Refusal> {
     let index = match expr {
         Expr::Column(column) => window.input.schema().maybe_index_of_column(column),
         _ => None,
     };
     match index {
         Some(index) => Ok(index),
-        None => refuse("PARTITION BY must name columns", "give the expression a name in a subquery", "PARTITION"),
+        None => {
+            let message = format!("{clause} BY in OVER must name columns");
+            refuse(message, "give the expression a name in a subquery", clause)
+        }
     }
 }
 

@@ -30,7 +30,7 @@ mod window;
 pub use aggregation::{Aggregation, KeyIndex};
 pub use compile::{CompiledRule, References, RuleKind, RuleSet, WindowedRule, compile};
 pub use diagnostic::{Diagnostic, Position, TextSpan};
-pub use finish::{Finish, History, HistorySpec};
+pub use finish::{Finish, History, HistorySpec, LookBack};
 pub use frame::{Emission, ReferenceFormat};
 pub use oracle::oracle;
 pub use reference::{ReferenceDecl, RuleFile, references};

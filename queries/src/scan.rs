@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use datafusion::common::{DataFusionError, Result};
 
 use crate::EvaluationError;
 use crate::aggregation::{Aggregation, Partial};
@@ -13,6 +14,8 @@ pub struct Scan {
     pub(crate) rule: String,
     pub(crate) stage: Stage,
     pub(crate) partial: Partial,
+    /// What was summed up of earlier batches, if each batch must be summed up by itself.
+    apart: Vec<RecordBatch>,
 }
 
 impl std::fmt::Debug for Scan {
@@ -22,8 +25,8 @@ impl std::fmt::Debug for Scan {
 }
 
 impl Scan {
-    pub(crate) fn try_new(rule: &str, stage: Stage, aggregation: Arc<Aggregation>) -> datafusion::common::Result<Self> {
-        Ok(Self { rule: rule.to_owned(), stage, partial: Partial::try_new(aggregation)? })
+    pub(crate) fn try_new(rule: &str, stage: Stage, aggregation: Arc<Aggregation>) -> Result<Self> {
+        Ok(Self { rule: rule.to_owned(), stage, partial: Partial::try_new(aggregation)?, apart: Vec::new() })
     }
 
     /// Adds telemetry rows; the batch has at least the columns that the rule set wants of the table.
@@ -31,19 +34,29 @@ impl Scan {
     /// # Errors
     /// An expression of the rule fails on these rows; what was added before stays.
     pub fn absorb(&mut self, rows: &RecordBatch) -> Result<(), EvaluationError> {
-        let absorbed = self.stage.run(rows).and_then(|out| out.iter().try_for_each(|b| self.partial.absorb(b)));
-        absorbed.map_err(|e| self.failed(&e))
+        self.try_absorb(rows).map_err(|e| self.failed(&e))
     }
 
-    /// The partial batch `[pane_start, key…, state…]` of everything added since the last flush.
+    fn try_absorb(&mut self, rows: &RecordBatch) -> Result<()> {
+        if self.partial.needs_sorted_rows() {
+            // The stage sorts a batch; the next one begins anew.
+            self.apart.extend(self.partial.flush()?);
+        }
+        self.stage.run(rows)?.iter().try_for_each(|batch| self.partial.absorb(batch))
+    }
+
+    /// Everything added since the last flush as partial batches `[pane_start, key…, state…]`; a key occurs in each of
+    /// them at most once. There is at most one batch unless an aggregate needs its rows sorted.
     ///
     /// # Errors
     /// An accumulator cannot yield its state.
-    pub fn flush(&mut self) -> Result<Option<RecordBatch>, EvaluationError> {
-        self.partial.flush().map_err(|e| self.failed(&e))
+    pub fn flush(&mut self) -> Result<Vec<RecordBatch>, EvaluationError> {
+        let mut batches = std::mem::take(&mut self.apart);
+        batches.extend(self.partial.flush().map_err(|e| self.failed(&e))?);
+        Ok(batches)
     }
 
-    fn failed(&self, error: &datafusion::common::DataFusionError) -> EvaluationError {
+    fn failed(&self, error: &DataFusionError) -> EvaluationError {
         EvaluationError { rule: self.rule.clone(), message: error.strip_backtrace() }
     }
 }

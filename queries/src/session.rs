@@ -2,7 +2,8 @@
 //!
 //! One partition, no dynamic filters: plans are small, run often and to their end. Two optimizer rules are left out
 //! because they change what the state of an aggregate is: `count(distinct x)` must stay one aggregate, and a constant
-//! group key must stay a key.
+//! group key must stay a key. A third would let an ordered aggregate rely on sorted input, which holds within one batch
+//! and not from one batch to the next.
 
 use std::sync::{Arc, PoisonError};
 
@@ -15,6 +16,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, LogicalPlanBuilder, col};
 use datafusion::optimizer::Optimizer;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
@@ -29,6 +31,7 @@ use crate::stage::{Runner, Stage};
 use crate::window::{Planning, Tables, WindowPlanner};
 
 const LEFT_OUT: [&str; 2] = ["single_distinct_aggregation_to_group_by", "eliminate_group_by_constant"];
+const LEFT_OUT_PHYSICAL: &str = "OptimizeAggregateOrder";
 
 /// Plans queries and turns plans into stages.
 pub(crate) struct Session {
@@ -45,12 +48,14 @@ impl Session {
         options.sql_parser.collect_spans = true;
         options.sql_parser.map_string_types_to_utf8view = true;
         let rules = Optimizer::new().rules.into_iter().filter(|r| !LEFT_OUT.contains(&r.name())).collect();
+        let physical = PhysicalOptimizer::new().rules.into_iter().filter(|r| r.name() != LEFT_OUT_PHYSICAL).collect();
         let tables = Tables::default();
         let windows = WindowPlanner { planning, tables: Arc::clone(&tables) };
         let state = SessionStateBuilder::new()
             .with_config(SessionConfig::from(options))
             .with_default_features()
             .with_optimizer_rules(rules)
+            .with_physical_optimizer_rules(physical)
             .with_relation_planners(vec![Arc::new(windows)])
             .build();
         let context = SessionContext::new_with_state(state);

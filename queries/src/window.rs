@@ -144,6 +144,7 @@ impl WindowPlanner {
         }
         let input = self.plan_input(args[0], shape, context)?;
         let time = context.sql_to_expr(args[1].clone(), input.schema())?;
+        check_time(&time)?;
         let mut lengths =
             args[2..].iter().map(|a| interval_ns(&context.sql_to_expr((*a).clone(), input.schema())?, shape));
         let first = lengths.next().transpose()?.unwrap_or_default();
@@ -216,6 +217,14 @@ fn table_of(arg: &SqlExpr, shape: &str) -> Result<TableFactor> {
             Ok(TableFactor::Derived { lateral: false, subquery: query.clone(), alias: None, sample: None })
         }
         other => plan_err!("`{other}` is no table: {shape} takes a table, a view or a subquery in parentheses"),
+    }
+}
+
+/// Time advances by `event_time`: windows over another column would close before their rows have come.
+fn check_time(time: &Expr) -> Result<()> {
+    match time {
+        Expr::Column(column) if column.name == "event_time" => Ok(()),
+        other => plan_err!("windows follow event_time, not `{other}`: by it rows are late and windows close"),
     }
 }
 

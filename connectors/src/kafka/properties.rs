@@ -179,6 +179,20 @@ impl KafkaProperties {
         Ok(Self { is_embedded: self.is_embedded, ..Self::try_new(self.said)? })
     }
 
+    /// These properties for the one member of a group that keeps its partitions when it is restarted.
+    ///
+    /// A process that was killed is still a member until its session times out; the one that takes its place gets the
+    /// partitions at once if both have the same `group.instance.id`. What the user wrote stays, and the new group
+    /// protocol is left alone: there a restarted instance would be refused until the old session ends.
+    #[must_use]
+    pub fn as_instance(mut self, instance: &str) -> Self {
+        let said = self.said_for(Role::Consumer);
+        if said.get("group.protocol") != Some(&"consumer") && !said.contains_key("group.instance.id") {
+            self.said.insert("consumer.group.instance.id".to_string(), instance.to_string());
+        }
+        self
+    }
+
     /// The properties of the embedded broker at `servers`, with these of our own.
     pub(crate) fn for_embedded(servers: &str, own: &[(&str, &str)]) -> Self {
         let brokers = [("bootstrap.servers", servers)];

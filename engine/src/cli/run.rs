@@ -69,7 +69,8 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
         bail!("no topic carries what the rules read: name one in `topics`");
     }
     let id = &config.application_id;
-    let source = KafkaSource::try_new(&config.kafka, &format!("{id}-scan"), id, &topics)?;
+    let member = config.kafka.clone().as_instance(id);
+    let source = KafkaSource::try_new(&member, &format!("{id}-scan"), id, &topics)?;
     let mut sink = KafkaSink::try_new(&config.kafka, id)?;
     tracing::info!(application_id = id, rules, topics = topics.join(", "), "judging");
     let mut source = WatchedSource::new(source, Arc::clone(&metrics), Arc::clone(&health));

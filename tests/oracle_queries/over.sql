@@ -1,0 +1,79 @@
+-- lagged
+SELECT c.team, c.window_start, c.window_end, c.n - lag(c.n) OVER (PARTITION BY c.team
+    ORDER BY c.window_end) AS observed, lag(c.cost, 2, 0.0) OVER (PARTITION BY c.team
+    ORDER BY c.window_end) AS before
+FROM (SELECT team, window_start, window_end, count(*) AS n, sum(cost_total) AS cost, max(latency_ms) AS worst FROM
+    TUMBLE(spans, event_time, INTERVAL '1 minute') WHERE team IS NOT NULL AND region = 'eu' GROUP BY team,
+    window_start, window_end) AS c
+
+-- averaged
+SELECT c.team, c.window_start, c.window_end, avg(c.n) OVER (PARTITION BY c.team ORDER BY c.window_end ROWS BETWEEN 3
+    PRECEDING AND 1 PRECEDING) AS observed, stddev(c.worst) OVER (PARTITION BY c.team ORDER BY c.window_end ROWS
+    BETWEEN 2 PRECEDING AND CURRENT ROW) AS s, first_value(c.worst) OVER (PARTITION BY c.team ORDER BY c.window_end
+    ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS f
+FROM (SELECT team, window_start, window_end, count(*) AS n, sum(cost_total) AS cost, max(latency_ms) AS worst FROM
+    TUMBLE(spans, event_time, INTERVAL '1 minute') WHERE team IS NOT NULL AND region = 'eu' GROUP BY team,
+    window_start, window_end) AS c
+
+-- within_window
+SELECT c.team, c.window_start, c.window_end, c.n AS observed, row_number() OVER (PARTITION BY c.window_end
+    ORDER BY c.worst DESC) AS place, sum(c.n) OVER (PARTITION BY c.window_start, c.window_end) AS whole
+FROM (SELECT team, window_start, window_end, count(*) AS n, sum(cost_total) AS cost, max(latency_ms) AS worst FROM
+    TUMBLE(spans, event_time, INTERVAL '1 minute') WHERE team IS NOT NULL AND region = 'eu' GROUP BY team,
+    window_start, window_end) AS c
+
+-- all_teams
+SELECT c.team, c.window_start, c.window_end, avg(c.worst) OVER (ORDER BY c.window_end, c.team ROWS BETWEEN 4
+    PRECEDING AND 1 PRECEDING) AS observed
+FROM (SELECT team, window_start, window_end, count(*) AS n, sum(cost_total) AS cost, max(latency_ms) AS worst FROM
+    TUMBLE(spans, event_time, INTERVAL '1 minute') WHERE team IS NOT NULL AND region = 'eu' GROUP BY team,
+    window_start, window_end) AS c
+
+-- filtered
+SELECT j.team, j.window_start, j.window_end, j.n AS observed, j.usual
+FROM (SELECT c.team, c.window_start, c.window_end, c.n, avg(c.n) OVER (PARTITION BY c.team ORDER BY c.window_end
+    ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING) AS usual FROM (SELECT team, window_start, window_end, count(*) AS n
+    FROM TUMBLE(spans, event_time, INTERVAL '30 seconds') GROUP BY team, window_start, window_end) AS c WHERE c.n >
+    1) AS j
+WHERE j.n > j.usual
+
+-- nested
+SELECT d.team, d.window_start, d.window_end, d.rise AS observed, avg(d.rise) OVER (PARTITION BY d.team
+    ORDER BY d.window_end ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS trend
+FROM (SELECT c.team, c.window_start, c.window_end, c.n - lag(c.n) OVER (PARTITION BY c.team
+    ORDER BY c.window_end) AS rise FROM (SELECT team, window_start, window_end, count(*) AS n FROM HOP(spans,
+    event_time, INTERVAL '30 seconds', INTERVAL '1 minute') GROUP BY team, window_start, window_end) AS c) AS d
+
+-- shares
+SELECT s.region, s.team, s.window_start, s.window_end, s.share - lag(s.share) OVER (PARTITION BY s.region, s.team
+    ORDER BY s.window_end) AS observed
+FROM (SELECT c.region, c.team, c.window_start, c.window_end, CAST(c.n AS DOUBLE) / sum(c.n) OVER
+    (PARTITION BY c.region, c.window_end) AS share FROM (SELECT region, team, window_start, window_end,
+    count(*) AS n FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY region, team, window_start,
+    window_end) AS c) AS s
+
+-- second_aggregate
+SELECT c.team, c.window_start, c.window_end, max(c.n) AS observed, count(*) AS regions
+FROM (SELECT team, region, window_start, window_end, count(*) AS n FROM TUMBLE(spans, event_time,
+    INTERVAL '1 minute') GROUP BY team, region, window_start, window_end) AS c
+GROUP BY c.team, c.window_start, c.window_end
+HAVING max(c.n) > 1
+
+-- distinct
+SELECT DISTINCT c.team, c.region, c.window_start, c.window_end
+FROM (SELECT team, region, window_start, window_end, count(*) AS n FROM TUMBLE(spans, event_time,
+    INTERVAL '1 minute') GROUP BY team, region, window_start, window_end) AS c
+WHERE c.n > 1
+
+-- aggregate_of_changes
+SELECT d.region, d.window_start, d.window_end, sum(greatest(d.rise, 0)) AS observed
+FROM (SELECT c.region, c.team, c.window_start, c.window_end, c.n - lag(c.n, 1, 0) OVER (PARTITION BY c.region,
+    c.team ORDER BY c.window_end) AS rise FROM (SELECT region, team, window_start, window_end, count(*) AS n FROM
+    TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY region, team, window_start, window_end) AS c) AS d
+GROUP BY d.region, d.window_start, d.window_end
+
+-- windowed_view
+SELECT m.team, m.window_start, m.window_end, m.worst - lag(m.worst) OVER (PARTITION BY m.team ORDER BY m.window_end) AS
+    observed
+FROM minutes AS m
+WHERE m.n > 1

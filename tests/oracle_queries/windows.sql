@@ -1,0 +1,71 @@
+-- two_keys
+SELECT team, region, window_start, window_end, count(*) AS observed
+FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
+GROUP BY team, region, window_start, window_end
+
+-- no_key
+SELECT scope, window_start, window_end, count(*) AS observed, sum(cost_total) AS cost
+FROM TUMBLE((SELECT *, 'all' AS scope FROM spans), event_time, INTERVAL '1 minute')
+GROUP BY scope, window_start, window_end
+
+-- constant_key
+SELECT 'all' AS scope, window_start, window_end, count(*) AS observed
+FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
+GROUP BY 'all', window_start, window_end
+
+-- computed_key
+SELECT upper(coalesce(team, 'nobody')) AS who, window_start, window_end, avg(latency_ms) AS observed
+FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
+GROUP BY upper(coalesce(team, 'nobody')), window_start, window_end
+
+-- number_key
+SELECT input_tokens, window_start, window_end, count(*) AS observed
+FROM TUMBLE(spans, event_time, INTERVAL '2 minutes')
+GROUP BY input_tokens, window_start, window_end
+
+-- offset_windows
+SELECT team, window_start, window_end, count(*) AS observed
+FROM TUMBLE(spans, event_time, INTERVAL '1 minute', INTERVAL '17 seconds')
+GROUP BY team, window_start, window_end
+
+-- hop
+SELECT team, window_start, window_end, count(*) AS observed, sum(cost_total) AS cost, max(latency_ms) AS high
+FROM HOP(spans, event_time, INTERVAL '1 minute', INTERVAL '3 minutes')
+GROUP BY team, window_start, window_end
+
+-- hop_uneven
+SELECT team, window_start, window_end, count(*) AS observed, median(latency_ms) AS m, count(DISTINCT
+    region) AS regions
+FROM HOP(spans, event_time, INTERVAL '40 seconds', INTERVAL '1 minute')
+GROUP BY team, window_start, window_end
+
+-- hop_offset
+SELECT team, region, window_start, window_end, stddev(latency_ms) AS observed,
+    array_sort(array_agg(kafka_offset)) AS offsets
+FROM HOP(spans, event_time, INTERVAL '45 seconds', INTERVAL '2 minutes', INTERVAL '7 seconds')
+GROUP BY team, region, window_start, window_end
+
+-- hop_ordered
+SELECT team, window_start, window_end, string_agg(request_model, ',' ORDER BY kafka_offset) AS models,
+    last_value(region ORDER BY kafka_offset) AS region
+FROM HOP(spans, event_time, INTERVAL '30 seconds', INTERVAL '1 minute')
+GROUP BY team, window_start, window_end
+
+-- view
+SELECT b.team, window_start, window_end, sum(b.cost_total) AS observed
+FROM TUMBLE(billed, event_time, INTERVAL '1 minute') AS b
+GROUP BY b.team, window_start, window_end
+
+-- with_query
+WITH slow AS (SELECT team, window_start, window_end, max(latency_ms) AS worst FROM TUMBLE(spans, event_time,
+    INTERVAL '1 minute') GROUP BY team, window_start, window_end)
+SELECT team, window_start, window_end, worst AS observed
+FROM slow
+WHERE worst > 700
+
+-- window_in_select
+SELECT team, window_start, window_end, CAST(count(*) AS DOUBLE) / extract(epoch FROM window_end -
+    window_start) AS observed
+FROM HOP(spans, event_time, INTERVAL '30 seconds', INTERVAL '1 minute')
+GROUP BY team, window_start, window_end
+HAVING extract(minute FROM window_start) >= 1
