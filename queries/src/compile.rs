@@ -19,6 +19,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, aggreg
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
+use lictor_schemas::genops::closest;
 use lictor_schemas::otlp::Wanted;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::{ATTR_PREFIX, RESOURCE_ATTR_PREFIX, Table, table_schema};
@@ -28,7 +29,7 @@ use crate::diagnostic::{Diagnostic, TextSpan};
 use crate::exemplar;
 use crate::finish::{Finish, plan_finish};
 use crate::frame::{self, Emission, RuleText, Statement};
-use crate::options::{closest, header};
+use crate::options::header;
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
 use crate::rows::Measures;

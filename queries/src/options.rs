@@ -1,6 +1,6 @@
 //! From the options of `WITH (…)`, as said, to a rule's head, checked.
 
-use lictor_schemas::genops::{Action, ReasonCode, Severity};
+use lictor_schemas::genops::{Action, ReasonCode, Severity, closest};
 use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
 use sha2::{Digest, Sha256};
 
@@ -143,27 +143,6 @@ pub(crate) fn duration_ns(text: &str) -> Option<i64> {
         _ => return None,
     };
     number.checked_mul(unit_ms)?.checked_mul(1_000_000).filter(|ns| *ns > 0)
-}
-
-/// The known word nearest to `word`, if it is near: at most a third of its letters differ.
-pub(crate) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let nearest = known.iter().map(|k| (distance(word, k), *k)).min()?;
-    (nearest.0 <= word.chars().count().max(3) / 3).then_some(nearest.1)
-}
-
-/// Levenshtein's edit distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -1,0 +1,270 @@
+//! The real binary beside a real Kafka: OTLP in, enforcement events and directives out, as their readers see them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+
+use cluster::{Cluster, Message, PATIENCE};
+use lictor_engine::clock::{Clock, SystemClock};
+use lictor_schemas::event::{CONTENT_TYPE, EVENT_TYPE, EnforcementEvent, JSON_SCHEMA};
+use lictor_schemas::otlp::encode::{RowDraft, encode_json, encode_protobuf};
+use lictor_schemas::tables::{Signal, Table};
+use lictor_schemas::time::EventTime;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const SECOND_NS: i64 = 1_000_000_000;
+const WINDOW_NS: i64 = 5 * 60 * SECOND_NS;
+
+/// The beginning of a five-minute window in the past, with an hour of its UTC day left.
+fn past_window() -> EventTime {
+    const HOUR_NS: i64 = 3_600 * SECOND_NS;
+    const DAY_NS: i64 = 24 * HOUR_NS;
+    let begin = SystemClock::start().now().0 - 2 * HOUR_NS;
+    let begin = if begin.rem_euclid(DAY_NS) < DAY_NS - HOUR_NS { begin } else { begin - HOUR_NS };
+    EventTime(begin - begin.rem_euclid(WINDOW_NS))
+}
+
+fn span(at: EventTime, columns: Value) -> RowDraft {
+    let columns = columns.as_object().unwrap().clone().into_iter().collect();
+    RowDraft { table: Table::Spans, event_time: at, columns }
+}
+
+/// A call that costs a team something and breaks no rule.
+fn costly(at: EventTime, team: &str, cost: f64) -> RowDraft {
+    let model = json!({"provider": "openai", "request_model": "gpt-4o", "response_model": "gpt-4o"});
+    let mut draft = span(at, model);
+    draft.columns.extend([("team".to_owned(), json!(team)), ("cost_total".to_owned(), json!(cost))]);
+    draft
+}
+
+/// Calls of a project that all take so long, within one window.
+fn calls(window: EventTime, duration_ms: i64) -> Vec<RowDraft> {
+    let call = |i: i64| {
+        let columns = json!({"team": "checkout", "project": "cart-assistant", "duration_ms": duration_ms,
+            "operation_name": "chat", "provider": "openai", "request_model": "gpt-4o", "response_model": "gpt-4o"});
+        span(window.plus(10 * i * SECOND_NS), columns)
+    };
+    (0..25).map(call).collect()
+}
+
+/// A running `lictor run`; it is killed when the value is dropped.
+struct Running {
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    /// Starts with the shipped rules on the cluster's topics; `more` is added to the configuration.
+    fn start(cluster: &Cluster, more: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
+        let text = format!(
+            "application_id: {name}\nrules: {rules}\nkafka: {{bootstrap.servers: \"{servers}\"}}\n\
+             topics: {{traces: [{name}.spans], logs: [{name}.logs], metrics: [{name}.metrics],\n\
+             \x20 enforcement: {name}.enforcement, directives: {name}.directives, dead_letter: {name}.dead,\n\
+             \x20 late: {name}.late}}\n{more}\n",
+            name = cluster.name,
+            rules = rules.display(),
+            servers = cluster.properties.bootstrap_servers(),
+        );
+        let config = folder.path().join("lictor.yaml");
+        fs::write(&config, text).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_lictor")).args(["run", "-c"]).arg(&config).spawn().unwrap();
+        Self { child, _folder: folder }
+    }
+
+    /// SIGTERM, and how the process ends then.
+    fn stop(&mut self) -> ExitStatus {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        let clock = SystemClock::start();
+        while clock.monotonic() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::yield_now();
+        }
+        panic!("still running {PATIENCE:?} after SIGTERM");
+    }
+}
+
+/// What an event says, in a line.
+fn line(event: &EnforcementEvent) -> String {
+    let data = &event.data;
+    let (state, result) = (data.state.as_str(), data.finding.result.as_str());
+    format!("{} {} {state} {result} {}", data.rule.name, event.to_subject_text(), data.revision)
+}
+
+fn events(messages: &[Message]) -> Vec<EnforcementEvent> {
+    messages.iter().map(|m| EnforcementEvent::from_json(m.payload.as_ref().unwrap()).unwrap()).collect()
+}
+
+/// The payload that a reader of a compacted topic ends up with, by key.
+fn newest(messages: &[Message]) -> BTreeMap<String, Option<Vec<u8>>> {
+    let entry = |m: &Message| (String::from_utf8(m.key.clone().unwrap()).unwrap(), m.payload.clone());
+    messages.iter().map(entry).collect()
+}
+
+#[test]
+fn otlp_of_both_encodings_becomes_events_and_directives() {
+    let Some(cluster) = Cluster::from_env("kafka-events") else { return };
+    cluster.make_topic("spans", 1, false);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let _running = Running::start(&cluster, &format!("http: 127.0.0.1:{port}"));
+    let window = past_window();
+    let denied = span(window, json!({"team": "legal", "provider": "deepseek", "request_model": "deepseek-chat"}));
+    let protobuf = |drafts: &[RowDraft]| Some(encode_protobuf(Signal::Traces, drafts).unwrap());
+    let json = |drafts: &[RowDraft]| Some(encode_json(Signal::Traces, drafts).unwrap());
+    let next = |n: i64| window.plus(n * WINDOW_NS);
+    let payloads = vec![
+        protobuf(&[denied, costly(window, "docs", 50.0)]),
+        json(&[costly(window.plus(SECOND_NS), "docs", 20.0)]),
+        protobuf(&calls(window, 9_000)),
+        json(&calls(next(1), 900)),
+        json(&[costly(next(2).plus(60 * SECOND_NS), "docs", 0.1)]),
+    ];
+    cluster.produce("spans", payloads).unwrap();
+
+    let messages = cluster.read("enforcement", |read| read.len() >= 5);
+    let found = events(&messages);
+    let denied_model = "provider=deepseek,request_model=deepseek-chat,team=legal";
+    let mut lines: Vec<String> = found.iter().map(line).collect();
+    lines.sort();
+    let expected = [
+        "latency_p95 project=cart-assistant firing WARNING 1".to_owned(),
+        "latency_p95 project=cart-assistant resolved ALLOWED 2".to_owned(),
+        format!("model_allow_list {denied_model} firing BLOCKED 1"),
+        "team_daily_budget team=docs firing WARNING 1".to_owned(),
+        "team_daily_budget team=docs updated BLOCKED 2".to_owned(),
+    ];
+    assert_eq!(lines, expected);
+
+    let schema = serde_json::from_str(JSON_SCHEMA).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    for (message, event) in messages.iter().zip(&found) {
+        let value: Value = serde_json::from_slice(message.payload.as_ref().unwrap()).unwrap();
+        let faults: Vec<String> = validator.iter_errors(&value).map(|fault| fault.to_string()).collect();
+        assert_eq!(faults, Vec::<String>::new(), "{value}");
+        assert_eq!(message.key.as_deref(), Some(event.data.directive_id.as_bytes()));
+        assert!(event.data.detected_at.is_some());
+    }
+
+    // Everything that holds now, and a tombstone for what holds no more.
+    let directives = cluster.read("directives", |read| read.len() >= 5);
+    cluster.make_topic("directives", 1, true);
+    let newest = newest(&directives);
+    assert_eq!(newest.len(), 3);
+    for (message, event) in messages.iter().zip(&found) {
+        let holds = &newest[&event.data.directive_id];
+        match line(event).as_str() {
+            "latency_p95 project=cart-assistant firing WARNING 1" => assert_eq!(*holds, None),
+            "team_daily_budget team=docs firing WARNING 1" => assert_ne!(*holds, message.payload),
+            text if text.contains("resolved") => assert_eq!(*holds, None),
+            _ => assert_eq!(*holds, message.payload),
+        }
+    }
+    assert_headers(&cluster, &found);
+    assert_metrics(port);
+}
+
+/// The headers say what a router wants to know, on both topics, tombstones included.
+#[track_caller]
+fn assert_headers(cluster: &Cluster, events: &[EnforcementEvent]) {
+    for topic in ["enforcement", "directives"] {
+        let mut found = cluster.headers(topic, events.len());
+        let mut expected: Vec<BTreeMap<String, String>> =
+            events.iter().map(|e| e.headers().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()).collect();
+        for headers in [&mut found, &mut expected] {
+            headers.sort_by_key(|h| h["ce_id"].clone());
+        }
+        assert_eq!(found, expected, "{topic}");
+        assert!(found.iter().all(|h| h["content-type"] == CONTENT_TYPE && h["ce_type"] == EVENT_TYPE));
+    }
+}
+
+/// What was read and published is counted, and the engine says that it is ready.
+#[track_caller]
+fn assert_metrics(port: u16) {
+    let ready = get(port, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    let metrics = get(port, "/metrics");
+    for line in [
+        "lictor_records_total{outcome=\"used\"} 5",
+        "lictor_records_total{outcome=\"dead\"} 0",
+        "lictor_rows_total{table=\"spans\",outcome=\"used\"} 54",
+        "lictor_events_total{rule=\"latency_p95\",state=\"resolved\"} 1",
+        "lictor_directives_active{rule=\"team_daily_budget\"} 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+}
+
+fn get(port: u16, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_stopped_instance_goes_on_where_it_was_and_repeats_nothing() {
+    let Some(cluster) = Cluster::from_env("kafka-restart") else { return };
+    cluster.make_topic("spans", 1, false);
+    let at = past_window();
+    let payload = |draft: RowDraft| Some(encode_protobuf(Signal::Traces, &[draft]).unwrap());
+    let mut first = Running::start(&cluster, "http: off");
+    cluster.produce("spans", vec![payload(costly(at, "docs", 50.0))]).unwrap();
+    cluster.read("enforcement", |read| read.len() == 1);
+    let status = first.stop();
+    assert!(status.success(), "{status}");
+
+    // Twelve more are too little by themselves; together with what was spent before the stop they block.
+    let later = at.plus(10 * SECOND_NS);
+    cluster.produce("spans", vec![payload(costly(later, "docs", 12.0))]).unwrap();
+    let _second = Running::start(&cluster, "http: off");
+    cluster.read("enforcement", |read| read.len() >= 2);
+    cluster.produce("spans", vec![payload(costly(later, "people", 55.0))]).unwrap();
+    let found = events(&cluster.read("enforcement", |read| read.len() >= 3));
+    let lines: Vec<String> = found.iter().map(line).collect();
+    let expected = [
+        "team_daily_budget team=docs firing WARNING 1",
+        "team_daily_budget team=docs updated BLOCKED 2",
+        "team_daily_budget team=people firing WARNING 1",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(found[0].data.directive_id, found[1].data.directive_id);
+    assert_eq!(found[1].data.finding.observed, Some(62.0));
+}
+
+#[test]
+fn a_partition_without_telemetry_does_not_hold_windows_open_for_ever() {
+    let Some(cluster) = Cluster::from_env("kafka-idle") else { return };
+    cluster.make_topic("spans", 3, false);
+    let _running = Running::start(&cluster, "http: off\ntime: {idle_after: 2s}");
+    let slow = encode_protobuf(Signal::Traces, &calls(past_window(), 9_000)).unwrap();
+    cluster.produce("spans", vec![Some(slow)]).unwrap();
+    // All partitions are silent soon, so time goes on with the clock: the window closes, and then the directive expires.
+    let found = events(&cluster.read("enforcement", |read| read.len() >= 2));
+    let lines: Vec<String> = found.iter().map(line).collect();
+    let expected =
+        ["latency_p95 project=cart-assistant firing WARNING 1", "latency_p95 project=cart-assistant expired ALLOWED 2"];
+    assert_eq!(lines, expected);
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Sees to it that what a build (and with `--kafka` the real Kafka of the tests) needs of Debian is there: root on Debian
+# gets the missing packages installed, everybody else is told which they are.
+#
+#   tests/packages.sh            a C++ compiler, make, perl with its modules, pkg-config: for librdkafka and OpenSSL
+#   tests/packages.sh --kafka    besides, Java (17 or later) and, unless Kafka is in the cache of tests/kafka.sh already, Maven
+set -euo pipefail
+
+has() { command -v "$1" >/dev/null; }
+
+# A minimal Debian has perl, without the modules that OpenSSL's Configure wants.
+has_whole_perl() { has perl && perl -MFindBin -MIPC::Cmd -e 1 2>/dev/null; }
+
+has_kafka() {
+  local jars
+  for jars in "${LICTOR_KAFKA_HOME:-$HOME/.cache/lictor-kafka}"/libs-*; do [[ -d $jars ]] && return; done
+  return 1
+}
+
+missing=()
+has g++ || missing+=(g++)
+has make || missing+=(make)
+has_whole_perl || missing+=(perl)
+has pkg-config || missing+=(pkg-config)
+if [[ ${1:-} == --kafka ]]; then
+  has java || missing+=(default-jre-headless)
+  has mvn || has_kafka || missing+=(maven)
+fi
+((${#missing[@]})) || exit 0
+
+if [[ $EUID -ne 0 ]] || ! has apt-get; then
+  echo "packages are missing; on Debian: apt-get install --no-install-recommends ${missing[*]}" >&2
+  exit 1
+fi
+echo "installing ${missing[*]}" >&2
+apt-get update -q >&2
+DEBIAN_FRONTEND=noninteractive apt-get install -q --yes --no-install-recommends "${missing[@]}" >&2
