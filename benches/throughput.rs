@@ -4,6 +4,8 @@
 //! `cargo bench` prints one line per measurement, all over the same records in one run, so that ratios hold on any
 //! machine. The last two need `KAFKA_BOOTSTRAP` (see `tests/kafka.sh`).
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -49,7 +49,7 @@ fn costly(at: EventTime, team: &str, cost: f64) -> RowDraft {
 fn calls(window: EventTime, duration_ms: i64) -> Vec<RowDraft> {
     let call = |i: i64| {
         let columns = json!({"team": "checkout", "project": "cart-assistant", "duration_ms": duration_ms,
-            "operation_name": "chat", "provider": "openai", "request_model": "gpt-4o", "response_model": "gpt-4o"});
+            "input_tokens": 10, "provider": "openai", "request_model": "gpt-4o", "response_model": "gpt-4o"});
         span(window.plus(10 * i * SECOND_NS), columns)
     };
     (0..25).map(call).collect()
@@ -85,7 +85,8 @@ impl Running {
         );
         let config = folder.path().join("lictor.yaml");
         fs::write(&config, text).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_lictor")).args(["run", "-c"]).arg(&config).spawn().unwrap();
+        let mut lictor = Command::new(env!("CARGO_BIN_EXE_lictor"));
+        let child = lictor.args(["run", "-c"]).arg(&config).env("LICTOR_LOG", "warn").spawn().unwrap();
         Self { child, _folder: folder }
     }
 
@@ -188,8 +189,10 @@ fn otlp_of_both_encodings_becomes_events_and_directives() {
 fn assert_headers(cluster: &Cluster, events: &[EnforcementEvent]) {
     for topic in ["enforcement", "directives"] {
         let mut found = cluster.headers(topic, events.len());
-        let mut expected: Vec<BTreeMap<String, String>> =
-            events.iter().map(|e| e.headers().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()).collect();
+        let mut expected: Vec<BTreeMap<String, String>> = events
+            .iter()
+            .map(|e| e.headers().into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+            .collect();
         for headers in [&mut found, &mut expected] {
             headers.sort_by_key(|h| h["ce_id"].clone());
         }
@@ -203,15 +206,22 @@ fn assert_headers(cluster: &Cluster, events: &[EnforcementEvent]) {
 fn assert_metrics(port: u16) {
     let ready = get(port, "/readyz");
     assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
-    let metrics = get(port, "/metrics");
-    for line in [
+    let expected = [
         "lictor_records_total{outcome=\"used\"} 5",
         "lictor_records_total{outcome=\"dead\"} 0",
         "lictor_rows_total{table=\"spans\",outcome=\"used\"} 54",
         "lictor_events_total{rule=\"latency_p95\",state=\"resolved\"} 1",
         "lictor_directives_active{rule=\"team_daily_budget\"} 1",
-    ] {
-        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    ];
+    // What is read off the state is up to a second old.
+    let clock = SystemClock::start();
+    loop {
+        let metrics = get(port, "/metrics");
+        let missing: Vec<_> = expected.iter().filter(|line| !metrics.lines().any(|found| found == **line)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        assert!(clock.monotonic() < PATIENCE, "{missing:?} are not in\n{metrics}");
     }
 }
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Sees to it that what a build (and with `--kafka` the real Kafka of the tests) needs of Debian is there: root on Debian
-# gets the missing packages installed, everybody else is told which they are.
+# Sees to it that what a build (and with `--kafka` the real Kafka of the tests) needs of Debian is there: root, and who
+# becomes root without a password, gets the missing packages installed; everybody else is told which they are.
 #
 #   tests/packages.sh            a C++ compiler, make, perl with its modules, pkg-config: for librdkafka and OpenSSL
-#   tests/packages.sh --kafka    besides, Java (17 or later) and, unless Kafka is in the cache of tests/kafka.sh already, Maven
+#   tests/packages.sh --kafka    Java 17 or later too, and Maven unless tests/kafka.sh has fetched Kafka already
 set -euo pipefail
 
 has() { command -v "$1" >/dev/null; }
@@ -28,10 +28,13 @@ if [[ ${1:-} == --kafka ]]; then
 fi
 ((${#missing[@]})) || exit 0
 
-if [[ $EUID -ne 0 ]] || ! has apt-get; then
+as_root=()
+[[ $EUID -eq 0 ]] || as_root=(sudo -n)
+if ! has apt-get || ! "${as_root[@]}" true 2>/dev/null; then
   echo "packages are missing; on Debian: apt-get install --no-install-recommends ${missing[*]}" >&2
   exit 1
 fi
 echo "installing ${missing[*]}" >&2
-apt-get update -q >&2
-DEBIAN_FRONTEND=noninteractive apt-get install -q --yes --no-install-recommends "${missing[@]}" >&2
+"${as_root[@]}" apt-get update -q >&2
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -q --yes --no-install-recommends "${missing[@]}" >&2

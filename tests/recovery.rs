@@ -2,6 +2,8 @@
 //!
 //! Skips when `KAFKA_BOOTSTRAP` is not set.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};

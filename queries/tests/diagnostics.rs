@@ -230,7 +230,6 @@ fn a_group_needs_the_whole_window() {
     let help = "group by the window: GROUP BY …, window_start, window_end";
     refused(query, "FROM", "the window has no GROUP BY", help);
 
-    let counted = per_minute("count(*) AS n", "");
     // The planner does not say which of the two it is: the first is underlined.
     let counted = per_minute("count(*) AS n", "").replace("GROUP", "/*here*/GROUP");
     let query = format!("SELECT c.team, max(c.n) FROM ({counted}) AS c GROUP BY c.team");
