@@ -3,7 +3,7 @@ CREATE EXTERNAL TABLE budgets (team VARCHAR, daily_usd DOUBLE) STORED AS CSV LOC
 -- Warns a team that has spent 80 % of its daily budget, and blocks it for the rest of the (UTC) day once it has spent
 -- all of it. The directive appears with the very record that crosses the line, and is taken back at midnight.
 -- A controller refuses the team's requests while the result is BLOCKED, and shows the warning until then.
--- To tune: change budgets.csv, which is read again when it changes. A team without a row there has no budget. Costs in
+-- To tune: change budgets.csv, which is read when lictor starts. A team without a row there has no budget. Costs in
 -- another currency than USD are left out; usage_leaf keeps nested spans from being counted twice.
 CREATE RULE team_daily_budget WITH (
   action      = 'block',
