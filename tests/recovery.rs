@@ -57,7 +57,7 @@ impl Stand {
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
         let config = self.folder.path().join(format!("{application}.yaml"));
         let text = format!(
-            "application_id: {application}-{spans}\nrules: {rules}\nhttp: off\n\
+            "application_id: {application}-{spans}\nrules: {rules}\nhttp: off\ntime: {{idle_after: 10m}}\n\
              kafka: {{bootstrap.servers: \"{bootstrap}\"}}\n\
              topics:\n  traces: [{spans}]\n  enforcement: {spans}.{application}.events\n\
              \x20 directives: {spans}.{application}.directives\n  dead_letter: {spans}.{application}.dead\n\
