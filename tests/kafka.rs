@@ -4,21 +4,25 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/headers.rs"]
+mod headers;
+#[path = "support/instance.rs"]
+mod instance;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
+use std::thread;
 
 use cluster::{Cluster, Message, PATIENCE};
+use headers::headers;
+use instance::Instance;
 use lictor_engine::clock::{Clock, SystemClock};
 use lictor_schemas::event::{CONTENT_TYPE, EVENT_TYPE, EnforcementEvent, JSON_SCHEMA};
 use lictor_schemas::otlp::encode::{RowDraft, encode_json, encode_protobuf};
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const SECOND_NS: i64 = 1_000_000_000;
 const WINDOW_NS: i64 = 5 * 60 * SECOND_NS;
@@ -55,54 +59,18 @@ fn calls(window: EventTime, duration_ms: i64) -> Vec<RowDraft> {
     (0..25).map(call).collect()
 }
 
-/// A running `lictor run`; it is killed when the value is dropped.
-struct Running {
-    child: Child,
-    _folder: TempDir,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Running {
-    /// Starts with the shipped rules on the cluster's topics; `more` is added to the configuration.
-    fn start(cluster: &Cluster, more: &str) -> Self {
-        let folder = TempDir::new().unwrap();
-        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
-        let text = format!(
-            "application_id: {name}\nrules: {rules}\nkafka: {{bootstrap.servers: \"{servers}\"}}\n\
-             topics: {{traces: [{name}.spans], logs: [{name}.logs], metrics: [{name}.metrics],\n\
-             \x20 enforcement: {name}.enforcement, directives: {name}.directives, dead_letter: {name}.dead,\n\
-             \x20 late: {name}.late}}\n{more}\n",
-            name = cluster.name,
-            rules = rules.display(),
-            servers = cluster.properties.bootstrap_servers(),
-        );
-        let config = folder.path().join("lictor.yaml");
-        fs::write(&config, text).unwrap();
-        let mut lictor = Command::new(env!("CARGO_BIN_EXE_lictor"));
-        let child = lictor.args(["run", "-c"]).arg(&config).env("LICTOR_LOG", "warn").spawn().unwrap();
-        Self { child, _folder: folder }
-    }
-
-    /// SIGTERM, and how the process ends then.
-    fn stop(&mut self) -> ExitStatus {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-        let clock = SystemClock::start();
-        while clock.monotonic() < PATIENCE {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            std::thread::yield_now();
+/// SIGTERM, and how the process ends then.
+fn stop(instance: &mut Instance) -> ExitStatus {
+    let status = Command::new("kill").args(["-TERM", &instance.child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    let clock = SystemClock::start();
+    while clock.monotonic() < PATIENCE {
+        if let Some(status) = instance.child.try_wait().unwrap() {
+            return status;
         }
-        panic!("still running {PATIENCE:?} after SIGTERM");
+        thread::yield_now();
     }
+    panic!("still running {PATIENCE:?} after SIGTERM");
 }
 
 /// What an event says, in a line.
@@ -127,7 +95,7 @@ fn otlp_of_both_encodings_becomes_events_and_directives() {
     let Some(cluster) = Cluster::from_env("kafka-events") else { return };
     cluster.make_topic("spans", 1, false);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let _running = Running::start(&cluster, &format!("http: 127.0.0.1:{port}"));
+    let _running = Instance::start(&cluster, "judge", &format!("http: 127.0.0.1:{port}"));
     let window = past_window();
     let denied = span(window, json!({"team": "legal", "provider": "deepseek", "request_model": "deepseek-chat"}));
     let protobuf = |drafts: &[RowDraft]| Some(encode_protobuf(Signal::Traces, drafts).unwrap());
@@ -142,7 +110,7 @@ fn otlp_of_both_encodings_becomes_events_and_directives() {
     ];
     cluster.produce("spans", payloads).unwrap();
 
-    let messages = cluster.read("enforcement", |read| read.len() >= 5);
+    let messages = cluster.read("judge.enforcement", |read| read.len() >= 5);
     let found = events(&messages);
     let denied_model = "provider=deepseek,request_model=deepseek-chat,team=legal";
     let mut lines: Vec<String> = found.iter().map(line).collect();
@@ -167,8 +135,8 @@ fn otlp_of_both_encodings_becomes_events_and_directives() {
     }
 
     // Everything that holds now, and a tombstone for what holds no more.
-    let directives = cluster.read("directives", |read| read.len() >= 5);
-    cluster.make_topic("directives", 1, true);
+    let directives = cluster.read("judge.directives", |read| read.len() >= 5);
+    cluster.make_topic("judge.directives", 1, true);
     let newest = newest(&directives);
     assert_eq!(newest.len(), 3);
     for (message, event) in messages.iter().zip(&found) {
@@ -187,14 +155,14 @@ fn otlp_of_both_encodings_becomes_events_and_directives() {
 /// The headers say what a router wants to know, on both topics, tombstones included.
 #[track_caller]
 fn assert_headers(cluster: &Cluster, events: &[EnforcementEvent]) {
-    for topic in ["enforcement", "directives"] {
-        let mut found = cluster.headers(topic, events.len());
+    for topic in ["judge.enforcement", "judge.directives"] {
+        let mut found = headers(cluster, topic, events.len());
         let mut expected: Vec<BTreeMap<String, String>> = events
             .iter()
             .map(|e| e.headers().into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
             .collect();
-        for headers in [&mut found, &mut expected] {
-            headers.sort_by_key(|h| h["ce_id"].clone());
+        for side in [&mut found, &mut expected] {
+            side.sort_by_key(|h| h["ce_id"].clone());
         }
         assert_eq!(found, expected, "{topic}");
         assert!(found.iter().all(|h| h["content-type"] == CONTENT_TYPE && h["ce_type"] == EVENT_TYPE));
@@ -240,19 +208,19 @@ fn a_stopped_instance_goes_on_where_it_was_and_repeats_nothing() {
     cluster.make_topic("spans", 1, false);
     let at = past_window();
     let payload = |draft: RowDraft| Some(encode_protobuf(Signal::Traces, &[draft]).unwrap());
-    let mut first = Running::start(&cluster, "http: off");
+    let mut first = Instance::start(&cluster, "judge", "http: off");
     cluster.produce("spans", vec![payload(costly(at, "docs", 50.0))]).unwrap();
-    cluster.read("enforcement", |read| read.len() == 1);
-    let status = first.stop();
+    cluster.read("judge.enforcement", |read| read.len() == 1);
+    let status = stop(&mut first);
     assert!(status.success(), "{status}");
 
     // Twelve more are too little by themselves; together with what was spent before the stop they block.
     let later = at.plus(10 * SECOND_NS);
     cluster.produce("spans", vec![payload(costly(later, "docs", 12.0))]).unwrap();
-    let _second = Running::start(&cluster, "http: off");
-    cluster.read("enforcement", |read| read.len() >= 2);
+    let _second = Instance::start(&cluster, "judge", "http: off");
+    cluster.read("judge.enforcement", |read| read.len() >= 2);
     cluster.produce("spans", vec![payload(costly(later, "people", 55.0))]).unwrap();
-    let found = events(&cluster.read("enforcement", |read| read.len() >= 3));
+    let found = events(&cluster.read("judge.enforcement", |read| read.len() >= 3));
     let lines: Vec<String> = found.iter().map(line).collect();
     let expected = [
         "team_daily_budget team=docs firing WARNING 1",
@@ -268,11 +236,12 @@ fn a_stopped_instance_goes_on_where_it_was_and_repeats_nothing() {
 fn a_partition_without_telemetry_does_not_hold_windows_open_for_ever() {
     let Some(cluster) = Cluster::from_env("kafka-idle") else { return };
     cluster.make_topic("spans", 3, false);
-    let _running = Running::start(&cluster, "http: off\ntime: {idle_after: 2s}");
+    let _running = Instance::start(&cluster, "judge", "http: off\ntime: {idle_after: 2s}");
     let slow = encode_protobuf(Signal::Traces, &calls(past_window(), 9_000)).unwrap();
     cluster.produce("spans", vec![Some(slow)]).unwrap();
-    // All partitions are silent soon, so time goes on with the clock: the window closes, and then the directive expires.
-    let found = events(&cluster.read("enforcement", |read| read.len() >= 2));
+    // All partitions are silent soon, so time goes on with the clock: the window closes, and then the directive
+    // expires.
+    let found = events(&cluster.read("judge.enforcement", |read| read.len() >= 2));
     let lines: Vec<String> = found.iter().map(line).collect();
     let expected =
         ["latency_p95 project=cart-assistant firing WARNING 1", "latency_p95 project=cart-assistant expired ALLOWED 2"];

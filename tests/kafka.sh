@@ -28,10 +28,10 @@ say() { printf 'kafka.sh: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 require_java() {
-  command -v java >/dev/null || die 'java is missing: apt-get install openjdk-17-jre-headless'
+  command -v java >/dev/null || die 'java is missing: apt-get install default-jre-headless'
   local major
   major=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
-  [[ ${major:-0} -ge 17 ]] || die "Kafka $kafka_version needs Java 17, this is Java ${major:-unknown}: apt-get install openjdk-17-jre-headless"
+  [[ ${major:-0} -ge 17 ]] || die "Kafka $kafka_version needs Java 17, this is Java ${major:-unknown}: apt-get install default-jre-headless"
 }
 
 write_pom() {

@@ -1,8 +1,9 @@
 //! The streamed result of a windowed rule equals what DataFusion's batch engine says of the same query over all rows.
 //!
 //! Random rows, out of order within the lateness, are cut at random into what a scan sums up before it ships, and
-//! windows close at random in between. What the engine's panes make of that is compared with [`oracle`], group by group:
-//! the window, every column of the result, nothing missing and nothing more. The queries are in `oracle_queries/`.
+//! windows close at random in between. What the engine's panes make of that is compared with [`oracle`], group by
+//! group: the window, every column of the result, nothing missing and nothing more. The queries are in
+//! `oracle_queries/`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

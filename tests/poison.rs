@@ -1,4 +1,5 @@
-//! Records that are no telemetry, or poisonous telemetry: nothing stops, and every record and every row is accounted for.
+//! Records that are no telemetry, or poisonous telemetry: nothing stops, and every record and every row is accounted
+//! for.
 //!
 //! Once through the pipeline in memory, once from a real Kafka to a real dead-letter topic.
 
@@ -6,6 +7,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/headers.rs"]
+mod headers;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::{Cluster, Message, PATIENCE};
+use headers::headers;
 use lictor_connectors::{KafkaSink, KafkaSource};
 use lictor_engine::clock::{Clock, SystemClock};
 use lictor_engine::company::Company;
@@ -277,7 +281,7 @@ fn poison_on_kafka_reaches_the_dead_letter_topic_and_everything_else_goes_on() {
 
     let expected: Vec<_> = (0..).zip(&payloads).filter_map(|(at, p)| Some((at, p, *deaths.get(p)?))).collect();
     let letters = cluster.read("dead", |read| read.len() >= expected.len());
-    let headers = cluster.headers("dead", expected.len());
+    let headers = headers(&cluster, "dead", expected.len());
     for ((letter, headers), (offset, payload, reason)) in letters.iter().zip(&headers).zip(expected) {
         let is_large = *payload == large_garbage;
         assert_coordinates(&cluster, headers, offset, reason);

@@ -43,7 +43,7 @@ pub struct JudgeStage {
 pub struct RuleStatus {
     /// Its name.
     pub name: String,
-    /// Groups with state, over all open windows.
+    /// Groups with state, over all open windows, and the rows of closed ones that window functions look back at.
     pub groups: usize,
     /// Memory of that state, in bytes.
     pub state_bytes: usize,
@@ -151,7 +151,8 @@ impl JudgeStage {
         let JudgeRule { header, windowed: Some(windowed), .. } = &mut self.rules[rule.0] else { return Ok(()) };
         windowed.absorb(partial)?;
         if windowed.groups() > self.groups_max {
-            let message = format!("more than {} groups in open windows (limits.groups_max)", self.groups_max);
+            let message =
+                format!("more than {} groups in open windows and histories (limits.groups_max)", self.groups_max);
             return Err(lictor_queries::EvaluationError { rule: header.name.clone(), message }.into());
         }
         if let Some(update) = windowed.take_update()? {

@@ -144,6 +144,7 @@ pub fn run(
         targets: BTreeMap::new(),
         last_commit: Duration::ZERO,
         is_dirty: false,
+        is_drained: false,
         recent: Recent::default(),
         summary: Summary::default(),
     };
@@ -175,6 +176,8 @@ struct Loop<'a> {
     last_commit: Duration,
     /// Whether something was read since the last commit.
     is_dirty: bool,
+    /// Whether the source had nothing more in this epoch.
+    is_drained: bool,
     recent: Recent,
     summary: Summary,
 }
@@ -210,6 +213,12 @@ struct Recent {
     dead: u64,
 }
 
+/// Records that the broker has had for longer than this are a backlog: live ones are here within a second.
+const LIVE_AGE_NS: i64 = 5_000_000_000;
+
+/// A poll that comes back so long after its time was not waiting, the process was paused: that nothing came says nothing.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Fewer records than this say nothing about a topic.
 const RECENT_RECORDS: u64 = 1_000;
 
@@ -236,6 +245,7 @@ impl Loop<'_> {
         let started = self.ends.clock.monotonic();
         let deadline = started + self.options.linger;
         let mut has_ended = false;
+        self.is_drained = false;
         while self.pipeline.rows_pending() < self.options.rows_max && !stop.load(Ordering::Relaxed) {
             let wait = deadline.saturating_sub(self.ends.clock.monotonic());
             if wait.is_zero() {
@@ -243,7 +253,7 @@ impl Loop<'_> {
             }
             match self.poll(wait)? {
                 Polled::Record => self.is_dirty = true,
-                Polled::Empty => {}
+                Polled::Empty => self.is_drained = self.ends.clock.monotonic() < deadline + PAUSE,
                 Polled::Ended => {
                     has_ended = true;
                     break;
@@ -274,7 +284,11 @@ impl Loop<'_> {
 
     /// Ends the epoch, publishes what it brought and commits.
     fn end_epoch(&mut self, started: Duration, observer: &mut dyn Observer) -> Result<(), LiveError> {
-        let mut epoch = self.pipeline.end_epoch(self.ends.clock.now());
+        let now = self.ends.clock.now();
+        if self.is_behind(now) {
+            self.pipeline.excuse_silence(now);
+        }
+        let mut epoch = self.pipeline.end_epoch(now);
         observer.alive(self.ends.clock.now());
         self.summary.records += epoch.counts.records;
         self.recent.add(&epoch, self.options.decode_error_ratio_max)?;
@@ -291,6 +305,15 @@ impl Loop<'_> {
         let duration = self.ends.clock.monotonic().saturating_sub(started);
         observer.committed(&epoch, EpochTiming { duration, latency, is_replay }, &self.pipeline);
         Ok(())
+    }
+
+    /// Whether records of partitions that were not heard may be waiting: while state is rebuilt partitions are held, a
+    /// backlog comes partition by partition, and a process that was paused has asked nobody. Their windows would close
+    /// over them otherwise, and their rows be lost.
+    fn is_behind(&self, now: EventTime) -> bool {
+        let newest = EventTime::from_ms(self.positions.newest_ms);
+        let is_live = now.0.saturating_sub(newest.0) <= LIVE_AGE_NS;
+        !self.targets.is_empty() || !(is_live || self.is_drained)
     }
 
     /// Publishes an epoch's events, directives, dead letters and late notes; says whether there were any.
@@ -450,3 +473,6 @@ impl OutputTopics {
         [message(&self.enforcement, Some(event)), message(&self.directives, directive)]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,6 +123,12 @@ impl Pipeline {
         self.judge.revoke(partition);
     }
 
+    /// We are behind at `now`, by the processing clock: partitions that are not heard may have records that wait for us,
+    /// so none falls idle.
+    pub fn excuse_silence(&mut self, now: EventTime) {
+        self.scan.excuse_silence(now);
+    }
+
     /// Takes one record, read at `now` by the processing clock.
     pub fn absorb(&mut self, record: RecordRef<'_>, now: EventTime) {
         self.scan.absorb(record, now);

@@ -120,6 +120,11 @@ impl ScanStage {
         self.clocks.revoke(partition);
     }
 
+    /// Partitions that are not heard up to `now` may have records that wait for us.
+    pub fn excuse_silence(&mut self, now: EventTime) {
+        self.clocks.excuse_silence(now);
+    }
+
     /// Decodes one record, read at `now` by the processing clock.
     pub fn absorb(&mut self, record: RecordRef<'_>, now: EventTime) {
         let Some(signal) = self.signals.get(record.topic).copied() else { return };

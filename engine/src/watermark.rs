@@ -103,6 +103,12 @@ impl SourceClocks {
         }
     }
 
+    /// At `now`, by the processing clock, we are behind: that a partition was not heard means nothing, its records may
+    /// be waiting. One that fell silent before stays idle until it is heard.
+    pub fn excuse_silence(&mut self, now: EventTime) {
+        self.partitions.values_mut().filter(|clock| !clock.is_idle).for_each(|clock| clock.last_seen = now);
+    }
+
     /// Judges the event times of one record's rows against the partition's past, then moves its high mark.
     ///
     /// `stamped` is the record's broker timestamp; without one the future is not judged. The whole record is judged
@@ -291,6 +297,20 @@ mod tests {
         assert_eq!(watermark(&clocks, 30), at(490));
         clocks.touch(&partition(1), at(31));
         assert_eq!(watermark(&clocks, 31), EventTime::MIN);
+    }
+
+    #[test]
+    fn while_we_are_behind_no_partition_falls_idle_and_none_comes_back() {
+        let mut clocks = clocks(3);
+        judge(&mut clocks, 0, None, &[500]);
+        judge(&mut clocks, 1, None, &[300]);
+        clocks.touch(&partition(0), at(30));
+        clocks.touch(&partition(1), at(30));
+        clocks.tick(at(30));
+        clocks.excuse_silence(at(90));
+        clocks.tick(at(90));
+        assert_eq!(clocks.marks().iter().map(|m| m.is_idle).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(watermark(&clocks, 90), at(290));
     }
 
     #[test]

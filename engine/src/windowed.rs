@@ -59,14 +59,16 @@ impl WindowedState {
         Self { emission, aggregation, finish, history, panes, closed_to, dropped: 0 }
     }
 
-    /// Groups with state, over all open windows.
+    /// Groups with state, over all open windows, and the rows of closed ones that window functions look back at.
     pub(crate) fn groups(&self) -> usize {
-        self.panes.values().map(Pane::len).sum()
+        let remembered: usize = self.history.iter().flatten().map(RecordBatch::num_rows).sum();
+        self.panes.values().map(Pane::len).sum::<usize>() + remembered
     }
 
     /// Memory of that state, in bytes.
     pub(crate) fn size_bytes(&self) -> usize {
-        self.panes.values().map(Pane::size_bytes).sum()
+        let remembered: usize = self.history.iter().flatten().map(RecordBatch::get_array_memory_size).sum();
+        self.panes.values().map(Pane::size_bytes).sum::<usize>() + remembered
     }
 
     /// Partial rows that came for closed windows only.

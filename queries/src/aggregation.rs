@@ -320,8 +320,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Whether an aggregate counts on rows in the order of its `ORDER BY`, as `nth_value` does: then only rows that were
-    /// sorted together may be summed up together, and what comes of them is merged by that order.
+    /// Whether an aggregate counts on rows in the order of its `ORDER BY`, as `nth_value` does: then only rows that
+    /// were sorted together may be summed up together, and what comes of them is merged by that order.
     pub(crate) fn needs_sorted_rows(&self) -> bool {
         let needs = |a: &Arc<AggregateFunctionExpr>| a.order_sensitivity().hard_requires() && !a.order_bys().is_empty();
         self.aggregation.aggregates.iter().any(needs)

@@ -1,9 +1,7 @@
 //! A real Kafka cluster, seen from outside: topics of one test, what is written to them, what is read from them.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
 use std::env;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use lictor_connectors::{
@@ -19,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Cluster {
     pub(crate) properties: KafkaProperties,
     pub(crate) name: String,
-    readers: std::cell::Cell<u32>,
+    readers: Cell<u32>,
 }
 
 /// A record as it was read.
@@ -39,7 +37,7 @@ impl Cluster {
         };
         let unique = SystemClock::start().now().0;
         let properties = KafkaProperties::from_bootstrap(&servers);
-        Some(Self { properties, name: format!("{test}-{unique}"), readers: std::cell::Cell::default() })
+        Some(Self { properties, name: format!("{test}-{unique}"), readers: Cell::default() })
     }
 
     /// The name of one of this test's topics.
@@ -80,26 +78,6 @@ impl Cluster {
             };
             source.poll(LOOK, take).unwrap();
         }
-        messages
-    }
-
-    /// The headers of the first `count` messages of a topic, as Kafka's own console consumer shows them.
-    pub(crate) fn headers(&self, purpose: &str, count: usize) -> Vec<BTreeMap<String, String>> {
-        const SEPARATOR: char = '\u{1f}';
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kafka.sh");
-        let mut consumer = Command::new(script);
-        consumer.args(["console-consumer", "--from-beginning", "--timeout-ms", "30000"]);
-        consumer.args(["--topic", &self.topic(purpose), "--max-messages", &count.to_string()]);
-        for property in ["print.headers=true", "print.value=false", &format!("headers.separator={SEPARATOR}")] {
-            consumer.args(["--property", property]);
-        }
-        let output = consumer.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).unwrap();
-        let header =
-            |pair: &str| pair.split_once(':').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap();
-        let messages: Vec<_> = text.lines().map(|line| line.split(SEPARATOR).map(header).collect()).collect();
-        assert_eq!(messages.len(), count, "{text}");
         messages
     }
 }

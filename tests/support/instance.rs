@@ -1,0 +1,51 @@
+//! The real binary, running beside a real Kafka under the shipped rules.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use tempfile::TempDir;
+
+use crate::cluster::Cluster;
+
+/// A running `lictor run`; dropping it is `kill -9`.
+pub(crate) struct Instance {
+    pub(crate) child: Child,
+    _folder: TempDir,
+}
+
+impl Instance {
+    /// Reads the cluster's `spans`; what it writes begins with the application's name. `more` is added to the
+    /// configuration.
+    pub(crate) fn start(cluster: &Cluster, application: &str, more: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
+        let topic = |purpose: &str| cluster.topic(&format!("{application}.{purpose}"));
+        let text = format!(
+            "application_id: {name}.{application}\nrules: {rules}\nkafka: {{bootstrap.servers: \"{servers}\"}}\n\
+             topics: {{traces: [{spans}], enforcement: {events}, directives: {directives}, dead_letter: {dead},\n\
+             \x20 late: {late}}}\n{more}\n",
+            name = cluster.name,
+            rules = rules.display(),
+            servers = cluster.properties.bootstrap_servers(),
+            spans = cluster.topic("spans"),
+            events = topic("enforcement"),
+            directives = topic("directives"),
+            dead = topic("dead"),
+            late = topic("late"),
+        );
+        let config = folder.path().join("lictor.yaml");
+        fs::write(&config, text).unwrap();
+        let mut lictor = Command::new(env!("CARGO_BIN_EXE_lictor"));
+        let child = lictor.args(["run", "-c"]).arg(&config).env("LICTOR_LOG", "warn").spawn().unwrap();
+        Self { child, _folder: folder }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
