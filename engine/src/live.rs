@@ -216,7 +216,8 @@ struct Recent {
 /// Records that the broker has had for longer than this are a backlog: live ones are here within a second.
 const LIVE_AGE_NS: i64 = 5_000_000_000;
 
-/// A poll that comes back so long after its time was not waiting, the process was paused: that nothing came says nothing.
+/// A poll that comes back so long after its time was not waiting, the process was paused: that nothing came says
+/// nothing.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Fewer records than this say nothing about a topic.
@@ -388,7 +389,7 @@ impl Loop<'_> {
                     tracing::info!(partitions = targets.len(), %since, "rebuilding state from the telemetry");
                 }
                 self.targets.extend(targets);
-                self.hold_live_partitions()?;
+                self.hold_live_partitions(&partitions)?;
             }
             AssignmentChange::Revoked(partitions) => {
                 if self.is_dirty && self.targets.is_empty() {
@@ -418,14 +419,14 @@ impl Loop<'_> {
         Ok(())
     }
 
-    /// While some partitions are read again silently, those that are already beyond must wait: their events would be
-    /// silent too.
-    fn hold_live_partitions(&mut self) -> Result<(), LiveError> {
+    /// While some partitions are read again silently, all others must wait, those just assigned and those read before:
+    /// their events would be silent too.
+    fn hold_live_partitions(&mut self, assigned: &[TopicPartition]) -> Result<(), LiveError> {
         if self.targets.is_empty() {
             return Ok(());
         }
-        let live = self.positions.next.iter().map(|p| &p.0).filter(|p| !self.targets.contains_key(*p));
-        for partition in live {
+        let known = self.positions.next.iter().map(|p| &p.0).chain(assigned);
+        for partition in known.filter(|p| !self.targets.contains_key(*p)) {
             self.ends.source.hold(partition)?;
         }
         Ok(())

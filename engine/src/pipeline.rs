@@ -123,8 +123,8 @@ impl Pipeline {
         self.judge.revoke(partition);
     }
 
-    /// We are behind at `now`, by the processing clock: partitions that are not heard may have records that wait for us,
-    /// so none falls idle.
+    /// We are behind at `now`, by the processing clock: partitions that are not heard may have records that wait for
+    /// us, so none falls idle.
     pub fn excuse_silence(&mut self, now: EventTime) {
         self.scan.excuse_silence(now);
     }
