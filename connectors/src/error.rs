@@ -58,6 +58,18 @@ pub enum ConnectorError {
         /// librdkafka's own words.
         message: String,
     },
+    /// The broker takes no more transactions of this producer. The process must end: what it holds in memory may
+    /// already be somebody else's, and only a new one may take the id up again.
+    #[error(
+        "transactional id `{transactional_id}` was taken over: another instance with the same `instance_id` runs, or \
+         this one was stopped in the middle of a transaction for longer than transaction.timeout.ms: {message}"
+    )]
+    Fenced {
+        /// The id, which is derived from `application_id` and `instance_id`.
+        transactional_id: String,
+        /// librdkafka's own words.
+        message: String,
+    },
     /// Messages that were published are not on the broker.
     #[error("{failed} published messages were not acknowledged; the first, to topic `{topic}`: {message}")]
     Undelivered {
@@ -77,18 +89,6 @@ pub enum ConnectorError {
         topic: String,
         /// Key and payload together.
         bytes: usize,
-    },
-    /// A topic exists and is configured for another purpose.
-    #[error("topic `{topic}` has cleanup.policy={found}, but {wanted} is needed: {reason}")]
-    TopicPolicy {
-        /// The topic.
-        topic: String,
-        /// Its `cleanup.policy`.
-        found: String,
-        /// The one it must have.
-        wanted: &'static str,
-        /// What would go wrong.
-        reason: &'static str,
     },
     /// A topic does not exist and could not be created.
     #[error("topic `{topic}` is missing and could not be created: {message}")]
@@ -124,6 +124,20 @@ pub enum ConnectorError {
         /// What is wrong.
         reason: String,
     },
+    /// A topic exists and differs in something that cannot be lived with.
+    #[error("topic `{topic}` has {name}={found}, but {wanted} is needed: {reason}")]
+    TopicConfig {
+        /// The topic.
+        topic: String,
+        /// What differs: `partitions`, or a topic config.
+        name: String,
+        /// As it is.
+        found: String,
+        /// As it must be.
+        wanted: String,
+        /// What would go wrong.
+        reason: &'static str,
+    },
 }
 
 impl ConnectorError {
@@ -131,11 +145,13 @@ impl ConnectorError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Property { .. } | Self::TopicPolicy { .. } | Self::Recording { .. } => Fault::User,
+            Self::Property { .. } | Self::TopicConfig { .. } | Self::Recording { .. } => Fault::User,
             Self::Kafka { fault, .. } => *fault,
-            Self::Rebalanced { .. } | Self::Undelivered { .. } | Self::TopicMissing { .. } | Self::TooLarge { .. } => {
-                Fault::External
-            }
+            Self::Rebalanced { .. }
+            | Self::Fenced { .. }
+            | Self::Undelivered { .. }
+            | Self::TopicMissing { .. }
+            | Self::TooLarge { .. } => Fault::External,
             Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Fault::User,
             Self::File { .. } => Fault::External,
             Self::Embedded { .. } => Fault::Internal,
@@ -149,8 +165,9 @@ impl ConnectorError {
             Self::Kafka { retry, .. } | Self::Undelivered { retry, .. } | Self::TopicMissing { retry, .. } => *retry,
             Self::Rebalanced { .. } => Retry::Backoff,
             Self::Property { .. }
+            | Self::Fenced { .. }
             | Self::TooLarge { .. }
-            | Self::TopicPolicy { .. }
+            | Self::TopicConfig { .. }
             | Self::Embedded { .. }
             | Self::File { .. }
             | Self::Recording { .. } => Retry::Never,
@@ -166,6 +183,14 @@ mod tests {
     fn a_rebalance_is_retried_and_is_nobodys_mistake() {
         let error = ConnectorError::Rebalanced { message: "Broker: Rebalance in progress".to_string() };
         assert_eq!((error.fault(), error.retry()), (Fault::External, Retry::Backoff));
+    }
+
+    #[test]
+    fn being_fenced_is_final_and_names_who_to_look_for() {
+        let (transactional_id, message) = ("lictor-scan-0".to_string(), "Producer fenced".to_string());
+        let error = ConnectorError::Fenced { transactional_id, message };
+        assert_eq!((error.fault(), error.retry()), (Fault::External, Retry::Never));
+        assert!(error.to_string().starts_with("transactional id `lictor-scan-0` was taken over: another instance"));
     }
 
     #[test]

@@ -4,16 +4,23 @@
 //! background; what they have to say is served inside our calls, on the caller's thread.
 
 mod admin;
+mod group;
 mod log;
+mod membership;
 mod properties;
-mod replay;
+mod restore;
 mod sink;
 mod source;
+mod start;
+mod transaction;
 
-pub use admin::{TopicSpec, ensure_topics};
+pub use admin::{Difference, TopicSpec, TopicState, ensure_topics, inspect_topics};
+pub use membership::Membership;
 pub use properties::KafkaProperties;
+pub use restore::{Committed, KafkaRestorer};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
+pub use transaction::{AbortCause, Consumed, KafkaTransactions, TransactionError};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -35,7 +42,8 @@ fn judge(code: Option<RDKafkaErrorCode>) -> (Fault, Retry) {
             | Code::InvalidConfig
             | Code::InvalidArgument
             | Code::InconsistentGroupProtocol
-            | Code::InvalidSessionTimeout,
+            | Code::InvalidSessionTimeout
+            | Code::InvalidTransactionTimeout,
         ) => (Fault::User, Retry::Never),
         Some(Code::Fatal | Code::Fenced | Code::FencedInstanceId | Code::UnsupportedFeature) => {
             (Fault::External, Retry::Never)

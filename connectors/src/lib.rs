@@ -10,6 +10,7 @@
 
 pub mod embedded;
 pub mod error;
+pub mod failpoint;
 pub mod file;
 pub mod kafka;
 pub mod record;
@@ -20,7 +21,10 @@ pub mod source;
 pub use embedded::EmbeddedBroker;
 pub use error::{ConnectorError, Fault, Retry};
 pub use file::{FileSource, TopicBinding};
-pub use kafka::{KafkaProperties, KafkaSink, KafkaSource, TopicSpec, ensure_topics};
+pub use kafka::{
+    AbortCause, Committed, Consumed, Difference, KafkaProperties, KafkaRestorer, KafkaSink, KafkaSource,
+    KafkaTransactions, Membership, TopicSpec, TopicState, TransactionError, ensure_topics, inspect_topics,
+};
 pub use record::{NextOffset, Outgoing, RecordRef, TopicPartition};
 pub use reference::{ReferenceError, TableFormat, load_table};
 pub use sink::Sink;

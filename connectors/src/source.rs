@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::error::ConnectorError;
 use crate::record::{NextOffset, RecordRef, TopicPartition};
-use lictor_schemas::time::EventTime;
 
 /// What one call of [`Source::poll`] brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,34 +59,4 @@ pub trait Source {
     /// # Errors
     /// The client refuses the answer.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), ConnectorError>;
-
-    /// Starts partitions that were just assigned over from the first record at or after `since` (by the broker's
-    /// timestamps), so that state in memory can be rebuilt. Returns, for each partition that has records between there
-    /// and its committed offset, that offset; the others go on at their committed offset.
-    ///
-    /// # Errors
-    /// The broker cannot be asked.
-    fn replay(
-        &mut self,
-        _partitions: &[TopicPartition],
-        _since: EventTime,
-    ) -> Result<Vec<(TopicPartition, NextOffset)>, ConnectorError> {
-        Ok(Vec::new())
-    }
-
-    /// Stops reading a partition until [`Source::resume`].
-    ///
-    /// # Errors
-    /// The client refuses.
-    fn hold(&mut self, _partition: &TopicPartition) -> Result<(), ConnectorError> {
-        Ok(())
-    }
-
-    /// Reads all assigned partitions again.
-    ///
-    /// # Errors
-    /// The client refuses.
-    fn resume(&mut self) -> Result<(), ConnectorError> {
-        Ok(())
-    }
 }

@@ -37,7 +37,7 @@ impl Cluster {
     }
 
     fn make_topic(&self, partitions: i32, compacted: bool) -> Result<Vec<String>, ConnectorError> {
-        ensure_topics(&self.properties, &[TopicSpec { name: self.name.clone(), partitions, compacted }])
+        ensure_topics(&self.properties, &[TopicSpec::new(&self.name, partitions, compacted)])
     }
 
     fn source(&self) -> KafkaSource {
@@ -78,13 +78,13 @@ fn topics_are_made_once_and_a_wrong_policy_is_refused() {
     assert_eq!(cluster.make_topic(2, true).unwrap(), std::slice::from_ref(&cluster.name));
     assert_eq!(cluster.make_topic(2, true).unwrap(), Vec::<String>::new());
     let error = cluster.make_topic(2, false).unwrap_err();
-    assert!(matches!(&error, ConnectorError::TopicPolicy { found, .. } if found == "compact"), "{error}");
+    assert!(matches!(&error, ConnectorError::TopicConfig { found, .. } if found == "compact"), "{error}");
 }
 
 #[test]
 fn an_impossible_topic_is_named() {
     let Some(cluster) = Cluster::from_env("impossible") else { return };
-    let topic = TopicSpec { name: "no spaces allowed".to_string(), partitions: 1, compacted: false };
+    let topic = TopicSpec::new("no spaces allowed", 1, false);
     let error = ensure_topics(&cluster.properties, &[topic]).unwrap_err();
     assert!(matches!(&error, ConnectorError::TopicMissing { topic, .. } if topic == "no spaces allowed"), "{error}");
 }

@@ -1,6 +1,8 @@
 //! librdkafka's own log lines and errors, as tracing events.
 
+use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// The end of the warning about a consumer's property on a producer and the other way round. Our users write one list
@@ -23,8 +25,30 @@ pub(super) fn line(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Writes an error that belongs to no call: librdkafka goes on trying by itself.
 pub(super) fn global_error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
-        // Reported by whoever asked for the topic, with its name, once.
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition) => tracing::debug!(target: "librdkafka", "{reason}"),
+        // Reported by whoever asked for the topic, with its name, once; and by whoever reads a partition to its end.
+        // That a client has no broker at all is said by each of its connections already, with the reason.
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::PartitionEOF
+            | RDKafkaErrorCode::AllBrokersDown,
+        ) => {
+            tracing::debug!(target: "librdkafka", "{reason}")
+        }
         _ => tracing::warn!(target: "librdkafka", %error, "{reason}"),
     }
 }
+
+/// The context of a client that has nothing else to tell: it lets librdkafka's log through to ours.
+pub(super) struct Logged;
+
+impl ClientContext for Logged {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        global_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Logged {}

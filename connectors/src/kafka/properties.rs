@@ -58,19 +58,25 @@ const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
     ("compression.codec", "lz4"),
     // How long a flush may wait for a broker that is away.
     ("message.timeout.ms", "120000"),
+    // A topic that was denied once is refused until the next refresh; the default is five minutes.
+    ("topic.metadata.refresh.interval.ms", "10000"),
 ];
+
+/// How long a transaction may stay open if the user says nothing: as long hides a dead instance everything behind it
+/// from every reader, and no longer than this may a commit last. It is Kafka Streams' value.
+const TRANSACTION_TIMEOUT_MS: &str = "10000";
 
 /// Values that would break a promise: property, value, reason.
 const REFUSED_VALUES: &[(&str, &str, &str)] = &[
     (
         "enable.auto.commit",
         "true",
-        "would commit records whose events were not published yet; remove it, lictor commits after each flush",
+        "would commit records whose events were not published yet; remove it, lictor commits both in one transaction",
     ),
     (
         "enable.auto.offset.store",
         "true",
-        "would commit records whose events were not published yet; remove it, lictor commits after each flush",
+        "would commit records whose events were not published yet; remove it, lictor commits both in one transaction",
     ),
     ("isolation.level", "read_uncommitted", "would count telemetry of aborted transactions; remove it"),
     ("enable.idempotence", "false", "would duplicate and reorder enforcement events on a retry; remove it"),
@@ -78,10 +84,29 @@ const REFUSED_VALUES: &[(&str, &str, &str)] = &[
     ("acks", "1", "would lose events with the partition's leader; remove it, acks=all is set"),
 ];
 
+/// Numbers that would break a promise: property, the least and the most it may be, reason.
+const BOUNDS: &[(&str, i64, i64, &str)] = &[
+    (
+        "transaction.timeout.ms",
+        1_000,
+        60_000,
+        "an instance that dies hides everything behind its open transaction from all readers for this long",
+    ),
+    (
+        "max.in.flight.requests.per.connection",
+        1,
+        5,
+        "the broker recognises repetitions among the last five batches only",
+    ),
+];
+
 /// Properties that are ours to set: property, what to write instead.
 const OURS: &[(&str, &str)] = &[
     ("group.id", "is derived from `application_id`; set that"),
-    ("transactional.id", "is derived from `application_id`; set that"),
+    // A member with a name that is restarted between the two halves of a cooperative rebalance gets back what it had
+    // after the first, and nobody asks for the second: partitions would belong to nobody.
+    ("group.instance.id", "can leave partitions to nobody when an instance restarts during a rebalance; remove it"),
+    ("transactional.id", "is derived from `application_id` and `instance_id`; set those"),
 ];
 
 /// Java's names: property, what to write instead.
@@ -154,9 +179,7 @@ impl KafkaProperties {
             check_one(name, value)?;
         }
         let properties = Self { said, is_embedded: false };
-        for role in Role::ALL {
-            check_group_protocol(&properties.said_for(role))?;
-        }
+        properties.check_group_protocols()?;
         if !properties.said.contains_key("bootstrap.servers") {
             return Err(refuse("bootstrap.servers", "is missing: write the brokers as `host:port,host:port`"));
         }
@@ -175,22 +198,10 @@ impl KafkaProperties {
     /// # Errors
     /// As [`KafkaProperties::try_new`].
     pub fn with(mut self, name: &str, value: &str) -> Result<Self, ConnectorError> {
+        check_one(name, value)?;
         self.said.insert(name.to_string(), value.to_string());
-        Ok(Self { is_embedded: self.is_embedded, ..Self::try_new(self.said)? })
-    }
-
-    /// These properties for the one member of a group that keeps its partitions when it is restarted.
-    ///
-    /// A process that was killed is still a member until its session times out; the one that takes its place gets the
-    /// partitions at once if both have the same `group.instance.id`. What the user wrote stays, and the new group
-    /// protocol is left alone: there a restarted instance would be refused until the old session ends.
-    #[must_use]
-    pub fn as_instance(mut self, instance: &str) -> Self {
-        let said = self.said_for(Role::Consumer);
-        if said.get("group.protocol") != Some(&"consumer") && !said.contains_key("group.instance.id") {
-            self.said.insert("consumer.group.instance.id".to_string(), instance.to_string());
-        }
-        self
+        self.check_group_protocols()?;
+        Ok(self)
     }
 
     /// The properties of the embedded broker at `servers`, with these of our own.
@@ -203,6 +214,11 @@ impl KafkaProperties {
     /// Whether the broker is the embedded one.
     pub(super) fn is_embedded(&self) -> bool {
         self.is_embedded
+    }
+
+    /// How long the transaction coordinator waits for a transaction's end before it aborts it, in milliseconds.
+    pub(super) fn transaction_timeout_ms(&self) -> &str {
+        self.said_for(Role::Producer).get("transaction.timeout.ms").copied().unwrap_or(TRANSACTION_TIMEOUT_MS)
     }
 
     /// The brokers, as `host:port,host:port`.
@@ -226,6 +242,10 @@ impl KafkaProperties {
             config.set(name, value);
         }
         T::from_config_and_context(&config, context).map_err(|error| not_created(&error))
+    }
+
+    fn check_group_protocols(&self) -> Result<(), ConnectorError> {
+        Role::ALL.iter().try_for_each(|role| check_group_protocol(&self.said_for(*role)))
     }
 
     fn defaults(&self, role: Role) -> Vec<(&'static str, &'static str)> {
@@ -284,10 +304,19 @@ fn check_one(name: &str, value: &str) -> Result<(), ConnectorError> {
         return Err(refuse(name, &format!("is a property of Java's clients only: {instead}")));
     }
     // Aliases of the same property; librdkafka takes the last one that is set.
-    let canonical = if bare == "request.required.acks" { "acks" } else { bare };
+    let canonical = match bare {
+        "request.required.acks" => "acks",
+        "max.in.flight" => "max.in.flight.requests.per.connection",
+        other => other,
+    };
     let value = value.trim().to_ascii_lowercase();
     if let Some((.., reason)) = REFUSED_VALUES.iter().find(|(n, v, _)| *n == canonical && *v == value) {
         return Err(refuse(name, &format!("= {value} {reason}")));
+    }
+    if let Some((_, least, most, reason)) = BOUNDS.iter().find(|(n, ..)| *n == canonical)
+        && !value.parse().is_ok_and(|number| (*least..=*most).contains(&number))
+    {
+        return Err(refuse(name, &format!("= {value} is not between {least} and {most}: {reason}")));
     }
     if bare == "partition.assignment.strategy" {
         check_strategy(name, &value)?;
@@ -353,15 +382,21 @@ mod tests {
 
     #[test]
     fn what_breaks_a_promise_is_refused_with_the_reason() {
-        check_refused("enable.auto.commit", "true", "commits after each flush");
-        check_refused("consumer.enable.auto.commit", "True", "commits after each flush");
-        check_refused("enable.auto.offset.store", "true", "commits after each flush");
+        check_refused("enable.auto.commit", "true", "in one transaction");
+        check_refused("consumer.enable.auto.commit", "True", "in one transaction");
+        check_refused("enable.auto.offset.store", "true", "in one transaction");
         check_refused("isolation.level", "read_uncommitted", "aborted transactions");
         check_refused("producer.enable.idempotence", "false", "duplicate");
         check_refused("acks", "1", "acks=all");
         check_refused("request.required.acks", "0", "acks=all");
         check_refused("group.id", "mine", "application_id");
         check_refused("transactional.id", "mine", "application_id");
+        check_refused("consumer.group.instance.id", "mine", "to nobody");
+        check_refused("transaction.timeout.ms", "60001", "between 1000 and 60000");
+        check_refused("producer.transaction.timeout.ms", "999", "between 1000 and 60000");
+        check_refused("transaction.timeout.ms", "10s", "between 1000 and 60000");
+        check_refused("max.in.flight", "6", "between 1 and 5");
+        check_refused("producer.max.in.flight.requests.per.connection", "1000", "between 1 and 5");
     }
 
     #[test]
@@ -376,9 +411,23 @@ mod tests {
 
     #[test]
     fn what_only_looks_dangerous_is_taken() {
-        for (name, value) in [("enable.auto.commit", "false"), ("acks", "all"), ("isolation.level", "read_committed")] {
+        for (name, value) in [
+            ("enable.auto.commit", "false"),
+            ("acks", "all"),
+            ("isolation.level", "read_committed"),
+            ("transaction.timeout.ms", "60000"),
+            ("max.in.flight", "5"),
+            ("client.id", "mine"),
+        ] {
             assert!(properties(&[(name, value)]).is_ok(), "{name}={value}");
         }
+    }
+
+    #[test]
+    fn a_transaction_lasts_ten_seconds_unless_said() {
+        assert_eq!(properties(&[]).unwrap().transaction_timeout_ms(), "10000");
+        let said = properties(&[("transaction.timeout.ms", "2000"), ("producer.transaction.timeout.ms", "3000")]);
+        assert_eq!(said.unwrap().transaction_timeout_ms(), "3000");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::sink::Sink;
 
 /// How long one look for acknowledgements lasts. The client's `poll` always waits the whole time, even when everything
 /// has arrived after a microsecond, so this is the granularity of a flush.
-const ACK_POLL: Duration = Duration::from_micros(500);
+pub(super) const ACK_POLL: Duration = Duration::from_micros(500);
 
 /// Publishes to Kafka with `enable.idempotence=true` and `acks=all`.
 ///
@@ -47,10 +47,9 @@ impl KafkaSink {
                 message: reason,
                 retry: Retry::Never,
             },
-            (None, KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => ConnectorError::TooLarge {
-                topic: message.topic.clone(),
-                bytes: message.key.as_ref().map_or(0, Vec::len) + message.payload.as_ref().map_or(0, Vec::len),
-            },
+            (None, KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
+                ConnectorError::TooLarge { topic: message.topic.clone(), bytes: bytes_of(message) }
+            }
             (None, other) => refused("publish", other),
         }
     }
@@ -88,7 +87,7 @@ impl Sink for KafkaSink {
     }
 }
 
-fn as_record(message: &Outgoing) -> BaseRecord<'_, [u8], [u8]> {
+pub(super) fn as_record(message: &Outgoing) -> BaseRecord<'_, [u8], [u8]> {
     let mut record = BaseRecord::to(&message.topic);
     record.key = message.key.as_deref();
     record.payload = message.payload.as_deref();
@@ -101,24 +100,30 @@ fn as_record(message: &Outgoing) -> BaseRecord<'_, [u8], [u8]> {
     record
 }
 
-/// What became of the messages since the last flush.
-#[derive(Default)]
-struct Failures {
-    count: u64,
-    first: Option<Failure>,
+/// Key and payload together, which is what `message.max.bytes` is about.
+pub(super) fn bytes_of(message: &Outgoing) -> usize {
+    message.key.as_ref().map_or(0, Vec::len) + message.payload.as_ref().map_or(0, Vec::len)
 }
 
-struct Failure {
-    topic: String,
-    error: KafkaError,
+/// What became of the messages since the last flush.
+#[derive(Default)]
+pub(super) struct Failures {
+    pub(super) count: u64,
+    pub(super) first: Option<Failure>,
+}
+
+pub(super) struct Failure {
+    pub(super) topic: String,
+    pub(super) error: KafkaError,
 }
 
 /// Hears of every message's fate, inside `poll`.
 #[derive(Default)]
-struct Deliveries(Mutex<Failures>);
+pub(super) struct Deliveries(Mutex<Failures>);
 
 impl Deliveries {
-    fn take(&self) -> Failures {
+    /// The failures since the last call.
+    pub(super) fn take(&self) -> Failures {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
