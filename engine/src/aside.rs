@@ -8,6 +8,7 @@ use lictor_schemas::tables::Table;
 use lictor_schemas::time::{EventTime, NANOS_PER_MS};
 use serde_json::json;
 
+use crate::scan_stage::ScanCounts;
 use crate::watermark::Untimely;
 
 /// A record, or some items of one, that no table can take.
@@ -26,6 +27,10 @@ pub struct DeadLetter {
     /// The original bytes, or OTLP protobuf with just the rejected items.
     pub payload: Option<Vec<u8>>,
 }
+
+/// A dead letter that a topic with Kafka's defaults might refuse (1 MB, headers included) goes without its bytes: its
+/// coordinates still find the record, and a transaction with a message that is refused could never be committed.
+const LETTER_BYTES_MAX: usize = 900_000;
 
 impl DeadLetter {
     pub(crate) fn of_record(record: RecordRef<'_>, reason: &'static str, message: &str) -> Self {
@@ -47,10 +52,13 @@ impl DeadLetter {
     #[must_use]
     pub fn to_message(&self, topic: &str, application_id: &str) -> Outgoing {
         let header = |name: &str, value: String| (format!("__connect.errors.{name}"), value.into_bytes());
+        let bytes = self.payload.as_ref().map_or(0, Vec::len);
+        let is_too_large = bytes > LETTER_BYTES_MAX;
+        let omitted = ("lictor-payload-omitted-bytes".to_owned(), bytes.to_string().into_bytes());
         Outgoing {
             topic: topic.to_owned(),
             key: self.key.clone(),
-            payload: self.payload.clone(),
+            payload: if is_too_large { Some(Vec::new()) } else { self.payload.clone() },
             headers: vec![
                 header("topic", self.partition.topic.to_string()),
                 header("partition", self.partition.partition.to_string()),
@@ -59,7 +67,10 @@ impl DeadLetter {
                 header("stage", "VALUE_CONVERTER".to_owned()),
                 header("class.name", format!("lictor.decode.{}", self.reason)),
                 header("exception.message", self.message.clone()),
-            ],
+            ]
+            .into_iter()
+            .chain(is_too_large.then_some(omitted))
+            .collect(),
         }
     }
 }
@@ -118,6 +129,46 @@ impl LateRows {
             payload: Some(note.to_string().into_bytes()),
             headers: vec![("content-type".to_owned(), b"application/json".to_vec())],
         }
+    }
+}
+
+/// A topic holds something else than what it is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("{dead} of the last {records} records could not be decoded (limits.decode_error_ratio_max = {ratio_max})")]
+pub struct Undecodable {
+    /// How many.
+    pub dead: u64,
+    /// Of how many.
+    pub records: u64,
+    /// The limit.
+    pub ratio_max: f64,
+}
+
+/// The last records, for the share of undecodable ones: a topic must not be drained into the dead letters.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DecodeErrors {
+    records: u64,
+    dead: u64,
+}
+
+/// Fewer records than this say nothing about a topic.
+const RECENT_RECORDS: u64 = 1_000;
+
+impl DecodeErrors {
+    /// Adds the records of an epoch.
+    ///
+    /// # Errors
+    /// [`Undecodable`] if too many could not be decoded.
+    pub fn add(&mut self, counts: &ScanCounts, ratio_max: f64) -> Result<(), Undecodable> {
+        self.records += counts.records;
+        self.dead += counts.records_dead;
+        if self.records < RECENT_RECORDS {
+            return Ok(());
+        }
+        let Self { records, dead } = std::mem::take(self);
+        #[expect(clippy::cast_precision_loss, reason = "a share of a few thousand records")]
+        let ratio = dead as f64 / records as f64;
+        if ratio > ratio_max { Err(Undecodable { dead, records, ratio_max }) } else { Ok(()) }
     }
 }
 

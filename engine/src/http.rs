@@ -22,8 +22,9 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::tasks::Stage;
 
-/// A loop that did not come round for so long hangs: an epoch takes milliseconds, and a flush that waits for a broker
+/// A loop that did not come round for so long hangs: an epoch takes milliseconds, and a commit that waits for a broker
 /// that is away is worth telling.
 const PROGRESS_MAX: Duration = Duration::from_secs(30);
 
@@ -32,42 +33,38 @@ const STOP_MAX: Duration = Duration::from_secs(2);
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the loop says of itself; times are monotonic, by the same clock as the server's.
+/// What the loops of both stages say of themselves; times are monotonic, by the same clock as the server's.
 #[derive(Debug, Default)]
 pub struct Health {
-    progressed_ms: AtomicU64,
-    is_assigned: AtomicBool,
-    is_ready: AtomicBool,
+    progressed_ms: [AtomicU64; 2],
+    is_serving: [AtomicBool; 2],
 }
 
 impl Health {
-    /// The loop came round at `at`.
-    pub fn progressed(&self, at: Duration) {
-        self.progressed_ms.store(u64::try_from(at.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// A loop came round at `at`.
+    pub fn progressed(&self, stage: Stage, at: Duration) {
+        let ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        self.progressed_ms[stage as usize].store(ms, Ordering::Relaxed);
     }
 
-    /// Partitions are assigned.
-    pub fn assigned(&self) {
-        self.is_assigned.store(true, Ordering::Relaxed);
+    /// A stage serves all partitions that it was assigned: for good, since other partitions come and go.
+    pub fn serving(&self, stage: Stage) {
+        self.is_serving[stage as usize].store(true, Ordering::Relaxed);
     }
 
-    /// An epoch is committed: together with an assignment this makes the engine ready, for good.
-    pub fn committed(&self) {
-        if self.is_assigned.load(Ordering::Relaxed) {
-            self.is_ready.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the loop is alive at `now`.
+    /// Whether the loops are alive at `now`.
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why they are not.
     pub fn liveness(&self, now: Duration) -> Result<(), String> {
-        let since = now.saturating_sub(Duration::from_millis(self.progressed_ms.load(Ordering::Relaxed)));
-        if since <= PROGRESS_MAX {
-            return Ok(());
+        for stage in Stage::ALL {
+            let at = Duration::from_millis(self.progressed_ms[stage as usize].load(Ordering::Relaxed));
+            let since = now.saturating_sub(at);
+            if since > PROGRESS_MAX {
+                return Err(format!("the {} loop has made no progress for {} s", stage.as_str(), since.as_secs()));
+            }
         }
-        Err(format!("the loop has made no progress for {} s", since.as_secs()))
+        Ok(())
     }
 
     /// Whether telemetry is being judged.
@@ -75,10 +72,11 @@ impl Health {
     /// # Errors
     /// What is missing.
     pub fn readiness(&self) -> Result<(), String> {
-        match (self.is_assigned.load(Ordering::Relaxed), self.is_ready.load(Ordering::Relaxed)) {
-            (_, true) => Ok(()),
-            (false, _) => Err("no partitions are assigned yet".to_owned()),
-            (true, false) => Err("no epoch is committed yet".to_owned()),
+        let waiting = Stage::ALL.into_iter().find(|stage| !self.is_serving[*stage as usize].load(Ordering::Relaxed));
+        match waiting {
+            None => Ok(()),
+            Some(Stage::Scan) => Err("no partitions are assigned yet".to_owned()),
+            Some(Stage::Judge) => Err("no shards are restored yet".to_owned()),
         }
     }
 }
@@ -251,8 +249,7 @@ mod tests {
         let answer = ask(&server, "/metrics");
         assert!(answer.contains(&format!("content-type: {OPENMETRICS}")), "{answer}");
         assert!(answer.contains("\nlictor_ready 0\n") && answer.ends_with("# EOF\n"), "{answer}");
-        health.assigned();
-        health.committed();
+        Stage::ALL.into_iter().for_each(|stage| health.serving(stage));
         assert!(ask(&server, "/metrics").contains("\nlictor_ready 1\n"));
         check(&server, "/nothing", 404, "");
     }
@@ -260,23 +257,22 @@ mod tests {
     #[test]
     fn healthy_is_who_made_progress_within_half_a_minute() {
         let health = Arc::new(Health::default());
-        health.progressed(Duration::from_secs(10));
+        Stage::ALL.into_iter().for_each(|stage| health.progressed(stage, Duration::from_secs(10)));
         check(&start(&health, Duration::from_secs(40)), "/healthz", 200, "\r\n\r\nok\n");
         let server = start(&health, Duration::from_secs(52));
-        check(&server, "/healthz", 503, "\r\n\r\nthe loop has made no progress for 42 s\n");
-        health.progressed(Duration::from_secs(52));
+        check(&server, "/healthz", 503, "\r\n\r\nthe scan loop has made no progress for 42 s\n");
+        Stage::ALL.into_iter().for_each(|stage| health.progressed(stage, Duration::from_secs(52)));
         check(&server, "/healthz", 200, "ok\n");
     }
 
     #[test]
-    fn ready_is_who_has_committed_an_epoch_of_its_own_partitions() {
+    fn ready_is_who_serves_what_it_was_assigned_in_both_stages() {
         let health = Arc::new(Health::default());
         let server = start(&health, Duration::ZERO);
-        health.committed();
         check(&server, "/readyz", 503, "no partitions are assigned yet\n");
-        health.assigned();
-        check(&server, "/readyz", 503, "no epoch is committed yet\n");
-        health.committed();
+        health.serving(Stage::Scan);
+        check(&server, "/readyz", 503, "no shards are restored yet\n");
+        health.serving(Stage::Judge);
         check(&server, "/readyz", 200, "ok\n");
     }
 

@@ -4,6 +4,8 @@
 //! when the watermark of the rule's signal passes their end; rules that emit on update are judged at the end of every
 //! epoch on the groups that changed in it.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use lictor_connectors::TopicPartition;
 use lictor_schemas::rule::RuleHeader;
@@ -14,27 +16,39 @@ use crate::decision::{Decision, Decisions, LimitReport};
 use crate::exchange::{RuleFailure, RuleId, Shipment};
 use crate::pane::PaneError;
 use crate::watermark::Watermarks;
-use crate::windowed::WindowedState;
+use crate::windowed::{WindowedRule, WindowedState};
 
-/// The judging half of a rule.
+/// The judging half of a rule: the same for every shard.
 #[derive(Debug)]
 pub struct JudgeRule {
     /// Its head.
     pub header: RuleHeader,
     /// The signal whose watermark it follows.
     pub signal: Signal,
-    /// Its windows; none for a row-wise rule.
-    pub windowed: Option<WindowedState>,
-    /// Why it does not run any more.
-    pub quarantined: Option<String>,
+    /// How its windows are judged; none for a row-wise rule.
+    pub windowed: Option<Arc<WindowedRule>>,
 }
 
-/// Owns the state of all rules.
+/// What a rule remembers.
+#[derive(Debug)]
+pub(crate) struct RuleState {
+    /// Its windows; none for a row-wise rule.
+    pub(crate) windowed: Option<WindowedState>,
+    /// Why it does not run any more.
+    pub(crate) quarantined: Option<String>,
+    was_quarantined: bool,
+}
+
+/// Owns the state of all rules, of one shard of their groups.
+///
+/// Between two commits everything can be undone.
 #[derive(Debug)]
 pub struct JudgeStage {
-    rules: Vec<JudgeRule>,
+    rules: Arc<[JudgeRule]>,
+    states: Vec<RuleState>,
     decisions: Decisions,
     watermarks: Watermarks,
+    committed_watermarks: Watermarks,
     groups_max: usize,
 }
 
@@ -55,11 +69,97 @@ pub struct RuleStatus {
     pub quarantined: Option<String>,
 }
 
+impl RuleStatus {
+    /// Adds what another shard says of the same rule.
+    pub fn add(&mut self, other: Self) {
+        self.groups += other.groups;
+        self.state_bytes += other.state_bytes;
+        self.firing += other.firing;
+        self.dropped += other.dropped;
+        self.quarantined = self.quarantined.take().or(other.quarantined);
+    }
+}
+
 impl JudgeStage {
-    /// `groups_max` bounds the groups of one rule over all its open windows.
+    /// Nothing has been judged yet. `groups_max` bounds the groups of one rule over all its open windows.
     #[must_use]
-    pub fn new(rules: Vec<JudgeRule>, decisions: Decisions, watermarks: Watermarks, groups_max: usize) -> Self {
-        Self { rules, decisions, watermarks, groups_max }
+    pub fn new(rules: Arc<[JudgeRule]>, decisions: Decisions, watermarks: Watermarks, groups_max: usize) -> Self {
+        let state = |rule: &JudgeRule| RuleState {
+            windowed: rule.windowed.as_ref().map(|w| WindowedState::new(Arc::clone(w))),
+            quarantined: None,
+            was_quarantined: false,
+        };
+        let states = rules.iter().map(state).collect();
+        let committed_watermarks = watermarks.clone();
+        Self { rules, states, decisions, watermarks, committed_watermarks, groups_max }
+    }
+
+    /// What is there now stays.
+    ///
+    /// # Errors
+    /// States cannot be copied together.
+    pub fn commit(&mut self) -> Result<(), PaneError> {
+        for state in &mut self.states {
+            state.was_quarantined = state.quarantined.is_some();
+            state.windowed.as_mut().map_or(Ok(()), WindowedState::commit)?;
+        }
+        self.decisions.commit();
+        self.committed_watermarks.clone_from(&self.watermarks);
+        Ok(())
+    }
+
+    /// Goes back to the last commit.
+    ///
+    /// # Errors
+    /// A key that was there cannot be indexed again; the state is no good any more.
+    pub fn undo(&mut self) -> Result<(), PaneError> {
+        for state in &mut self.states {
+            if !state.was_quarantined {
+                state.quarantined = None;
+            }
+            state.windowed.as_mut().map_or(Ok(()), WindowedState::undo)?;
+        }
+        self.decisions.undo();
+        self.watermarks.clone_from(&self.committed_watermarks);
+        Ok(())
+    }
+
+    /// The rules and what they remember, in the order of the rule set.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (&JudgeRule, &RuleState)> {
+        self.rules.iter().zip(&self.states)
+    }
+
+    /// What was decided.
+    pub(crate) fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    /// How far time has come.
+    pub(crate) fn watermarks(&self) -> &Watermarks {
+        &self.watermarks
+    }
+
+    /// Takes over what a log remembers; to be called once, before anything is absorbed.
+    pub(crate) fn restore(
+        &mut self,
+        watermarks: Watermarks,
+        states: impl IntoIterator<Item = (RuleId, WindowedState)>,
+        quarantined: impl IntoIterator<Item = (RuleId, String)>,
+    ) {
+        self.committed_watermarks = watermarks.clone();
+        self.watermarks = watermarks;
+        for (rule, state) in states {
+            self.states[rule.0].windowed = Some(state);
+        }
+        for (rule, message) in quarantined {
+            self.states[rule.0].quarantined = Some(message);
+            self.states[rule.0].was_quarantined = true;
+        }
+    }
+
+    /// What was decided, to be filled from a log.
+    pub(crate) fn decisions_mut(&mut self) -> &mut Decisions {
+        &mut self.decisions
     }
 
     /// Takes a shipment over and decides; events come in the order of rules, and within a rule in that of event time.
@@ -69,14 +169,14 @@ impl JudgeStage {
         }
         let mut decided = Vec::new();
         for (rule, violations) in shipment.violations {
-            let rule = &self.rules[rule.0];
-            if rule.quarantined.is_none() {
-                decided.extend(self.decisions.rows(&rule.header, violations));
+            if self.states[rule.0].quarantined.is_none() {
+                decided.extend(self.decisions.rows(&self.rules[rule.0].header, violations));
             }
         }
         for (rule, partial) in shipment.partials {
             self.isolate(rule, &mut decided, |judge, decided| judge.absorb_partial(rule, &partial, decided));
         }
+        self.watermarks.expect(shipment.sources);
         self.watermarks.absorb(shipment.marks, shipment.now);
         for rule in (0..self.rules.len()).map(RuleId) {
             self.isolate(rule, &mut decided, |judge, decided| judge.advance(rule, decided));
@@ -98,18 +198,18 @@ impl JudgeStage {
     /// How every rule is doing, in the order of the rule set.
     #[must_use]
     pub fn status(&self) -> Vec<RuleStatus> {
-        self.rules.iter().map(|rule| self.status_of(rule)).collect()
+        self.states().map(|(rule, state)| self.status_of(rule, state)).collect()
     }
 
-    fn status_of(&self, rule: &JudgeRule) -> RuleStatus {
-        let windowed = rule.windowed.as_ref();
+    fn status_of(&self, rule: &JudgeRule, state: &RuleState) -> RuleStatus {
+        let windowed = state.windowed.as_ref();
         RuleStatus {
             name: rule.header.name.clone(),
             groups: windowed.map_or(0, WindowedState::groups),
             state_bytes: windowed.map_or(0, WindowedState::size_bytes),
             firing: self.decisions.firing(&rule.header.name),
             dropped: windowed.map_or(0, WindowedState::dropped),
-            quarantined: rule.quarantined.clone(),
+            quarantined: state.quarantined.clone(),
         }
     }
 
@@ -125,7 +225,7 @@ impl JudgeStage {
         decided: &mut Vec<Decision>,
         step: impl FnOnce(&mut Self, &mut Vec<Decision>) -> Result<(), PaneError>,
     ) {
-        if self.rules[rule.0].quarantined.is_some() {
+        if self.states[rule.0].quarantined.is_some() {
             return;
         }
         if let Err(error) = step(self, decided) {
@@ -133,11 +233,12 @@ impl JudgeStage {
         }
     }
 
-    fn quarantine(&mut self, rule: RuleId, message: String) {
-        let rule = &mut self.rules[rule.0];
-        tracing::error!(rule = rule.header.name, message, "rule quarantined");
-        rule.quarantined = Some(message);
-        if let Some(windowed) = &mut rule.windowed {
+    /// The rule does not run any more, and forgets everything.
+    pub(crate) fn quarantine(&mut self, rule: RuleId, message: String) {
+        tracing::error!(rule = self.rules[rule.0].header.name, message, "rule quarantined");
+        let state = &mut self.states[rule.0];
+        state.quarantined = Some(message);
+        if let Some(windowed) = &mut state.windowed {
             windowed.clear();
         }
     }
@@ -148,7 +249,8 @@ impl JudgeStage {
         partial: &RecordBatch,
         decided: &mut Vec<Decision>,
     ) -> Result<(), PaneError> {
-        let JudgeRule { header, windowed: Some(windowed), .. } = &mut self.rules[rule.0] else { return Ok(()) };
+        let header = &self.rules[rule.0].header;
+        let Some(windowed) = &mut self.states[rule.0].windowed else { return Ok(()) };
         windowed.absorb(partial)?;
         if windowed.groups() > self.groups_max {
             let message =
@@ -162,9 +264,9 @@ impl JudgeStage {
     }
 
     fn advance(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
-        let JudgeRule { header, windowed, signal, .. } = &mut self.rules[rule.0];
+        let JudgeRule { header, signal, .. } = &self.rules[rule.0];
         let watermark = self.watermarks.of(*signal);
-        let closed = windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
+        let closed = self.states[rule.0].windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
         for (window, violations) in closed.unwrap_or_default() {
             decided.extend(match violations {
                 Some(violations) => self.decisions.replace(header, violations, window.end),

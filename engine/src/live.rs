@@ -1,13 +1,9 @@
-//! The loop: the one place where telemetry is read, epochs end, and offsets, state and output come to their commit
-//! point.
+//! Both stages in one loop, with nothing kept: what `demo` runs beside its embedded broker, which has no transactions.
 //!
 //! An epoch closes when its linger or its row limit is reached. Its events are published and acknowledged first, then
-//! its offsets are committed: a crash repeats events (with the same ids) and never loses one.
-//!
-//! State lives in memory. After a restart it is rebuilt: each partition is read again from as far back as the rules
-//! remember, silently up to its committed offset, and there held until all partitions have reached theirs.
+//! its offsets are committed. State lives in memory and ends with the process; `run` has [`tasks`](crate::tasks)
+//! instead, which survive anything.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,6 +12,7 @@ use lictor_connectors::{
 };
 use lictor_schemas::time::EventTime;
 
+use crate::aside::{DecodeErrors, Undecodable};
 use crate::clock::Clock;
 use crate::decision::{Decision, DirectiveRecord};
 use crate::pipeline::{Epoch, Pipeline};
@@ -92,8 +89,6 @@ pub struct EpochTiming {
     pub duration: Duration,
     /// From the broker timestamp of the epoch's newest record to the acknowledgement; none if it had no record.
     pub latency: Option<Duration>,
-    /// Whether the epoch's events were only rebuilt, not published.
-    pub is_replay: bool,
 }
 
 /// Why the loop ended before it was asked to.
@@ -103,21 +98,14 @@ pub enum LiveError {
     #[error(transparent)]
     Connector(#[from] ConnectorError),
     /// A topic holds something else than what it is bound to.
-    #[error("{dead} of the last {records} records could not be decoded (limits.decode_error_ratio_max = {ratio_max})")]
-    Undecodable {
-        /// How many of them.
-        dead: u64,
-        /// Of how many.
-        records: u64,
-        /// The limit.
-        ratio_max: f64,
-    },
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
 }
 
 /// What the loop did, from start to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Records read, replayed ones included.
+    /// Records read.
     pub records: u64,
     /// Events published.
     pub events: u64,
@@ -141,11 +129,10 @@ pub fn run(
         pipeline,
         options,
         positions: Positions::default(),
-        targets: BTreeMap::new(),
         last_commit: Duration::ZERO,
         is_dirty: false,
         is_drained: false,
-        recent: Recent::default(),
+        recent: DecodeErrors::default(),
         summary: Summary::default(),
     };
     let mut has_ended = false;
@@ -171,14 +158,12 @@ struct Loop<'a> {
     pipeline: Pipeline,
     options: LiveOptions,
     positions: Positions,
-    /// Partitions that are read again silently, and up to where.
-    targets: BTreeMap<TopicPartition, NextOffset>,
     last_commit: Duration,
     /// Whether something was read since the last commit.
     is_dirty: bool,
     /// Whether the source had nothing more in this epoch.
     is_drained: bool,
-    recent: Recent,
+    recent: DecodeErrors,
     summary: Summary,
 }
 
@@ -206,39 +191,12 @@ impl Positions {
     }
 }
 
-/// The last records, for the share of undecodable ones.
-#[derive(Default)]
-struct Recent {
-    records: u64,
-    dead: u64,
-}
-
 /// Records that the broker has had for longer than this are a backlog: live ones are here within a second.
 const LIVE_AGE_NS: i64 = 5_000_000_000;
 
 /// A poll that comes back so long after its time was not waiting, the process was paused: that nothing came says
 /// nothing.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// Fewer records than this say nothing about a topic.
-const RECENT_RECORDS: u64 = 1_000;
-
-impl Recent {
-    fn add(&mut self, epoch: &Epoch, ratio_max: f64) -> Result<(), LiveError> {
-        self.records += epoch.counts.records;
-        self.dead += epoch.counts.records_dead;
-        if self.records < RECENT_RECORDS {
-            return Ok(());
-        }
-        let Self { records, dead } = std::mem::take(self);
-        #[expect(clippy::cast_precision_loss, reason = "a share of a few thousand records")]
-        let ratio = dead as f64 / records as f64;
-        if ratio > ratio_max {
-            return Err(LiveError::Undecodable { dead, records, ratio_max });
-        }
-        Ok(())
-    }
-}
 
 impl Loop<'_> {
     /// One epoch; says whether the source has ended.
@@ -277,9 +235,6 @@ impl Loop<'_> {
             positions.note(record);
             pipeline.absorb(record, now);
         })?;
-        if polled == Polled::Record && !self.targets.is_empty() {
-            self.hold_at_target()?;
-        }
         Ok(polled)
     }
 
@@ -292,29 +247,23 @@ impl Loop<'_> {
         let mut epoch = self.pipeline.end_epoch(now);
         observer.alive(self.ends.clock.now());
         self.summary.records += epoch.counts.records;
-        self.recent.add(&epoch, self.options.decode_error_ratio_max)?;
-        let is_replay = !self.targets.is_empty();
-        let has_output = !is_replay && self.publish(&mut epoch)?;
-        if is_replay {
-            self.end_replay_if_complete()?;
-        } else {
-            self.commit_if_due(has_output)?;
-        }
+        self.recent.add(&epoch.counts, self.options.decode_error_ratio_max)?;
+        let has_output = self.publish(&mut epoch)?;
+        self.commit_if_due(has_output)?;
         let newest = std::mem::take(&mut self.positions.newest_ms);
         let age_ns = self.ends.clock.now().0.saturating_sub(EventTime::from_ms(newest).0);
         let latency = (newest > 0).then(|| Duration::from_nanos(u64::try_from(age_ns).unwrap_or_default()));
         let duration = self.ends.clock.monotonic().saturating_sub(started);
-        observer.committed(&epoch, EpochTiming { duration, latency, is_replay }, &self.pipeline);
+        observer.committed(&epoch, EpochTiming { duration, latency }, &self.pipeline);
         Ok(())
     }
 
-    /// Whether records of partitions that were not heard may be waiting: while state is rebuilt partitions are held, a
-    /// backlog comes partition by partition, and a process that was paused has asked nobody. Their windows would close
-    /// over them otherwise, and their rows be lost.
+    /// Whether records of partitions that were not heard may be waiting: a backlog comes partition by partition, and a
+    /// process that was paused has asked nobody. Their windows would close over them otherwise, and their rows be lost.
     fn is_behind(&self, now: EventTime) -> bool {
         let newest = EventTime::from_ms(self.positions.newest_ms);
         let is_live = now.0.saturating_sub(newest.0) <= LIVE_AGE_NS;
-        !self.targets.is_empty() || !(is_live || self.is_drained)
+        !(is_live || self.is_drained)
     }
 
     /// Publishes an epoch's events, directives, dead letters and late notes; says whether there were any.
@@ -329,7 +278,7 @@ impl Loop<'_> {
         self.summary.events += epoch.decisions.len() as u64;
         for letter in &epoch.dead {
             let message = letter.to_message(&self.options.topics.dead_letter, &self.options.application_id);
-            self.publish_dead(message)?;
+            self.ends.sink.publish(&message)?;
         }
         for rows in &epoch.late {
             self.ends.sink.publish(&rows.to_message(&self.options.topics.late))?;
@@ -339,18 +288,6 @@ impl Loop<'_> {
             self.ends.sink.flush()?;
         }
         Ok(has_output)
-    }
-
-    /// A dead letter that is too large for the broker goes without its bytes: its coordinates still find the record.
-    fn publish_dead(&mut self, mut message: Outgoing) -> Result<(), LiveError> {
-        match self.ends.sink.publish(&message) {
-            Err(ConnectorError::TooLarge { bytes, .. }) => {
-                message.payload = Some(Vec::new());
-                message.headers.push(("lictor-payload-omitted-bytes".to_owned(), bytes.to_string().into_bytes()));
-                Ok(self.ends.sink.publish(&message)?)
-            }
-            other => Ok(other?),
-        }
     }
 
     fn commit_if_due(&mut self, has_output: bool) -> Result<(), LiveError> {
@@ -383,16 +320,9 @@ impl Loop<'_> {
         match change {
             AssignmentChange::Assigned(partitions) => {
                 partitions.iter().for_each(|p| self.pipeline.assign(p.clone(), now));
-                let since = now.plus(-self.pipeline.horizon_ns());
-                let targets = self.ends.source.replay(&partitions, since)?;
-                if !targets.is_empty() {
-                    tracing::info!(partitions = targets.len(), %since, "rebuilding state from the telemetry");
-                }
-                self.targets.extend(targets);
-                self.hold_live_partitions(&partitions)?;
             }
             AssignmentChange::Revoked(partitions) => {
-                if self.is_dirty && self.targets.is_empty() {
+                if self.is_dirty {
                     self.commit()?;
                 }
                 self.drop_partitions(&partitions);
@@ -406,47 +336,12 @@ impl Loop<'_> {
     fn drop_partitions(&mut self, partitions: &[TopicPartition]) {
         partitions.iter().for_each(|p| self.pipeline.revoke(p));
         self.positions.forget(partitions);
-        self.targets.retain(|p, _| !partitions.contains(p));
-    }
-
-    /// Holds partitions that have come to where they were committed, until all have.
-    fn hold_at_target(&mut self) -> Result<(), LiveError> {
-        for (partition, next) in &self.positions.next {
-            if self.targets.get(partition).is_some_and(|target| next >= target) {
-                self.ends.source.hold(partition)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// While some partitions are read again silently, all others must wait, those just assigned and those read before:
-    /// their events would be silent too.
-    fn hold_live_partitions(&mut self, assigned: &[TopicPartition]) -> Result<(), LiveError> {
-        if self.targets.is_empty() {
-            return Ok(());
-        }
-        let known = self.positions.next.iter().map(|p| &p.0).chain(assigned);
-        for partition in known.filter(|p| !self.targets.contains_key(*p)) {
-            self.ends.source.hold(partition)?;
-        }
-        Ok(())
-    }
-
-    fn end_replay_if_complete(&mut self) -> Result<(), LiveError> {
-        let reached = |partition: &TopicPartition| self.positions.next.iter().find(|p| p.0 == *partition).map(|p| p.1);
-        if self.targets.iter().all(|(partition, target)| reached(partition).is_some_and(|next| next >= *target)) {
-            tracing::info!(partitions = self.targets.len(), records = self.summary.records, "state is rebuilt");
-            self.targets.clear();
-            self.is_dirty = false;
-            self.ends.source.resume()?;
-        }
-        Ok(())
     }
 
     /// Publishes and commits what is left.
     fn finish(&mut self, observer: &mut dyn Observer) -> Result<(), LiveError> {
         self.end_epoch(self.ends.clock.monotonic(), observer)?;
-        if self.is_dirty && self.targets.is_empty() {
+        if self.is_dirty {
             self.commit()?;
         }
         Ok(())

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lictor_connectors::TopicPartition;
+use lictor_connectors::{AbortCause, TopicPartition};
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 use prometheus_client::encoding::text::encode;
@@ -16,11 +16,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use crate::decision::{Decision, LimitReport};
 use crate::judge_stage::RuleStatus;
-use crate::pipeline::Epoch;
+use crate::scan_stage::ScanCounts;
+use crate::tasks::Stage;
 use crate::watermark::Untimely;
 
-/// Upper bounds in seconds: an epoch takes 25 ms by default, and an event should be out within a quarter of a second.
+/// Upper bounds in seconds: a commit takes some milliseconds, and an event should be out within a quarter of a second.
 const DURATION_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
@@ -38,7 +40,11 @@ pub struct Metrics {
     rows: Family<Labels<2>, Counter>,
     events: Family<Labels<2>, Counter>,
     directives_active: Family<Labels<1>, Gauge>,
-    epoch_duration: Histogram,
+    commit_duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    restore_duration: Histogram,
+    restored_bytes: Counter,
+    aborts: Family<Labels<2>, Counter>,
+    partitions: Family<Labels<1>, Gauge>,
     event_latency: Histogram,
     watermark_lag: Family<Labels<1>, Seconds>,
     consumer_lag: Family<Labels<2>, Gauge>,
@@ -49,7 +55,6 @@ pub struct Metrics {
     dead_letters: Family<Labels<1>, Counter>,
     late_rows: Family<Labels<2>, Counter>,
     limit_reached: Family<Labels<2>, Counter>,
-    commits: Counter,
     ready: Gauge,
 }
 
@@ -89,10 +94,24 @@ impl Metrics {
             rows: to.add("rows", "Rows of telemetry, by table and how they left the pipeline"),
             events: to.add("events", "Enforcement events published, by rule and state"),
             directives_active: to.add("directives_active", "Directives that hold now, by rule"),
-            epoch_duration: to.add_duration("epoch_duration", "From an epoch's first poll to its acknowledged output"),
+            commit_duration: to.add_with_unit(
+                "commit_duration",
+                "From a transaction's first message to its commit, by stage",
+                Unit::Seconds,
+                Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            ),
+            restore_duration: to.add_duration("restore_duration", "How long it took to read a shard's state back"),
+            restored_bytes: to.add_with_unit(
+                "restored",
+                "State read back from the state topic",
+                Unit::Bytes,
+                Counter::default(),
+            ),
+            aborts: to.add("aborts", "Transactions that were aborted and are done again, by stage and cause"),
+            partitions: to.add("partitions", "Partitions that this instance serves, by stage"),
             event_latency: to.add_duration(
                 "event_latency",
-                "From the broker timestamp of an epoch's newest record to its events' acknowledged publication",
+                "From the broker timestamp of an epoch's newest record to the commit of its events",
             ),
             watermark_lag: to.add_with_unit(
                 "watermark_lag",
@@ -108,8 +127,7 @@ impl Metrics {
             dead_letters: to.add("dead_letters", "Records and parts of records that could not be decoded, by reason"),
             late_rows: to.add("late_rows", "Rows that came too late or from the future, by table and reason"),
             limit_reached: to.add("limit_reached", "Epochs that found a rule at one of its limits"),
-            commits: to.add("commits", "Commits of input offsets"),
-            ready: to.add("ready", "1 once partitions are assigned and an epoch was committed, else 0"),
+            ready: to.add("ready", "1 once both stages serve what they were assigned, else 0"),
             registry: Registry::default(),
         };
         metrics.begin_at_zero();
@@ -120,6 +138,14 @@ impl Metrics {
         for outcome in ["used", "partly_dead", "dead"] {
             self.records.get_or_create(&[("outcome", outcome.to_owned())]).inc_by(0);
         }
+        for stage in Stage::ALL {
+            self.partitions.get_or_create(&stage_label(stage)).set(0);
+            drop(self.commit_duration.get_or_create(&stage_label(stage)));
+            for cause in AbortCause::ALL {
+                let labels = [("stage", stage.as_str().to_owned()), ("cause", cause.as_str().to_owned())];
+                self.aborts.get_or_create(&labels).inc_by(0);
+            }
+        }
         for table in Table::ALL {
             self.rows.get_or_create(&row_labels(table, "used")).inc_by(0);
             for reason in [Untimely::Late, Untimely::FutureSkew] {
@@ -129,10 +155,8 @@ impl Metrics {
         }
     }
 
-    /// Takes over what an epoch counted, once its output is acknowledged. `duration` is the epoch's own, `latency` that
-    /// of its newest record.
-    pub fn observe_epoch(&self, epoch: &Epoch, duration: Duration, latency: Option<Duration>) {
-        let counts = &epoch.counts;
+    /// Takes over what an epoch of scanning counted, once it is durable.
+    pub fn observe_scan(&self, counts: &ScanCounts) {
         let used = counts.records.saturating_sub(counts.records_dead).saturating_sub(counts.records_partly_dead);
         let outcomes = [("used", used), ("partly_dead", counts.records_partly_dead), ("dead", counts.records_dead)];
         for (outcome, records) in outcomes {
@@ -148,19 +172,43 @@ impl Metrics {
         for (reason, letters) in &counts.dead_letters {
             self.dead_letters.get_or_create(&[("reason", (*reason).to_owned())]).inc_by(*letters);
         }
-        for decision in &epoch.decisions {
+    }
+
+    /// Takes over what an epoch of judging decided, once it is durable. `latency` is that of the newest record in it.
+    pub fn observe_judging(&self, decisions: &[Decision], limits: &[LimitReport], latency: Option<Duration>) {
+        for decision in decisions {
             let directive = &decision.event.data;
             let labels = [("rule", directive.rule.name.clone()), ("state", directive.state.as_str().to_owned())];
             self.events.get_or_create(&labels).inc();
         }
-        for report in &epoch.limits {
+        for report in limits {
             let labels = [("rule", report.rule.clone()), ("limit", LIMIT_SUBJECTS.to_owned())];
             self.limit_reached.get_or_create(&labels).inc();
         }
-        self.epoch_duration.observe(duration.as_secs_f64());
-        if let Some(latency) = latency.filter(|_| !epoch.decisions.is_empty()) {
+        if let Some(latency) = latency.filter(|_| !decisions.is_empty()) {
             self.event_latency.observe(latency.as_secs_f64());
         }
+    }
+
+    /// Counts a committed transaction and how long its commit took.
+    pub fn observe_commit(&self, stage: Stage, took: Duration) {
+        self.commit_duration.get_or_create(&stage_label(stage)).observe(took.as_secs_f64());
+    }
+
+    /// Counts an aborted transaction.
+    pub fn observe_abort(&self, stage: Stage, cause: &'static str) {
+        self.aborts.get_or_create(&[("stage", stage.as_str().to_owned()), ("cause", cause.to_owned())]).inc();
+    }
+
+    /// Takes over how many partitions a stage serves.
+    pub fn observe_partitions(&self, stage: Stage, partitions: usize) {
+        self.partitions.get_or_create(&stage_label(stage)).set(as_gauge(partitions));
+    }
+
+    /// Counts a shard that was read back.
+    pub fn observe_restore(&self, bytes: usize, took: Duration) {
+        self.restored_bytes.inc_by(bytes as u64);
+        self.restore_duration.observe(took.as_secs_f64());
     }
 
     /// Takes over how the rules are doing.
@@ -198,11 +246,6 @@ impl Metrics {
         }
     }
 
-    /// Counts a commit of input offsets.
-    pub fn observe_commit(&self) {
-        self.commits.inc();
-    }
-
     /// Takes over whether `/readyz` says yes.
     pub fn observe_ready(&self, is_ready: bool) {
         self.ready.set(i64::from(is_ready));
@@ -215,6 +258,10 @@ impl Metrics {
         encode(&mut text, &self.registry).expect("writing to a string");
         text
     }
+}
+
+fn stage_label(stage: Stage) -> Labels<1> {
+    [("stage", stage.as_str().to_owned())]
 }
 
 fn row_labels(table: Table, outcome: &str) -> Labels<2> {
@@ -239,8 +286,7 @@ mod tests {
     use lictor_schemas::violation::Subject;
 
     use super::*;
-    use crate::decision::{Decision, DirectiveRecord, LimitReport};
-    use crate::scan_stage::ScanCounts;
+    use crate::decision::DirectiveRecord;
 
     #[track_caller]
     fn check(metrics: &Metrics, lines: &[&str]) {
@@ -296,9 +342,10 @@ mod tests {
             dead_letters: BTreeMap::from([("malformed_json", 2)]),
         };
         let limits = vec![LimitReport { rule: "r".to_owned(), subjects_max: 1 }];
-        let epoch = Epoch { counts, limits, ..Epoch::default() };
-        metrics.observe_epoch(&epoch, Duration::from_millis(20), Some(Duration::from_millis(30)));
-        metrics.observe_epoch(&epoch, Duration::from_secs(3), None);
+        for _ in 0..2 {
+            metrics.observe_scan(&counts);
+            metrics.observe_judging(&[], &limits, Some(Duration::from_millis(30)));
+        }
         check(
             &metrics,
             &[
@@ -311,8 +358,6 @@ mod tests {
                 "lictor_late_rows_total{table=\"logs\",reason=\"future_skew\"} 10",
                 "lictor_dead_letters_total{reason=\"malformed_json\"} 4",
                 "lictor_limit_reached_total{rule=\"r\",limit=\"subjects\"} 2",
-                "lictor_epoch_duration_seconds_bucket{le=\"0.025\"} 1",
-                "lictor_epoch_duration_seconds_count 2",
                 // Epochs without events say nothing about how long events take.
                 "lictor_event_latency_seconds_count 0",
             ],
@@ -347,14 +392,22 @@ mod tests {
         metrics.observe_watermark(Signal::Logs, EventTime::MIN, EventTime::from_ms(second));
         metrics.observe_lag(&[(TopicPartition::new("t", 0), 9), (TopicPartition::new("t", 1), 4)]);
         metrics.observe_lag(&[(TopicPartition::new("t", 1), 3)]);
-        metrics.observe_commit();
+        metrics.observe_commit(Stage::Judge, Duration::from_millis(4));
+        metrics.observe_abort(Stage::Scan, "rebalanced");
+        metrics.observe_partitions(Stage::Judge, 8);
+        metrics.observe_restore(1_000, Duration::from_millis(30));
         metrics.observe_ready(true);
         check(
             &metrics,
             &[
                 "lictor_watermark_lag_seconds{signal=\"traces\"} 2.5",
                 "lictor_consumer_lag{topic=\"t\",partition=\"1\"} 3",
-                "lictor_commits_total 1",
+                "lictor_commit_duration_seconds_bucket{le=\"0.005\",stage=\"judge\"} 1",
+                "lictor_commit_duration_seconds_count{stage=\"scan\"} 0",
+                "lictor_aborts_total{stage=\"scan\",cause=\"rebalanced\"} 1",
+                "lictor_partitions{stage=\"judge\"} 8",
+                "lictor_restored_bytes_total 1000",
+                "lictor_restore_duration_seconds_count 1",
                 "lictor_ready 1",
             ],
         );
@@ -366,8 +419,7 @@ mod tests {
     #[test]
     fn events_are_counted_by_rule_and_state_and_timed() {
         let metrics = Metrics::new();
-        let epoch = Epoch { decisions: vec![decision(), decision()], ..Epoch::default() };
-        metrics.observe_epoch(&epoch, Duration::from_millis(20), Some(Duration::from_millis(30)));
+        metrics.observe_judging(&[decision(), decision()], &[], Some(Duration::from_millis(30)));
         check(
             &metrics,
             &[
@@ -382,8 +434,8 @@ mod tests {
         let metrics = Metrics::new();
         let counts = ScanCounts { dead_letters: BTreeMap::from([("empty", 1)]), ..ScanCounts::default() };
         let limits = vec![LimitReport { rule: "r".to_owned(), subjects_max: 1 }];
-        let epoch = Epoch { decisions: vec![decision()], counts, limits, ..Epoch::default() };
-        metrics.observe_epoch(&epoch, Duration::ZERO, None);
+        metrics.observe_scan(&counts);
+        metrics.observe_judging(&[decision()], &limits, None);
         metrics.observe_status(&[status("r", None)]);
         metrics.observe_lag(&[(TopicPartition::new("t", 0), 1)]);
         metrics.observe_watermark(Signal::Logs, EventTime::default(), EventTime::default());
@@ -395,7 +447,7 @@ mod tests {
     #[test]
     fn these_are_all_metrics() {
         let mut expected = BTreeSet::from([
-            "lictor_commits_total",
+            "lictor_aborts_total",
             "lictor_consumer_lag",
             "lictor_dead_letters_total",
             "lictor_directives_active",
@@ -404,8 +456,10 @@ mod tests {
             "lictor_groups",
             "lictor_late_rows_total",
             "lictor_limit_reached_total",
+            "lictor_partitions",
             "lictor_ready",
             "lictor_records_total",
+            "lictor_restored_bytes_total",
             "lictor_rows_total",
             "lictor_rule_state",
             "lictor_state_bytes",
@@ -414,8 +468,8 @@ mod tests {
         .into_iter()
         .map(str::to_owned)
         .collect::<BTreeSet<_>>();
-        for histogram in ["lictor_epoch_duration_seconds", "lictor_event_latency_seconds"] {
-            expected.extend(["sum", "count", "bucket"].map(|part| format!("{histogram}_{part}")));
+        for histogram in ["commit_duration", "event_latency", "restore_duration"] {
+            expected.extend(["sum", "count", "bucket"].map(|part| format!("lictor_{histogram}_seconds_{part}")));
         }
         assert_eq!(names(), expected);
     }

@@ -1,7 +1,10 @@
 //! One span of event time of one rule: the state of all its groups.
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use arrow::error::ArrowError;
 use lictor_queries::{Aggregation, EvaluationError, KeyIndex};
 use lictor_schemas::time::Window;
@@ -14,11 +17,37 @@ pub(crate) struct Pane {
     index: KeyIndex,
     keys: StateRows,
     states: StateRows,
-    /// Groups with a new state since they were last looked at, each once.
-    changed: Vec<usize>,
-    is_changed: Vec<bool>,
+    /// Groups with a new state since they were last looked at.
+    changed: Numbers,
     /// Groups that violate the rule now (update rules only).
     violating: Vec<bool>,
+    /// Groups with something new since the last commit.
+    touched: Numbers,
+    /// Which groups began or ceased to violate since the last commit, and what they did before, in that order.
+    flipped: Vec<(usize, bool)>,
+}
+
+/// Numbers of groups in the order in which they came, each once.
+#[derive(Debug, Default)]
+struct Numbers {
+    listed: Vec<usize>,
+    is_listed: Vec<bool>,
+}
+
+impl Numbers {
+    fn add(&mut self, number: usize) {
+        if number >= self.is_listed.len() {
+            self.is_listed.resize(number + 1, false);
+        }
+        if !std::mem::replace(&mut self.is_listed[number], true) {
+            self.listed.push(number);
+        }
+    }
+
+    fn take(&mut self) -> Vec<usize> {
+        self.listed.iter().for_each(|n| self.is_listed[*n] = false);
+        std::mem::take(&mut self.listed)
+    }
 }
 
 /// Rows of a partial batch that fall into one pane.
@@ -37,7 +66,7 @@ impl PartialRows {
     pub(crate) fn select(batch: &RecordBatch, rows: &[u64], key_count: usize) -> Result<Self, ArrowError> {
         let all = rows.len() == batch.num_rows();
         let indices = UInt64Array::from(if all { Vec::new() } else { rows.to_vec() });
-        let pick = |c: &ArrayRef| if all { Ok(std::sync::Arc::clone(c)) } else { take(c.as_ref(), &indices, None) };
+        let pick = |c: &ArrayRef| if all { Ok(Arc::clone(c)) } else { take(c.as_ref(), &indices, None) };
         let mut keys = batch.columns()[1..].iter().map(pick).collect::<Result<Vec<_>, _>>()?;
         let states = keys.split_off(key_count);
         Ok(Self { keys, states, rows: rows.len() })
@@ -58,10 +87,33 @@ impl Pane {
             index: aggregation.key_index()?,
             keys: StateRows::new(aggregation.key_schema()),
             states: StateRows::new(aggregation.state_schema()),
-            changed: Vec::new(),
-            is_changed: Vec::new(),
+            changed: Numbers::default(),
             violating: Vec::new(),
+            touched: Numbers::default(),
+            flipped: Vec::new(),
         })
+    }
+
+    /// A pane as a log had it. The numbers of its groups are those of the log.
+    pub(crate) fn restored(aggregation: &Aggregation, rows: RestoredRows) -> Result<Self, PaneError> {
+        let RestoredRows { keys, states, mut violating } = rows;
+        if !(keys.is_complete() && states.is_complete()) {
+            return Err(PaneError::Incomplete);
+        }
+        violating.resize(states.len(), false);
+        let mut pane = Self { keys, states, violating, ..Self::try_new(aggregation)? };
+        pane.index_keys(aggregation)?;
+        pane.keys.commit()?;
+        pane.states.commit()?;
+        Ok(pane)
+    }
+
+    /// Gives every key the number that its row has.
+    fn index_keys(&mut self, aggregation: &Aggregation) -> Result<(), PaneError> {
+        self.index = aggregation.key_index()?;
+        let numbers = self.index.intern(&self.keys.gather_all()?, self.keys.len())?;
+        let is_in_order = numbers.iter().enumerate().all(|(row, number)| row == *number);
+        if is_in_order { Ok(()) } else { Err(PaneError::Incomplete) }
     }
 
     /// How many groups it has.
@@ -82,30 +134,65 @@ impl Pane {
         if !new.is_empty() {
             let rows = partial.take(&new)?;
             let numbers: Vec<usize> = new.iter().map(|r| groups[*r]).collect();
-            self.keys.put(rows.keys, &numbers)?;
-            self.states.put(rows.states, &numbers)?;
+            self.keys.put(rows.keys, &numbers);
+            self.states.put(rows.states, &numbers);
         }
         if !old.is_empty() {
             let numbers: Vec<usize> = old.iter().map(|r| groups[*r]).collect();
             let identity: Vec<usize> = (0..numbers.len()).collect();
             let (before, delta) = (self.states.gather(&numbers)?, partial.take(&old)?.states);
             let merged = aggregation.merge(&[&before, &delta], &[&identity, &identity], numbers.len())?;
-            self.states.put(merged, &numbers)?;
+            self.states.put(merged, &numbers);
         }
-        self.is_changed.resize(self.states.len(), false);
         self.violating.resize(self.states.len(), false);
         for group in groups {
-            if !std::mem::replace(&mut self.is_changed[group], true) {
-                self.changed.push(group);
-            }
+            self.changed.add(group);
+            self.touched.add(group);
         }
         Ok(())
     }
 
     /// The groups changed since the last call, in the order in which they changed first.
     pub(crate) fn take_changed(&mut self) -> Vec<usize> {
-        self.changed.iter().for_each(|g| self.is_changed[*g] = false);
-        std::mem::take(&mut self.changed)
+        self.changed.take()
+    }
+
+    /// The groups with something new since the last commit.
+    pub(crate) fn touched(&self) -> &[usize] {
+        &self.touched.listed
+    }
+
+    /// What is there now stays.
+    pub(crate) fn commit(&mut self) -> Result<(), PaneError> {
+        self.touched.take();
+        self.flipped.clear();
+        self.keys.commit()?;
+        Ok(self.states.commit()?)
+    }
+
+    /// Goes back to the last commit.
+    pub(crate) fn undo(&mut self, aggregation: &Aggregation) -> Result<(), PaneError> {
+        self.changed.take();
+        self.touched.take();
+        for (group, was_violating) in std::mem::take(&mut self.flipped).into_iter().rev() {
+            self.violating[group] = was_violating;
+        }
+        let has_new_keys = self.keys.len() > self.keys.committed_len();
+        self.keys.undo();
+        self.states.undo();
+        self.violating.truncate(self.keys.len());
+        if has_new_keys { self.index_keys(aggregation) } else { Ok(()) }
+    }
+
+    /// The given groups as a log keeps them: `[group, violating, key…, state…]`.
+    pub(crate) fn logged(&self, groups: &[usize]) -> Result<RecordBatch, PaneError> {
+        let number = |group: &usize| u32::try_from(*group).unwrap_or(u32::MAX);
+        let numbers: UInt32Array = groups.iter().map(number).collect();
+        let violating: BooleanArray = groups.iter().map(|g| Some(self.violating[*g])).collect();
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(numbers), Arc::new(violating)];
+        columns.extend(self.keys.gather(groups)?);
+        columns.extend(self.states.gather(groups)?);
+        Ok(RecordBatch::try_new(logged_schema(self.keys.schema(), self.states.schema()), columns)?)
     }
 
     /// Finishes the given groups.
@@ -120,7 +207,12 @@ impl Pane {
 
     /// Records whether a group violates the rule; returns whether it did before.
     pub(crate) fn set_violating(&mut self, group: usize, violates: bool) -> bool {
-        std::mem::replace(&mut self.violating[group], violates)
+        let before = std::mem::replace(&mut self.violating[group], violates);
+        if before != violates {
+            self.touched.add(group);
+            self.flipped.push((group, before));
+        }
+        before
     }
 
     /// Finishes all groups of a window that is made of `panes`.
@@ -138,6 +230,13 @@ impl Pane {
     }
 }
 
+/// The columns of a pane's rows in a log: `[group, violating, key…, state…]`.
+pub(crate) fn logged_schema(keys: &Schema, states: &Schema) -> SchemaRef {
+    let own = [Field::new("group", DataType::UInt32, false), Field::new("violating", DataType::Boolean, false)];
+    let rule = keys.fields().iter().chain(states.fields()).map(Arc::clone);
+    Arc::new(Schema::new(own.into_iter().map(Arc::new).chain(rule).collect::<Vec<_>>()))
+}
+
 /// Why a pane could not take or finish rows; the rule is quarantined.
 #[derive(Debug, thiserror::Error)]
 pub enum PaneError {
@@ -147,4 +246,45 @@ pub enum PaneError {
     /// Columns that do not fit each other.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
+    /// A restored log does not have every group of a pane exactly once.
+    #[error("the state log does not have every group exactly once")]
+    Incomplete,
+    /// One group's state fits no message.
+    #[error("the state of one group has {bytes} bytes, at most {max} fit into the state log")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// What fits.
+        max: usize,
+    },
+}
+
+/// The rows of a pane while they are read back from a log.
+#[derive(Debug)]
+pub(crate) struct RestoredRows {
+    keys: StateRows,
+    states: StateRows,
+    violating: Vec<bool>,
+}
+
+impl RestoredRows {
+    pub(crate) fn new(aggregation: &Aggregation) -> Self {
+        let (keys, states) = (StateRows::new(aggregation.key_schema()), StateRows::new(aggregation.state_schema()));
+        Self { keys, states, violating: Vec::new() }
+    }
+
+    /// Adds rows as [`Pane::logged`] gave them; the last row of a group counts.
+    pub(crate) fn put(&mut self, columns: &[ArrayRef]) {
+        let (head, rows) = columns.split_at(2);
+        let (keys, states) = rows.split_at(self.keys.width());
+        let numbers: Vec<usize> = head[0].as_primitive::<UInt32Type>().values().iter().map(|n| *n as usize).collect();
+        for (number, violates) in numbers.iter().zip(head[1].as_boolean()) {
+            if *number >= self.violating.len() {
+                self.violating.resize(number + 1, false);
+            }
+            self.violating[*number] = violates.unwrap_or_default();
+        }
+        self.keys.put_restored(keys.to_vec(), &numbers);
+        self.states.put_restored(states.to_vec(), &numbers);
+    }
 }

@@ -15,13 +15,16 @@ use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
 use crate::aside::{DeadLetter, LateRows};
-use crate::decision::{Decision, Decisions, LimitReport, SUBJECTS_MAX};
+use crate::decision::{Decision, LimitReport, SUBJECTS_MAX};
 use crate::exchange::RuleId;
+use crate::exchange::parcel::{RuleName, RuleNames};
+use crate::exchange::route::RuleRoute;
 use crate::judge_stage::{JudgeRule, JudgeStage, RuleStatus};
 use crate::scan_stage::{ScanCounts, ScanRule, ScanStage, Scanner};
 use crate::segment::Boundaries;
-use crate::watermark::{SourceClocks, Tolerances, Watermarks};
-use crate::windowed::WindowedState;
+use crate::shard::JudgeSettings;
+use crate::watermark::{SourceClocks, Tolerances};
+use crate::windowed::WindowedRule;
 
 /// What a pipeline must know besides its rules.
 #[derive(Clone, Debug)]
@@ -69,47 +72,72 @@ pub struct Epoch {
     pub limits: Vec<LimitReport>,
 }
 
-/// Two stages and what lies between them.
+/// The parts of an instance, made of its rules: they run together in a [`Pipeline`], or each in a task of its own.
+pub struct Stages {
+    /// Reads telemetry.
+    pub scan: ScanStage,
+    /// Makes the state of each shard.
+    pub judge: JudgeSettings,
+    /// How each rule's groups are spread over shards.
+    pub routes: Vec<RuleRoute>,
+}
+
+impl Stages {
+    /// Nothing has been read yet.
+    #[must_use]
+    pub fn new(rules: RuleSet, prices: Arc<PriceTable>, settings: &PipelineSettings) -> Self {
+        let decoder = Decoder::new(&rules.wanted, &settings.columns, prices);
+        let mut boundaries = Boundaries::default();
+        let (mut scan, mut judge, mut routes, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (number, rule) in rules.rules.into_iter().enumerate() {
+            let (id, table, signal, name) = (RuleId(number), rule.table, rule.table.signal(), rule.header.name.clone());
+            let (scanner, windowed, keys) = match rule.kind {
+                RuleKind::RowWise(row_wise) => {
+                    boundaries.add_ttl(signal, rule.header.ttl_ns);
+                    names.push(RuleName { name: name.clone(), windowed: None });
+                    (Scanner::RowWise(*row_wise), None, Vec::new())
+                }
+                RuleKind::Windowed(windowed) => {
+                    let lictor_queries::WindowedRule { emission, scan, aggregation, finish, distribution, state_id } =
+                        *windowed;
+                    boundaries.add_windows(signal, aggregation.spec());
+                    let state = Some((state_id, aggregation.partial_schema()));
+                    names.push(RuleName { name: name.clone(), windowed: state });
+                    let judging = Arc::new(WindowedRule { emission, aggregation, finish });
+                    (Scanner::Windowed(scan), Some(judging), distribution)
+                }
+            };
+            let emits_on_update = windowed.as_ref().is_some_and(|w| w.emission == Emission::OnUpdate);
+            scan.push(ScanRule { id, table, scanner, emits_on_update, is_quarantined: false });
+            judge.push(JudgeRule { header: rule.header, signal, windowed });
+            routes.push(RuleRoute { name, keys });
+        }
+        let clocks = SourceClocks::new(settings.tolerances);
+        let judge = JudgeSettings {
+            rules: judge.into(),
+            names: RuleNames::new(names),
+            application_id: settings.application_id.clone(),
+            lateness_ns: settings.tolerances.lateness_ns,
+            groups_max: settings.groups_max,
+            subjects_max: settings.subjects_max,
+        };
+        let scan = ScanStage::new(decoder, scan, clocks, boundaries, settings.signals.clone());
+        Self { scan, judge, routes }
+    }
+}
+
+/// Two stages with the exchange in memory.
 pub struct Pipeline {
     scan: ScanStage,
     judge: JudgeStage,
-    horizon_ns: i64,
 }
 
 impl Pipeline {
     /// Nothing has been read yet.
     #[must_use]
     pub fn new(rules: RuleSet, prices: Arc<PriceTable>, settings: &PipelineSettings) -> Self {
-        let decoder = Decoder::new(&rules.wanted, &settings.columns, prices);
-        let mut boundaries = Boundaries::default();
-        let (mut scan, mut judge) = (Vec::new(), Vec::new());
-        let mut horizon_ns = 0;
-        for (number, rule) in rules.rules.into_iter().enumerate() {
-            let (id, table, signal) = (RuleId(number), rule.table, rule.table.signal());
-            let (scanner, windowed, emits_on_update) = match rule.kind {
-                RuleKind::RowWise(row_wise) => {
-                    boundaries.add_ttl(signal, rule.header.ttl_ns);
-                    horizon_ns = rule.header.ttl_ns.max(horizon_ns);
-                    (Scanner::RowWise(*row_wise), None, false)
-                }
-                RuleKind::Windowed(windowed) => {
-                    boundaries.add_windows(signal, windowed.aggregation.spec());
-                    horizon_ns = windowed.horizon_ns().saturating_add(rule.header.ttl_ns).max(horizon_ns);
-                    let state = WindowedState::new(windowed.emission, windowed.aggregation, windowed.finish);
-                    (Scanner::Windowed(windowed.scan), Some(state), windowed.emission == Emission::OnUpdate)
-                }
-            };
-            scan.push(ScanRule { id, table, scanner, emits_on_update, is_quarantined: false });
-            judge.push(JudgeRule { header: rule.header, signal, windowed, quarantined: None });
-        }
-        let clocks = SourceClocks::new(settings.tolerances);
-        let decisions = Decisions::new(&settings.application_id, settings.subjects_max);
-        let watermarks = Watermarks::new(settings.tolerances.lateness_ns);
-        Self {
-            scan: ScanStage::new(decoder, scan, clocks, boundaries, settings.signals.clone()),
-            judge: JudgeStage::new(judge, decisions, watermarks, settings.groups_max),
-            horizon_ns: horizon_ns.saturating_add(settings.tolerances.lateness_ns),
-        }
+        let Stages { scan, judge, .. } = Stages::new(rules, prices, settings);
+        Self { scan, judge: judge.stage() }
     }
 
     /// This instance reads `partition` from `now` on, by the processing clock: windows wait for it.
@@ -143,8 +171,11 @@ impl Pipeline {
     /// Ends an epoch at `now`, by the processing clock.
     pub fn end_epoch(&mut self, now: EventTime) -> Epoch {
         let mut decisions = Vec::new();
-        for shipment in self.scan.flush(now) {
+        for shipment in self.scan.flush(now, false) {
             decisions.extend(self.judge.absorb(shipment));
+        }
+        if let Err(error) = self.judge.commit() {
+            unreachable!("states of one rule have the same columns: {error}");
         }
         let (dead, late) = self.scan.take_aside();
         let limits = self.judge.take_limit_reports();
@@ -161,12 +192,6 @@ impl Pipeline {
     #[must_use]
     pub fn status(&self) -> Vec<RuleStatus> {
         self.judge.status()
-    }
-
-    /// How far back, in nanoseconds of event time, a rule may remember: what must be read again to rebuild its state.
-    #[must_use]
-    pub fn horizon_ns(&self) -> i64 {
-        self.horizon_ns
     }
 
     /// The topics whose telemetry some rule reads.

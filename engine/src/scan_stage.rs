@@ -73,6 +73,20 @@ pub struct ScanStage {
     dead: Vec<DeadLetter>,
     counts: ScanCounts,
     rows_pending: usize,
+    /// When the broker has got the newest record that nothing was shipped of yet.
+    newest: Option<EventTime>,
+}
+
+impl ScanCounts {
+    /// Adds what was counted later.
+    pub fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.records_dead += other.records_dead;
+        self.records_partly_dead += other.records_partly_dead;
+        other.rows_used.into_iter().for_each(|(table, rows)| *self.rows_used.entry(table).or_default() += rows);
+        other.rows_untimely.into_iter().for_each(|(key, rows)| *self.rows_untimely.entry(key).or_default() += rows);
+        other.dead_letters.into_iter().for_each(|(reason, n)| *self.dead_letters.entry(reason).or_default() += n);
+    }
 }
 
 impl ScanStage {
@@ -99,6 +113,7 @@ impl ScanStage {
             dead: Vec::new(),
             counts: ScanCounts::default(),
             rows_pending: 0,
+            newest: None,
         }
     }
 
@@ -118,6 +133,63 @@ impl ScanStage {
     /// This instance reads `partition` no more.
     pub fn revoke(&mut self, partition: &TopicPartition) {
         self.clocks.revoke(partition);
+    }
+
+    /// As [`ScanStage::assign`], for a partition of which rows up to `high` were read before.
+    pub fn resume(&mut self, partition: TopicPartition, high: Option<EventTime>, now: EventTime) {
+        if let Some(signal) = self.signals.get(partition.topic.as_ref()) {
+            self.clocks.resume(partition, *signal, high, now);
+            if let Some(low) = self.clocks.low(*signal).filter(|_| high.is_some()) {
+                self.boundaries.resume(*signal, low);
+            }
+        }
+    }
+
+    /// The highest event time of a partition's rows.
+    #[must_use]
+    pub fn high(&self, partition: &TopicPartition) -> Option<EventTime> {
+        self.clocks.high(partition)
+    }
+
+    /// What a topic carries.
+    #[must_use]
+    pub fn signal_of(&self, topic: &str) -> Option<Signal> {
+        self.signals.get(topic).copied()
+    }
+
+    /// Partitions that are about to fall idle at `now`, by the processing clock.
+    #[must_use]
+    pub fn falling_idle(&self, now: EventTime) -> Vec<TopicPartition> {
+        self.clocks.falling_idle(now)
+    }
+
+    /// A partition that was not heard may have records that wait for us: its silence begins `now`.
+    pub fn excuse(&mut self, partition: &TopicPartition, now: EventTime) {
+        self.clocks.excuse(partition, now);
+    }
+
+    /// Everything absorbed and shipped since the last call has not happened, except for the marks of partitions, which
+    /// the caller must set back with [`ScanStage::resume`]. Rules that have failed since then run again.
+    pub fn discard(&mut self, quarantined: &BTreeSet<RuleId>) {
+        self.decoder.take();
+        self.runs.clear();
+        self.violations.clear();
+        self.late.clear();
+        self.dead.clear();
+        self.failures.clear();
+        self.counts = ScanCounts::default();
+        self.rows_pending = 0;
+        self.flush_rules(|_| true);
+        self.failures.clear();
+        for rule in &mut self.rules {
+            rule.is_quarantined = quarantined.contains(&rule.id);
+        }
+    }
+
+    /// Rules that have failed.
+    #[must_use]
+    pub fn quarantined(&self) -> BTreeSet<RuleId> {
+        self.rules.iter().filter(|r| r.is_quarantined).map(|r| r.id).collect()
     }
 
     /// Partitions that are not heard up to `now` may have records that wait for us.
@@ -148,6 +220,7 @@ impl ScanStage {
                 let rows = std::array::from_fn(|t| self.decoder.rows(Table::ALL[t]) - before[t]);
                 self.rows_pending += rows.iter().sum::<usize>();
                 let stamped = (record.timestamp_ms > 0).then(|| EventTime::from_ms(record.timestamp_ms));
+                self.newest = self.newest.max(stamped);
                 self.runs.push(Run { partition, offset: record.offset, stamped, rows });
                 if let Some(rejected) = absorbed.rejected {
                     self.counts.records_partly_dead += 1;
@@ -161,7 +234,9 @@ impl ScanStage {
     ///
     /// One epoch may make several shipments. Rules that emit on update are judged after every record, and windows close
     /// after the record whose mark lets them: so the events do not depend on how records were cut into epochs.
-    pub fn flush(&mut self, now: EventTime) -> Vec<Shipment> {
+    ///
+    /// If it `may_hold` and nothing is urgent, it ships nothing: the sums go on.
+    pub fn flush(&mut self, now: EventTime, may_hold: bool) -> Vec<Shipment> {
         self.rows_pending = 0;
         let mut segment = Segment::new(self.decoder.take());
         let mut shipments = Vec::new();
@@ -174,16 +249,28 @@ impl ScanStage {
             }
         }
         self.clocks.tick(now);
-        shipments.push(self.ship(&mut segment, now));
+        self.show(&mut segment);
+        // What is put aside is committed at once, and the offsets with it: no sum may stay behind.
+        let is_aside = !(self.dead.is_empty() && self.late.is_empty());
+        let is_quiet = shipments.is_empty() && self.violations.is_empty() && self.failures.is_empty();
+        let is_urgent = is_aside || !is_quiet;
+        if is_urgent || !may_hold {
+            shipments.push(self.ship(&mut segment, now));
+        }
         shipments
     }
 
-    /// Shows the rows since the last shipment to the rules that sum up, and ships everything.
-    fn ship(&mut self, segment: &mut Segment, now: EventTime) -> Shipment {
+    /// Shows the rows since the last call to the rules that sum up.
+    fn show(&mut self, segment: &mut Segment) {
         for (table, rows) in segment.take_timely() {
             *self.counts.rows_used.entry(table).or_default() += rows.num_rows() as u64;
             self.feed(table, &rows, false);
         }
+    }
+
+    /// Shows the rows since the last shipment to the rules that sum up, and ships everything.
+    fn ship(&mut self, segment: &mut Segment, now: EventTime) -> Shipment {
+        self.show(segment);
         let partials = self.flush_rules(|_| true);
         Shipment { marks: self.clocks.marks(), ..self.shipment(partials, now) }
     }
@@ -204,7 +291,8 @@ impl ScanStage {
 
     fn shipment(&mut self, partials: Vec<(RuleId, RecordBatch)>, now: EventTime) -> Shipment {
         let violations = std::mem::take(&mut self.violations);
-        Shipment { partials, violations, marks: Vec::new(), now, failures: std::mem::take(&mut self.failures) }
+        let (failures, newest) = (std::mem::take(&mut self.failures), self.newest.take());
+        Shipment { partials, violations, failures, newest, ..Shipment::empty(now) }
     }
 
     fn flush_rules(&mut self, which: impl Fn(&ScanRule) -> bool) -> Vec<(RuleId, RecordBatch)> {

@@ -125,6 +125,11 @@ impl Boundaries {
         self.ttls.push((signal, ttl_ns));
     }
 
+    /// A signal's time goes on from `low`, where it stood when partitions were committed.
+    pub(crate) fn resume(&mut self, signal: Signal, low: EventTime) {
+        self.reached.insert(signal, low);
+    }
+
     /// Whether a signal's time, now at `low`, has passed a boundary since it last did.
     pub(crate) fn cross(&mut self, signal: Signal, low: Option<EventTime>) -> bool {
         let Some(low) = low else { return false };

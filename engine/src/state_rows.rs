@@ -1,15 +1,16 @@
 //! The current state row of each group, as Arrow batches that are only ever appended to.
 //!
 //! A changed group gets a new row in a new chunk and its number points there; the old row becomes garbage that a later
-//! compaction drops. So what an epoch has changed *is* a batch (a checkpoint's delta), and going back means pointing
-//! the numbers at the old rows again.
+//! compaction drops. So going back to the last commit means pointing the numbers at the old rows again.
+//!
+//! Invariant: between two calls of [`StateRows::commit`] no chunk moves, so places noted in between stay good.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, new_empty_array};
+use arrow::array::{Array, ArrayRef, new_empty_array};
 use arrow::compute::interleave;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+
+use crate::ipc::own_buffers;
 
 /// Compaction starts when this many times more rows are held than groups: it then copies less than half of what it
 /// frees.
@@ -18,6 +19,10 @@ const GARBAGE_FACTOR: usize = 2;
 const ROWS_MIN: usize = 4096;
 /// More chunks than this make gathering slow, however small they are.
 const CHUNKS_MAX: usize = 1024;
+/// A chunk of one row takes kilobytes; with fewer chunks than this they are not worth a copy.
+const CHUNKS_MIN: usize = 64;
+/// Copying so many groups costs about as much as having one more chunk.
+const GROUPS_PER_CHUNK: usize = 64;
 
 /// One current row per group.
 #[derive(Debug)]
@@ -25,13 +30,30 @@ pub(crate) struct StateRows {
     schema: SchemaRef,
     chunks: Vec<Vec<ArrayRef>>,
     /// Chunk and row of each group.
-    at: Vec<(usize, usize)>,
+    at: Vec<Place>,
     rows: usize,
+    committed: Committed,
+}
+
+/// Chunk, and row in it.
+type Place = (usize, usize);
+
+/// A group that a restored log has not given a row yet.
+const NOWHERE: Place = (usize::MAX, usize::MAX);
+
+/// What was there at the last commit.
+#[derive(Debug, Default)]
+struct Committed {
+    groups: usize,
+    chunks: usize,
+    rows: usize,
+    /// Where groups of then had their rows that have others now.
+    moved: Vec<(usize, Place)>,
 }
 
 impl StateRows {
     pub(crate) fn new(schema: SchemaRef) -> Self {
-        Self { schema, chunks: Vec::new(), at: Vec::new(), rows: 0 }
+        Self { schema, chunks: Vec::new(), at: Vec::new(), rows: 0, committed: Committed::default() }
     }
 
     /// How many groups have a row.
@@ -40,21 +62,70 @@ impl StateRows {
     }
 
     /// Row `i` of `columns` becomes the current row of `groups[i]`; new groups must come in the order of their numbers.
-    pub(crate) fn put(&mut self, columns: Vec<ArrayRef>, groups: &[usize]) -> Result<(), ArrowError> {
+    pub(crate) fn put(&mut self, columns: Vec<ArrayRef>, groups: &[usize]) {
         let chunk = self.chunks.len();
         for (row, &group) in groups.iter().enumerate() {
             if group == self.at.len() {
                 self.at.push((chunk, row));
-            } else {
-                self.at[group] = (chunk, row);
+                continue;
+            }
+            let before = std::mem::replace(&mut self.at[group], (chunk, row));
+            if group < self.committed.groups && before.0 < self.committed.chunks {
+                self.committed.moved.push((group, before));
             }
         }
         self.rows += groups.len();
         self.chunks.push(columns);
-        if self.rows > ROWS_MIN.max(GARBAGE_FACTOR * self.at.len()) || self.chunks.len() > CHUNKS_MAX {
+    }
+
+    /// As [`StateRows::put`], for rows read back from a log: in any order of groups, with gaps until all is read.
+    pub(crate) fn put_restored(&mut self, columns: Vec<ArrayRef>, groups: &[usize]) {
+        let end = groups.iter().max().map_or(0, |last| last + 1);
+        if end > self.at.len() {
+            self.at.resize(end, NOWHERE);
+        }
+        self.put(columns, groups);
+    }
+
+    /// Whether a restored log has given every group a row.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.at.contains(&NOWHERE)
+    }
+
+    /// What is there now stays.
+    pub(crate) fn commit(&mut self) -> Result<(), ArrowError> {
+        let chunks_max = (self.at.len() / GROUPS_PER_CHUNK).clamp(CHUNKS_MIN, CHUNKS_MAX);
+        if self.rows > ROWS_MIN.max(GARBAGE_FACTOR * self.at.len()) || self.chunks.len() > chunks_max {
             self.compact()?;
         }
+        let (groups, chunks, rows) = (self.at.len(), self.chunks.len(), self.rows);
+        self.committed = Committed { groups, chunks, rows, moved: Vec::new() };
         Ok(())
+    }
+
+    /// Goes back to the last commit.
+    pub(crate) fn undo(&mut self) {
+        for (group, place) in std::mem::take(&mut self.committed.moved) {
+            self.at[group] = place;
+        }
+        self.at.truncate(self.committed.groups);
+        self.chunks.truncate(self.committed.chunks);
+        self.rows = self.committed.rows;
+    }
+
+    /// The columns of a row.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// How many columns a row has.
+    pub(crate) fn width(&self) -> usize {
+        self.schema.fields().len()
+    }
+
+    /// How many groups there were at the last commit.
+    pub(crate) fn committed_len(&self) -> usize {
+        self.committed.groups
     }
 
     /// The current rows of `groups`, in that order.
@@ -120,20 +191,13 @@ impl StateRows {
     }
 }
 
-/// String views point into the buffers of the batches they came from; a copy of just their bytes lets those go.
-fn own_buffers(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-        _ => Arc::clone(column),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::Int64Array;
-    use arrow::datatypes::{Field, Int64Type, Schema};
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
     fn rows() -> StateRows {
         StateRows::new(Arc::new(Schema::new(vec![Field::new("s0", DataType::Int64, true)])))
@@ -150,8 +214,8 @@ mod tests {
     #[test]
     fn the_last_row_put_is_the_current_one() {
         let mut rows = rows();
-        rows.put(column(&[10, 11]), &[0, 1]).unwrap();
-        rows.put(column(&[21, 32]), &[1, 2]).unwrap();
+        rows.put(column(&[10, 11]), &[0, 1]);
+        rows.put(column(&[21, 32]), &[1, 2]);
         assert_eq!(values(&rows.gather_all().unwrap()), [10, 21, 32]);
         assert_eq!(values(&rows.gather(&[2, 0]).unwrap()), [32, 10]);
     }
@@ -160,11 +224,38 @@ mod tests {
     fn compaction_changes_nothing_that_can_be_seen() {
         let mut rows = rows();
         for i in 0..3 * i64::try_from(ROWS_MIN).unwrap() {
-            rows.put(column(&[i]), &[usize::try_from(i % 3).unwrap()]).unwrap();
+            rows.put(column(&[i]), &[usize::try_from(i % 3).unwrap()]);
         }
+        rows.commit().unwrap();
         assert!(rows.chunks.len() <= CHUNKS_MAX + 1, "{}", rows.chunks.len());
         let last = 3 * i64::try_from(ROWS_MIN).unwrap();
         assert_eq!(values(&rows.gather_all().unwrap()), [last - 3, last - 2, last - 1]);
+    }
+
+    #[test]
+    fn undo_goes_back_to_the_last_commit_and_not_further() {
+        let mut rows = rows();
+        rows.put(column(&[10, 11]), &[0, 1]);
+        rows.commit().unwrap();
+        rows.put(column(&[20, 22]), &[0, 2]);
+        rows.put(column(&[30]), &[0]);
+        rows.undo();
+        assert_eq!(values(&rows.gather_all().unwrap()), [10, 11]);
+        rows.put(column(&[41, 42]), &[1, 2]);
+        rows.commit().unwrap();
+        rows.undo();
+        assert_eq!(values(&rows.gather_all().unwrap()), [10, 41, 42]);
+    }
+
+    #[test]
+    fn restored_rows_may_come_in_any_order() {
+        let mut rows = rows();
+        rows.put_restored(column(&[12]), &[2]);
+        assert!(!rows.is_complete());
+        rows.put_restored(column(&[10, 11]), &[0, 1]);
+        rows.put_restored(column(&[22]), &[2]);
+        assert!(rows.is_complete());
+        assert_eq!(values(&rows.gather_all().unwrap()), [10, 11, 22]);
     }
 
     #[test]

@@ -90,6 +90,35 @@ impl SourceClocks {
         self.partitions.entry(partition).or_insert(fresh);
     }
 
+    /// As [`SourceClocks::assign`], for a partition of which rows up to `high` were read before.
+    pub fn resume(&mut self, partition: TopicPartition, signal: Signal, high: Option<EventTime>, now: EventTime) {
+        self.partitions.insert(partition, PartitionClock { signal, high, last_seen: now, is_idle: false });
+    }
+
+    /// The highest event time of a partition's rows.
+    #[must_use]
+    pub fn high(&self, partition: &TopicPartition) -> Option<EventTime> {
+        self.partitions.get(partition)?.high
+    }
+
+    /// Partitions that the next tick at `now` would let fall idle.
+    #[must_use]
+    pub fn falling_idle(&self, now: EventTime) -> Vec<TopicPartition> {
+        let is_silent = |c: &PartitionClock| !c.is_idle && self.is_silent(c, now);
+        self.partitions.iter().filter(|(_, clock)| is_silent(clock)).map(|(partition, _)| partition.clone()).collect()
+    }
+
+    /// The silence of `partition` begins `now`, unless it is idle already.
+    pub fn excuse(&mut self, partition: &TopicPartition, now: EventTime) {
+        if let Some(clock) = self.partitions.get_mut(partition).filter(|clock| !clock.is_idle) {
+            clock.last_seen = now;
+        }
+    }
+
+    fn is_silent(&self, clock: &PartitionClock, now: EventTime) -> bool {
+        now.0.saturating_sub(clock.last_seen.0) >= self.tolerances.idle_after_ns
+    }
+
     /// Another instance reads `partition` now.
     pub fn revoke(&mut self, partition: &TopicPartition) {
         self.partitions.remove(partition);
@@ -169,7 +198,7 @@ impl SourceClocks {
 }
 
 /// The judge stage's side: the watermark of each signal. It never goes back.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watermarks {
     lateness_ns: i64,
     marks: BTreeMap<TopicPartition, Mark>,
@@ -194,6 +223,25 @@ impl Watermarks {
                 *at = reached.max(*at);
             }
         }
+    }
+
+    /// Windows wait for these partitions until something is heard of them.
+    pub fn expect(&mut self, sources: Vec<(TopicPartition, Signal)>) {
+        for (partition, signal) in sources {
+            let unheard = Mark { partition: partition.clone(), signal, high: None, is_idle: false };
+            self.marks.entry(partition).or_insert(unheard);
+        }
+    }
+
+    /// Where every partition stands, and how far the time of each signal has come: what a log keeps.
+    pub(crate) fn parts(&self) -> (impl Iterator<Item = &Mark>, &BTreeMap<Signal, EventTime>) {
+        (self.marks.values(), &self.at)
+    }
+
+    /// The parts put together again.
+    pub(crate) fn from_parts(lateness_ns: i64, marks: Vec<Mark>, at: BTreeMap<Signal, EventTime>) -> Self {
+        let marks = marks.into_iter().map(|mark| (mark.partition.clone(), mark)).collect();
+        Self { lateness_ns, marks, at }
     }
 
     /// Windows wait for `partition` no more: another instance reads it.

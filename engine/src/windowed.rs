@@ -13,12 +13,23 @@ use lictor_schemas::violation::{Subject, Violation};
 pub use crate::pane::PaneError;
 use crate::pane::{Pane, PartialRows};
 
-/// What a windowed rule knows and remembers.
+/// The judging half of a windowed rule, as its text says: the same for every shard.
+#[derive(Debug)]
+pub struct WindowedRule {
+    /// When it speaks.
+    pub emission: Emission,
+    /// How partial sums are merged and finished.
+    pub aggregation: Arc<Aggregation>,
+    /// What finished groups mean.
+    pub finish: Finish,
+}
+
+/// What a windowed rule remembers.
+///
+/// Between two commits everything can be undone.
 #[derive(Debug)]
 pub struct WindowedState {
-    emission: Emission,
-    aggregation: Arc<Aggregation>,
-    finish: Finish,
+    rule: Arc<WindowedRule>,
     history: History,
     /// By start: panes, or for rules that emit on update whole windows.
     panes: BTreeMap<EventTime, Pane>,
@@ -26,6 +37,21 @@ pub struct WindowedState {
     closed_to: EventTime,
     /// Partial rows that came for closed windows only.
     dropped: u64,
+    /// Panes with something new since the last commit.
+    touched: BTreeSet<EventTime>,
+    has_new_history: bool,
+    committed: Committed,
+}
+
+/// What was there at the last commit and is not any more.
+#[derive(Debug)]
+struct Committed {
+    history: History,
+    closed_to: EventTime,
+    dropped: u64,
+    removed: BTreeMap<EventTime, Pane>,
+    /// Panes that were not there.
+    created: BTreeSet<EventTime>,
 }
 
 /// What has changed in the running windows.
@@ -53,10 +79,75 @@ pub type Closed = (Window, Option<Vec<Violation>>);
 impl WindowedState {
     /// Nothing has been seen yet.
     #[must_use]
-    pub fn new(emission: Emission, aggregation: Arc<Aggregation>, finish: Finish) -> Self {
-        let history = finish.empty_history();
-        let (panes, closed_to) = (BTreeMap::new(), EventTime::MIN);
-        Self { emission, aggregation, finish, history, panes, closed_to, dropped: 0 }
+    pub fn new(rule: Arc<WindowedRule>) -> Self {
+        let history = rule.finish.empty_history();
+        Self::restored(rule, BTreeMap::new(), history, EventTime::MIN)
+    }
+
+    /// The state as a log had it; windows that end at or before `closed_to` are closed.
+    pub(crate) fn restored(
+        rule: Arc<WindowedRule>,
+        panes: BTreeMap<EventTime, Pane>,
+        history: History,
+        closed_to: EventTime,
+    ) -> Self {
+        let (removed, created) = (BTreeMap::new(), BTreeSet::new());
+        let committed = Committed { history: history.clone(), closed_to, dropped: 0, removed, created };
+        let touched = BTreeSet::new();
+        Self { rule, history, panes, closed_to, dropped: 0, touched, has_new_history: false, committed }
+    }
+
+    /// What is there now stays.
+    ///
+    /// # Errors
+    /// States cannot be copied together.
+    pub fn commit(&mut self) -> Result<(), PaneError> {
+        for start in std::mem::take(&mut self.touched) {
+            self.panes.get_mut(&start).map_or(Ok(()), Pane::commit)?;
+        }
+        self.committed.removed.clear();
+        self.committed.created.clear();
+        self.committed.closed_to = self.closed_to;
+        self.committed.dropped = self.dropped;
+        if std::mem::take(&mut self.has_new_history) {
+            self.committed.history.clone_from(&self.history);
+        }
+        Ok(())
+    }
+
+    /// Goes back to the last commit.
+    ///
+    /// # Errors
+    /// A key that was there cannot be indexed again; the state is no good any more.
+    pub fn undo(&mut self) -> Result<(), PaneError> {
+        self.panes.append(&mut self.committed.removed);
+        for start in std::mem::take(&mut self.committed.created) {
+            self.panes.remove(&start);
+        }
+        for start in std::mem::take(&mut self.touched) {
+            self.panes.get_mut(&start).map_or(Ok(()), |pane| pane.undo(&self.rule.aggregation))?;
+        }
+        self.closed_to = self.committed.closed_to;
+        self.dropped = self.committed.dropped;
+        if std::mem::take(&mut self.has_new_history) {
+            self.history.clone_from(&self.committed.history);
+        }
+        Ok(())
+    }
+
+    /// The panes with groups that are new or changed since the last commit.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = (EventTime, &Pane)> {
+        self.touched.iter().filter_map(|start| Some((*start, self.panes.get(start)?)))
+    }
+
+    /// All panes.
+    pub(crate) fn panes(&self) -> impl Iterator<Item = (EventTime, &Pane)> {
+        self.panes.iter().map(|(start, pane)| (*start, pane))
+    }
+
+    /// What window functions look back at, if it has changed since the last commit.
+    pub(crate) fn new_history(&self) -> Option<&History> {
+        self.has_new_history.then_some(&self.history)
     }
 
     /// Groups with state, over all open windows, and the rows of closed ones that window functions look back at.
@@ -78,8 +169,18 @@ impl WindowedState {
 
     /// Lets all state go.
     pub(crate) fn clear(&mut self) {
-        self.panes.clear();
-        self.history = self.finish.empty_history();
+        let all: Vec<EventTime> = self.panes.keys().copied().collect();
+        all.into_iter().for_each(|start| self.remove(start));
+        self.history = self.rule.finish.empty_history();
+        self.has_new_history = true;
+    }
+
+    fn remove(&mut self, start: EventTime) {
+        if let Some(pane) = self.panes.remove(&start)
+            && !self.committed.created.remove(&start)
+        {
+            self.committed.removed.insert(start, pane);
+        }
     }
 
     /// Sorts the rows of a partial batch into panes.
@@ -92,15 +193,20 @@ impl WindowedState {
         for (row, start) in starts.values().iter().enumerate() {
             rows_of.entry(EventTime(*start)).or_default().push(row as u64);
         }
-        let key_count = self.aggregation.key_schema().fields().len();
+        let rule = Arc::clone(&self.rule);
+        let key_count = rule.aggregation.key_schema().fields().len();
         for (start, rows) in rows_of {
             let rows = PartialRows::select(partial, &rows, key_count)?;
             for place in self.places(start, rows.rows) {
+                self.touched.insert(place);
                 let pane = match self.panes.entry(place) {
                     Entry::Occupied(pane) => pane.into_mut(),
-                    Entry::Vacant(free) => free.insert(Pane::try_new(&self.aggregation)?),
+                    Entry::Vacant(free) => {
+                        self.committed.created.insert(place);
+                        free.insert(Pane::try_new(&rule.aggregation)?)
+                    }
                 };
-                pane.absorb(&self.aggregation, &rows)?;
+                pane.absorb(&rule.aggregation, &rows)?;
             }
         }
         Ok(())
@@ -108,12 +214,12 @@ impl WindowedState {
 
     /// Where rows of the pane at `start` are kept: the pane, or every open window that holds it.
     fn places(&mut self, start: EventTime, rows: usize) -> Vec<EventTime> {
-        let windows = self.aggregation.spec().windows_at(start).filter(|w| w.end > self.closed_to);
+        let windows = self.rule.aggregation.spec().windows_at(start).filter(|w| w.end > self.closed_to);
         let open: Vec<EventTime> = windows.map(|w| w.start).collect();
         if open.is_empty() {
             self.dropped += rows as u64;
         }
-        match (self.emission, open.is_empty()) {
+        match (self.rule.emission, open.is_empty()) {
             (Emission::OnClose, false) => vec![start],
             _ => open,
         }
@@ -125,10 +231,11 @@ impl WindowedState {
     /// # Errors
     /// The rule's query fails on a group's values.
     pub fn take_update(&mut self) -> Result<Option<Update>, PaneError> {
-        if self.emission == Emission::OnClose {
+        let WindowedRule { emission, aggregation, finish } = &*self.rule;
+        if *emission == Emission::OnClose {
             return Ok(None);
         }
-        let size = self.aggregation.spec().size_ns;
+        let size = aggregation.spec().size_ns;
         let mut whole: Option<Update> = None;
         for (start, pane) in &mut self.panes {
             let changed = pane.take_changed();
@@ -136,7 +243,7 @@ impl WindowedState {
                 continue;
             }
             let window = Window { start: *start, end: start.plus(size) };
-            let of_window = update(pane, &changed, window, &self.aggregation, &self.finish)?;
+            let of_window = update(pane, &changed, window, aggregation, finish)?;
             match &mut whole {
                 Some(whole) => whole.add(of_window),
                 None => whole = Some(of_window),
@@ -153,39 +260,46 @@ impl WindowedState {
         if watermark <= self.closed_to {
             return Ok(Vec::new());
         }
-        let spec = self.aggregation.spec();
+        let rule = Arc::clone(&self.rule);
+        let spec = rule.aggregation.spec();
         let mut closed = Vec::new();
         for window in self.due(watermark) {
-            if self.emission == Emission::OnUpdate {
+            if rule.emission == Emission::OnUpdate {
                 closed.push((window, None));
                 continue;
             }
             let panes: Vec<&Pane> = spec.panes_of(window).filter_map(|p| self.panes.get(&p)).collect();
-            let groups = Pane::close(&panes, &self.aggregation, window)?;
-            let judged = self.finish.close(&groups, window, &mut self.history)?;
+            let groups = Pane::close(&panes, &rule.aggregation, window)?;
+            let judged = rule.finish.close(&groups, window, &mut self.history)?;
+            self.has_new_history = true;
             closed.push((window, Some(judged.into_iter().map(|j| j.violation).collect())));
         }
         self.closed_to = watermark;
-        let is_open = |start: EventTime| self.windows_from(start).any(|w| w.end > watermark);
-        let open: BTreeSet<EventTime> = self.panes.keys().copied().filter(|s| is_open(*s)).collect();
-        self.panes.retain(|start, _| open.contains(start));
+        let is_open = |start: EventTime| Self::is_open(&rule, start, watermark);
+        let over: Vec<EventTime> = self.panes.keys().copied().filter(|s| !is_open(*s)).collect();
+        over.into_iter().for_each(|start| self.remove(start));
         Ok(closed)
     }
 
     /// The windows with rows that end at or before the watermark and are not closed yet, by their ends.
     fn due(&self, watermark: EventTime) -> Vec<Window> {
-        let windows = self.panes.keys().flat_map(|start| self.windows_from(*start));
+        let windows = self.panes.keys().flat_map(|start| windows_from(&self.rule, *start));
         let due = windows.filter(|w| w.end <= watermark && w.end > self.closed_to);
         let ordered: BTreeSet<(EventTime, EventTime)> = due.map(|w| (w.end, w.start)).collect();
         ordered.into_iter().map(|(end, start)| Window { start, end }).collect()
     }
 
-    /// The windows that the pane kept at `start` has a part in.
-    fn windows_from(&self, start: EventTime) -> impl Iterator<Item = Window> + use<> {
-        let spec = self.aggregation.spec();
-        let whole = self.emission == Emission::OnUpdate;
-        spec.windows_at(start).filter(move |w| !whole || w.start == start)
+    /// Whether the pane kept at `start` has a part in a window that is open when those up to `closed_to` are closed.
+    pub(crate) fn is_open(rule: &WindowedRule, start: EventTime, closed_to: EventTime) -> bool {
+        windows_from(rule, start).any(|w| w.end > closed_to)
     }
+}
+
+/// The windows that the pane kept at `start` has a part in.
+fn windows_from(rule: &WindowedRule, start: EventTime) -> impl Iterator<Item = Window> + use<> {
+    let spec = rule.aggregation.spec();
+    let whole = rule.emission == Emission::OnUpdate;
+    spec.windows_at(start).filter(move |w| !whole || w.start == start)
 }
 
 /// Judges changed groups of a running window and records which of them violate the rule.

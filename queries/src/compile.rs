@@ -26,10 +26,11 @@ use lictor_schemas::tables::{ATTR_PREFIX, RESOURCE_ATTR_PREFIX, Table, table_sch
 
 use crate::aggregation::{Aggregation, PlannedAggregate};
 use crate::diagnostic::{Diagnostic, TextSpan};
+use crate::distribution::distribution;
 use crate::exemplar;
 use crate::finish::{Finish, plan_finish};
 use crate::frame::{self, Emission, RuleText, Statement};
-use crate::options::header;
+use crate::options::{header, short_hash};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
 use crate::rows::Measures;
@@ -71,17 +72,11 @@ pub struct WindowedRule {
     pub aggregation: Arc<Aggregation>,
     /// What makes violations of them.
     pub finish: Finish,
-}
-
-impl WindowedRule {
-    /// How far back, in nanoseconds of event time, the rule may remember: a window and the windows that it compares
-    /// with.
-    #[must_use]
-    pub fn horizon_ns(&self) -> i64 {
-        let spec = self.aggregation.spec();
-        let back = i64::try_from(self.finish.rows_back()).unwrap_or(i64::MAX);
-        spec.size_ns.saturating_mul(2).saturating_add(spec.slide_ns.saturating_mul(back))
-    }
+    /// The numbers of the keys that choose the shard on which a group is judged; none if all must be on one.
+    pub distribution: Vec<usize>,
+    /// Changes whenever partial sums and their states have another meaning: 16 hex digits of a hash of the window, the
+    /// emission, everything below and in the aggregate, and the columns of its states. What stands above it may change.
+    pub state_id: String,
 }
 
 /// All rules of a directory that compile.
@@ -346,7 +341,10 @@ impl Compiler {
         self.want(table, &stage);
         let aggregation = Arc::new(aggregation);
         let scan = Scan::try_new(&head.name, stage, Arc::clone(&aggregation))?;
-        Ok(Ok(RuleKind::Windowed(Box::new(WindowedRule { emission, scan, aggregation, finish }))))
+        let distribution = distribution(plan, windowed, &finish.subject_groups());
+        let state_id = state_id(emission, windowed, &aggregation);
+        let rule = WindowedRule { emission, scan, aggregation, finish, distribution, state_id };
+        Ok(Ok(RuleKind::Windowed(Box::new(rule))))
     }
 
     fn want(&mut self, table: Table, stage: &Stage) {
@@ -369,6 +367,15 @@ impl Compiler {
             _ => named.note(format!("tables: {}", known.join(", "))),
         }
     }
+}
+
+/// Raised when states that look the same mean something else than before.
+const STATE_VERSION: u32 = 1;
+
+fn state_id(emission: Emission, windowed: &Windowed, aggregation: &Aggregation) -> String {
+    let plan = LogicalPlan::Aggregate(windowed.aggregate.clone());
+    let (states, spec) = (aggregation.partial_schema(), windowed.spec);
+    short_hash(&format!("{STATE_VERSION} {emission:?} {spec:?} {} {states:?}", plan.display_indent_schema()))
 }
 
 /// Puts a column named `attr:key` for every `attr('key')` of a statement; returns the names.

@@ -24,6 +24,7 @@ use lictor_schemas::time::{EventTime, Window as TimeWindow};
 use crate::EvaluationError;
 use crate::aggregation::GroupColumn;
 use crate::lineage::{Origin, origin, origin_at};
+use crate::options::short_hash;
 use crate::rows::{GroupRef, Judged, Measures, ResultColumns};
 use crate::session::{Session, positional, scan_as};
 use crate::shape::{Refusal, Windowed, refuse};
@@ -106,6 +107,19 @@ impl Finish {
         row: GroupRef,
     ) -> Result<lictor_schemas::violation::Subject, EvaluationError> {
         self.columns.subject_of_group(groups, row).map_err(|e| self.failed(&e))
+    }
+
+    /// The group expressions that make the subject.
+    pub(crate) fn subject_groups(&self) -> Vec<usize> {
+        self.columns.subject_groups()
+    }
+
+    /// Changes whenever a remembered history has another meaning: 16 hex digits of a hash of what each level looks back
+    /// at.
+    #[must_use]
+    pub fn history_id(&self) -> String {
+        let specs: Vec<_> = self.levels.iter().map(|l| (&l.history, l.stage.input_schema())).collect();
+        short_hash(&format!("{specs:?}"))
     }
 
     /// How many rows back the window functions look, summed over nested ones.

@@ -11,6 +11,7 @@
 mod aggregation;
 mod compile;
 mod diagnostic;
+mod distribution;
 mod exemplar;
 mod finish;
 mod frame;

@@ -43,13 +43,13 @@ pub(crate) fn header(file: &str, rule: &RuleText) -> Result<RuleHeader, Vec<Diag
         mode: mode.unwrap_or(Mode::Enforce),
         ttl_ns: ttl_ns.unwrap_or(DEFAULT_TTL_NS),
         file: file.to_owned(),
-        version: version(&rule.canonical),
+        version: RuleVersion(short_hash(&rule.canonical)),
     })
 }
 
-fn version(canonical: &str) -> RuleVersion {
-    let digest = Sha256::digest(canonical.as_bytes());
-    RuleVersion(digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
+/// The first 16 hex digits of a text's SHA-256.
+pub(crate) fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 fn unknown_and_repeated(file: &str, rule: &RuleText) -> Vec<Diagnostic> {

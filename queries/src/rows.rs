@@ -249,6 +249,11 @@ impl ResultColumns {
         }))
     }
 
+    /// The group expressions among the subject columns.
+    pub(crate) fn subject_groups(&self) -> Vec<usize> {
+        self.group_of_subject.iter().flatten().copied().collect()
+    }
+
     /// The subject of a group, as a row of the result would name it.
     pub(crate) fn subject_of_group(&self, groups: &RecordBatch, row: GroupRef) -> Result<Subject> {
         let keys = self.subject.iter().zip(&self.group_of_subject);

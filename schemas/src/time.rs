@@ -61,7 +61,7 @@ impl fmt::Display for EventTime {
 }
 
 /// A half-open span of event time: `start` belongs to it, `end` does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// The first instant inside.
     pub start: EventTime,

@@ -1,5 +1,6 @@
 //! A violation: one row of a rule's result, as the decision layer sees it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::genops::{PolicyResult, ReasonCode};
@@ -8,7 +9,8 @@ use crate::time::{EventTime, Window};
 /// Who a violation is about: column name to scalar value, in name order, never empty.
 ///
 /// The order makes equal subjects have equal JSON text, so the text can be hashed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Subject(pub Map<String, Value>);
 
 impl Subject {
@@ -20,7 +22,7 @@ impl Subject {
 }
 
 /// One telemetry row that weighed in a violation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exemplar {
     /// 32 lower-case hex digits.
     pub trace_id: String,
@@ -35,7 +37,7 @@ pub struct Exemplar {
 }
 
 /// One row of a rule's result: something that must not be, and holds now.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Violation {
     /// Who it is about.
     pub subject: Subject,

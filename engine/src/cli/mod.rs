@@ -11,6 +11,7 @@ mod schema;
 mod tail;
 mod terminal;
 mod test;
+mod topics;
 mod watched;
 
 use std::io;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Judges the telemetry on Kafka until it is stopped.
     Run(run::Arguments),
+    /// Makes the topics that lictor writes to, and says how they are.
+    Topics(topics::Arguments),
     /// Compiles a rules directory and reports everything that is wrong with it.
     Check(check::Arguments),
     /// Runs the tests that lie beside the rules.
@@ -53,6 +56,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Topics(arguments) => topics::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),

@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use lictor_connectors::{KafkaSink, KafkaSource, ensure_topics};
+use lictor_connectors::ensure_topics;
 use lictor_engine::clock::SystemClock;
-use lictor_engine::config::{Config, LogFormat};
+use lictor_engine::config::{self, Config, LogFormat};
 use lictor_engine::http::{Health, HttpServer};
-use lictor_engine::live::{self, Ends};
 use lictor_engine::metrics::Metrics;
-use lictor_engine::pipeline::Pipeline;
+use lictor_engine::pipeline::Stages;
 use lictor_engine::rules_dir::{self, LoadedRules};
+use lictor_engine::tasks;
 use tracing_subscriber::EnvFilter;
 
 use super::check::report_faults;
 use super::terminal::Painter;
-use super::watched::{WatchedSource, Watcher};
+use super::watched::Watcher;
 use super::{explain, stop_flag};
 
 #[derive(Debug, Args)]
@@ -27,11 +27,24 @@ pub(super) struct Arguments {
     /// The configuration.
     #[arg(short, long)]
     config: PathBuf,
+    /// Names this instance (in place of the configuration's `instance_id`): instances that share the work need a name
+    /// each, and the same one after a restart.
+    #[arg(long)]
+    instance: Option<String>,
+    /// Where metrics and health are served (in place of the configuration's `http`), or `off`.
+    #[arg(long)]
+    http: Option<String>,
 }
 
 /// Runs until SIGINT or SIGTERM, then commits what is left.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&arguments.config)?;
+    let mut config = Config::load(&arguments.config)?;
+    if let Some(instance) = &arguments.instance {
+        config.instance_id = config::instance_id(instance).map_err(|reason| anyhow!("--instance: {reason}"))?;
+    }
+    if let Some(http) = &arguments.http {
+        config.http = config::http(http).map_err(|reason| anyhow!("--http: {reason}"))?;
+    }
     start_log(config.log)?;
     // Other people's messages may repeat what they were given.
     judge(&config).map_err(|error| anyhow!(config.redact(&explain(&error))))
@@ -57,27 +70,22 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
     let serve = |address| HttpServer::start(address, Arc::clone(&metrics), Arc::clone(&health), clock);
     let _server = config.http.map(serve).transpose()?;
-    let created = ensure_topics(&config.kafka, &config.topics.output_specs())
+    let created = ensure_topics(&config.kafka, &config.topic_specs())
         .with_context(|| format!("brokers {}", config.kafka.bootstrap_servers()))?;
     if !created.is_empty() {
         tracing::info!(topics = created.join(", "), "topics created");
     }
     let rules = loaded.rules.rules.len();
-    let pipeline = Pipeline::new(loaded.rules, loaded.prices, &config.pipeline_settings());
-    let topics = pipeline.topics_read();
+    let stages = Stages::new(loaded.rules, loaded.prices, &config.pipeline_settings());
+    let topics: Vec<String> = stages.scan.topics_read().into_iter().collect();
     if topics.is_empty() {
         bail!("no topic carries what the rules read: name one in `topics`");
     }
-    let id = &config.application_id;
-    let member = config.kafka.clone().as_instance(id);
-    let source = KafkaSource::try_new(&member, &format!("{id}-scan"), id, &topics)?;
-    let mut sink = KafkaSink::try_new(&config.kafka, id)?;
-    tracing::info!(application_id = id, rules, topics = topics.join(", "), "judging");
-    let mut source = WatchedSource::new(source, Arc::clone(&metrics), Arc::clone(&health));
-    let mut watcher = Watcher::new(metrics, health, clock);
-    let ends = Ends { source: &mut source, sink: &mut sink, clock: &clock };
-    let summary = live::run(ends, pipeline, config.live_options(), &stop, &mut watcher)?;
-    tracing::info!(summary.records, summary.events, summary.commits, "stopped");
+    let (application_id, instance_id) = (&config.application_id, &config.instance_id);
+    tracing::info!(application_id, instance_id, rules, topics = topics.join(", "), "judging");
+    let watcher = Watcher::new(metrics, health, clock);
+    let summary = tasks::run(&config.kafka, stages, &config.task_options(topics), clock, (&stop, &watcher))?;
+    tracing::info!(summary.records, summary.events, "stopped");
     Ok(ExitCode::SUCCESS)
 }
 

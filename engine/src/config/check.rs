@@ -13,8 +13,9 @@ use serde_saphyr::Location;
 use super::duration::parse_ns;
 use super::expand::{Outside, expand};
 use super::said::{ColumnSaid, ConfigFile, EpochSaid, LimitsSaid, Said, TimeSaid, TopicsSaid};
-use super::{Config, EpochBounds, Fault, Limits, LogFormat, Topics};
+use super::{Config, EpochBounds, Fault, Limits, LogFormat, Topics, internal_topics};
 use crate::live::OutputTopics;
+use crate::tasks::Delivery;
 use crate::watermark::Tolerances;
 
 /// The loop must come round often enough to be seen alive, see `/healthz`.
@@ -30,8 +31,11 @@ const SECRET_CHARS_MIN: usize = 3;
 pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> Result<Config, Vec<Fault>> {
     let mut reader = Reader { outside, faults: Vec::new(), secrets: Vec::new() };
     let application_id = reader.or("application_id", said.application_id.as_ref(), "lictor".to_owned(), application_id);
+    let instance_id = reader.or("instance_id", said.instance_id.as_ref(), host_name(outside), instance_id);
+    let shards = reader.or("shards", said.shards.as_ref(), SHARDS, shards);
+    let delivery = reader.or("delivery", said.delivery.as_ref(), Delivery::default(), delivery);
     let kafka = reader.kafka(said.kafka.as_ref());
-    let topics = reader.topics(said.topics.as_ref());
+    let topics = reader.topics(said.topics.as_ref(), &application_id);
     let rules = reader.rules(said.rules.as_ref(), folder);
     let prices = said.prices.as_ref().and_then(|said| reader.read("prices", said, |text| path(folder, text)));
     let columns = said.columns.iter().flatten().filter_map(|column| reader.column(column)).collect();
@@ -44,7 +48,23 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     reader.faults.sort_by_key(|fault| (fault.line, fault.column));
     let (Some(kafka), Some(rules), true) = (kafka, rules, reader.faults.is_empty()) else { return Err(reader.faults) };
     let secrets = reader.secrets;
-    Ok(Config { application_id, kafka, topics, rules, prices, columns, time, epoch, limits, http, log, secrets })
+    Ok(Config {
+        application_id,
+        instance_id,
+        shards,
+        delivery,
+        kafka,
+        topics,
+        rules,
+        prices,
+        columns,
+        time,
+        epoch,
+        limits,
+        http,
+        log,
+        secrets,
+    })
 }
 
 struct Reader<'a> {
@@ -134,11 +154,14 @@ impl Reader<'_> {
         }
     }
 
-    fn topics(&mut self, said: Option<&TopicsSaid>) -> Topics {
+    fn topics(&mut self, said: Option<&TopicsSaid>, application_id: &str) -> Topics {
         let Topics { traces, logs, metrics, outputs } = Topics::default();
         let nothing = TopicsSaid::default();
         let said = said.unwrap_or(&nothing);
         let mut taken = Taken::default();
+        for internal in internal_topics(application_id) {
+            taken.0.insert(internal, ("an internal topic of lictor", None));
+        }
         let topics = Topics {
             traces: self.inputs("topics.traces", said.traces.as_deref(), traces, &mut taken),
             logs: self.inputs("topics.logs", said.logs.as_deref(), logs, &mut taken),
@@ -275,6 +298,47 @@ fn application_id(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// As many instances can judge at a time; few enough that a commit on a quiet night touches few partitions.
+const SHARDS: u32 = 8;
+
+/// Every commit may touch all of them.
+const SHARDS_MAX: u32 = 1_024;
+
+fn shards(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(shards) if (1..=SHARDS_MAX).contains(&shards) => Ok(shards),
+        _ => Err(format!("is not a whole number from 1 to {SHARDS_MAX}")),
+    }
+}
+
+fn delivery(text: &str) -> Result<Delivery, String> {
+    match text {
+        "exactly_once" => Ok(Delivery::ExactlyOnce),
+        "at_least_once" => Ok(Delivery::AtLeastOnce),
+        _ => Err("is neither `exactly_once` nor `at_least_once`".to_owned()),
+    }
+}
+
+/// Checks the name of an instance.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn instance_id(text: &str) -> Result<String, String> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if text.is_empty() || !text.chars().all(is_allowed) {
+        return Err("names transactions and group members: use a-z, A-Z, 0-9, `.`, `_` and `-`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// The machine's name, which in a cluster is the pod's: another one for each instance, and the same after a restart.
+fn host_name(outside: &Outside<'_>) -> String {
+    let read = (outside.file)(Path::new("/proc/sys/kernel/hostname")).ok();
+    let named = read.or_else(|| (outside.env)("HOSTNAME")).unwrap_or_default();
+    let name: String = named.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).collect();
+    if name.is_empty() { "instance".to_owned() } else { name }
+}
+
 fn topic_name(text: &str) -> Result<String, String> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let is_name = !text.is_empty() && text.len() <= TOPIC_NAME_BYTES_MAX && text.chars().all(is_allowed);
@@ -324,7 +388,11 @@ fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
-fn http(text: &str) -> Result<Option<SocketAddr>, String> {
+/// Reads an address, or `off`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn http(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "off" {
         return Ok(None);
     }

@@ -25,17 +25,25 @@ use lictor_schemas::columns::ExtraSource;
 use lictor_schemas::tables::Signal;
 use thiserror::Error;
 
+pub use check::{http, instance_id};
 pub use expand::Outside;
 
 use crate::live::{LiveOptions, OutputTopics};
 use crate::pipeline::PipelineSettings;
+use crate::tasks::{Delivery, ReadingOptions, TaskOptions, TaskTopics};
 use crate::watermark::Tolerances;
 
 /// A whole configuration, checked.
 #[derive(Clone)]
 pub struct Config {
-    /// Names this deployment: the consumer group, the client ids, the events' source.
+    /// Names this deployment: consumer groups, internal topics, transactional ids and the events' source begin with it.
     pub application_id: String,
+    /// Names this instance within the deployment; the same after a restart.
+    pub instance_id: String,
+    /// Partitions of the internal topics: how many instances can judge at a time. Fixed for life.
+    pub shards: u32,
+    /// When events become visible.
+    pub delivery: Delivery,
     /// For all Kafka clients.
     pub kafka: KafkaProperties,
     /// What is read and written.
@@ -57,6 +65,34 @@ pub struct Config {
     /// How the log is written.
     pub log: LogFormat,
     secrets: Vec<String>,
+}
+
+/// While nothing urgent happens, four commits per second keep a restart short and a quiet cluster quiet.
+const COMMIT_EVERY: Duration = Duration::from_millis(250);
+
+/// A coordinator that is being elected, or a transaction of a dead predecessor that has to time out, takes up to 20 s.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A group's state may need a message of its own that is larger than the broker's default of 1 MB.
+const MESSAGE_BYTES: (&str, &str) = ("max.message.bytes", "8388608");
+
+/// Parcels are read within seconds; a day is for the case that nobody judges.
+const SHUFFLE_CONFIGS: &[(&str, &str)] = &[("retention.ms", "86400000")];
+
+/// A small log must be compacted too: with the broker's defaults a segment is closed after a week or a gigabyte, and an
+/// open one is never compacted.
+const STATE_CONFIGS: &[(&str, &str)] = &[
+    ("segment.bytes", "67108864"),
+    ("segment.ms", "600000"),
+    ("min.cleanable.dirty.ratio", "0.1"),
+    ("max.compaction.lag.ms", "3600000"),
+    ("delete.retention.ms", "86400000"),
+];
+
+/// The topics that only lictor reads and writes: partial sums by shard, and what shards remember.
+#[must_use]
+pub fn internal_topics(application_id: &str) -> [String; 2] {
+    ["shuffle", "state"].map(|purpose| format!("{application_id}.{purpose}"))
 }
 
 /// The topics of a deployment. No topic has two purposes.
@@ -99,7 +135,7 @@ impl Topics {
         const BROKER_DEFAULT: i32 = -1;
         let OutputTopics { enforcement, directives, dead_letter, late } = &self.outputs;
         let topics = [(enforcement, false), (directives, true), (dead_letter, false), (late, false)];
-        topics.map(|(name, compacted)| TopicSpec { name: name.clone(), partitions: BROKER_DEFAULT, compacted }).into()
+        topics.map(|(name, compacted)| TopicSpec::new(name, BROKER_DEFAULT, compacted)).into()
     }
 }
 
@@ -227,17 +263,40 @@ impl Config {
         }
     }
 
-    /// What the loop must know.
+    /// What the tasks must know, if they read `inputs`.
     #[must_use]
-    pub fn live_options(&self) -> LiveOptions {
-        LiveOptions {
+    pub fn task_options(&self, inputs: Vec<String>) -> TaskOptions {
+        let [shuffle, state] = internal_topics(&self.application_id);
+        TaskOptions {
             application_id: self.application_id.clone(),
-            linger: self.epoch.linger,
-            rows_max: self.epoch.rows_max,
-            decode_error_ratio_max: self.limits.decode_error_ratio_max,
-            topics: self.topics.outputs.clone(),
-            ..LiveOptions::default()
+            instance_id: self.instance_id.clone(),
+            inputs,
+            topics: TaskTopics { shuffle, state, outputs: self.topics.outputs.clone() },
+            shards: self.shards,
+            delivery: self.delivery,
+            reading: ReadingOptions {
+                linger: self.epoch.linger,
+                rows_max: self.epoch.rows_max,
+                commit_every: COMMIT_EVERY,
+                patience: PATIENCE,
+                decode_error_ratio_max: self.limits.decode_error_ratio_max,
+            },
         }
+    }
+
+    /// Every topic that is written to, as it must be: those for others to read, then the internal ones.
+    #[must_use]
+    pub fn topic_specs(&self) -> Vec<TopicSpec> {
+        let [shuffle, state] = internal_topics(&self.application_id);
+        let shards = i32::try_from(self.shards).unwrap_or(i32::MAX);
+        let internal = |name: &str, compacted, configs: &[(&'static str, &str)]| {
+            let configs = configs.iter().chain(&[MESSAGE_BYTES]).map(|(name, value)| (*name, (*value).to_owned()));
+            TopicSpec { configs: configs.collect(), partitions_fixed: true, ..TopicSpec::new(name, shards, compacted) }
+        };
+        let mut specs = self.topics.output_specs();
+        specs.push(internal(&shuffle, false, SHUFFLE_CONFIGS));
+        specs.push(internal(&state, true, STATE_CONFIGS));
+        specs
     }
 
     /// `text` with every secret of this configuration replaced by `***`: for messages of other people's libraries.

@@ -14,6 +14,9 @@ pub(super) type Said = Spanned<String>;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ConfigFile {
     pub(super) application_id: Option<Said>,
+    pub(super) instance_id: Option<Said>,
+    pub(super) shards: Option<Said>,
+    pub(super) delivery: Option<Said>,
     pub(super) kafka: Option<BTreeMap<String, Said>>,
     pub(super) topics: Option<TopicsSaid>,
     pub(super) rules: Option<Said>,

@@ -85,9 +85,13 @@ log: {format: json}
     assert_eq!(settings.tolerances, time);
     assert_eq!(settings.columns, [ExtraSource { column: "team".into(), attribute: "acme.cost_center".into() }]);
     assert_eq!((settings.groups_max, settings.subjects_max), (5, 6));
-    let options = config.live_options();
-    assert_eq!((options.application_id.as_str(), options.rows_max), ("lictor-eu.1", 1_000));
-    assert_eq!((&options.topics, options.decode_error_ratio_max), (&config.topics.outputs, 1.0));
+    let options = config.task_options(vec!["spans_a".to_owned()]);
+    assert_eq!((options.application_id.as_str(), options.reading.rows_max), ("lictor-eu.1", 1_000));
+    assert_eq!((&options.topics.outputs, options.reading.decode_error_ratio_max), (&config.topics.outputs, 1.0));
+    assert_eq!(
+        (options.topics.shuffle.as_str(), options.topics.state.as_str()),
+        ("lictor-eu.1.shuffle", "lictor-eu.1.state")
+    );
     let outputs = config.topics.output_specs();
     assert_eq!(
         outputs.iter().map(|t| (t.name.as_str(), t.compacted)).collect::<Vec<_>>(),

@@ -63,7 +63,6 @@ pub(super) struct Started {
 /// A subject in violation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Active {
-    #[serde(with = "subject_map")]
     pub(super) subject: Subject,
     pub(super) started: Started,
     holds: Vec<Hold>,
@@ -127,6 +126,11 @@ impl Active {
                 None => self.holds.push(hold),
             }
         }
+    }
+
+    /// The directive that the events are about.
+    pub(super) fn directive_id(&self) -> &str {
+        &self.published.directive_id
     }
 
     /// Whether the subject is no longer in violation.
@@ -209,20 +213,5 @@ impl Active {
         let event = EnforcementEvent::new(context.application_id, context.rule, revision);
         let directive = if state.is_ended() { DirectiveRecord::Tombstone } else { DirectiveRecord::Put };
         Decision { event, directive }
-    }
-}
-
-/// A subject as the JSON object it is.
-mod subject_map {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::Subject;
-
-    pub(super) fn serialize<S: Serializer>(subject: &Subject, serializer: S) -> Result<S::Ok, S::Error> {
-        subject.0.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Subject, D::Error> {
-        Deserialize::deserialize(deserializer).map(Subject)
     }
 }

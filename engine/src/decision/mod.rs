@@ -13,10 +13,12 @@
 //! | a running window | the window's end |
 //! | a row-wise rule | the row's event time + `ttl` |
 //!
-//! Invariant: no clock and no I/O. State and events are functions of the calls and their arguments, and the state is
-//! plain serde data: stored and loaded between two calls, it goes on as if nothing had happened.
+//! Invariant: no clock and no I/O. State and events are functions of the calls and their arguments, and the state of a
+//! subject is plain serde data: stored and loaded between two calls, it goes on as if nothing had happened. Between two
+//! commits everything can be undone.
 
 mod holding;
+mod rule;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,9 +27,11 @@ use lictor_schemas::genops::PolicyResult;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
-use serde::{Deserialize, Serialize};
 
-use holding::{Active, Context, Hold, Slot, Started};
+use holding::{Context, Hold, Slot};
+use rule::RuleDecisions;
+
+pub use rule::SubjectState;
 
 /// How many subjects of one rule may be in violation at once, unless the configuration says otherwise: at about 2 kB
 /// each they take 200 MB, and nobody reads more.
@@ -65,12 +69,11 @@ pub struct LimitReport {
 /// In one step of time, call the methods in this order: rows and windows first ([`rows`](Self::rows),
 /// [`change`](Self::change), [`replace`](Self::replace), [`close_window`](Self::close_window)), then
 /// [`advance`](Self::advance) with the new watermark.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug)]
 pub struct Decisions {
     application_id: String,
     subjects_max: usize,
     rules: BTreeMap<String, RuleDecisions>,
-    #[serde(skip)]
     reports: Vec<LimitReport>,
 }
 
@@ -162,6 +165,28 @@ impl Decisions {
         of_rule.map_or_else(Vec::new, |of_rule| of_rule.advance(&context, watermark))
     }
 
+    /// What is there now stays.
+    pub fn commit(&mut self) {
+        self.rules.values_mut().for_each(RuleDecisions::commit);
+    }
+
+    /// Goes back to the last commit.
+    pub fn undo(&mut self) {
+        self.rules.values_mut().for_each(RuleDecisions::undo);
+        self.reports.clear();
+    }
+
+    /// What is known now of the subjects touched since the last commit: rule, subject key, and nothing if there is
+    /// nothing to remember any more.
+    pub fn touched(&self) -> impl Iterator<Item = (&str, &str, Option<SubjectState>)> {
+        self.rules.iter().flat_map(|(rule, of_rule)| of_rule.touched().map(move |(k, s)| (rule.as_str(), k, s)))
+    }
+
+    /// Takes over what a log remembers of a subject.
+    pub fn restore(&mut self, rule: &str, subject_key: &str, state: SubjectState) {
+        self.rules.entry(rule.to_owned()).or_default().restore(subject_key, state);
+    }
+
     /// How many subjects of a rule are in violation now.
     #[must_use]
     pub fn firing(&self, rule: &str) -> usize {
@@ -205,103 +230,7 @@ impl Decisions {
     fn advance_subject(&mut self, rule: &RuleHeader, key: &str, at: EventTime) -> Vec<Decision> {
         let context = Context { application_id: &self.application_id, subjects_max: self.subjects_max, rule };
         let of_rule = self.rules.entry(rule.name.clone()).or_default();
-        let mut decisions = Vec::new();
-        let active = of_rule.active.get_mut(key);
-        if active.is_some_and(|active| !active.advance(&context, at, &mut decisions)) {
-            of_rule.active.remove(key);
-        }
-        decisions
-    }
-}
-
-/// What one rule has published and not yet taken back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct RuleDecisions {
-    /// By subject key.
-    active: BTreeMap<String, Active>,
-    /// Directives that ended before the running window they began in, by subject key: the next one in that window
-    /// needs another id.
-    ended: BTreeMap<String, Vec<Started>>,
-    /// Nothing happens before the watermark gets here; may be too early, never too late.
-    next_deadline: EventTime,
-    refused: u64,
-    is_full: bool,
-}
-
-impl Default for RuleDecisions {
-    fn default() -> Self {
-        Self {
-            active: BTreeMap::new(),
-            ended: BTreeMap::new(),
-            next_deadline: EventTime::MAX,
-            refused: 0,
-            is_full: false,
-        }
-    }
-}
-
-impl RuleDecisions {
-    fn knows(&self, key: &str) -> bool {
-        self.active.contains_key(key) || self.ended.contains_key(key)
-    }
-
-    fn is_full_at(&self, subjects_max: usize) -> bool {
-        self.active.len() + self.ended.len() >= subjects_max
-    }
-
-    /// Applies what has changed about one subject: at most one event.
-    fn apply(&mut self, context: &Context<'_>, key: String, change: Change, at: EventTime) -> Option<Decision> {
-        let newest = change.holds.iter().map(|hold| hold.at).max().unwrap_or(at);
-        let Some(active) = self.active.get_mut(&key) else {
-            let nth = |started_at| times_started(self.ended.get(&key), started_at);
-            let (active, decision) = Active::fire(context, &key, change.subject, change.holds, nth)?;
-            self.next_deadline = self.next_deadline.min(active.deadline());
-            self.active.insert(key, active);
-            return Some(decision);
-        };
-        active.update(&change.cleared, change.holds);
-        let decision = active.settle(context, newest);
-        if !active.is_over() {
-            self.next_deadline = self.next_deadline.min(active.deadline());
-            return decision;
-        }
-        let started = active.started;
-        self.active.remove(&key);
-        if change.cleared.iter().any(|slot| matches!(slot, Slot::Running(_))) {
-            self.remember(key, started);
-        }
-        decision
-    }
-
-    fn advance(&mut self, context: &Context<'_>, watermark: EventTime) -> Vec<Decision> {
-        let mut decisions = Vec::new();
-        let mut over = Vec::new();
-        self.active.retain(|key, active| {
-            let is_active = active.advance(context, watermark, &mut decisions);
-            if !is_active {
-                over.push((key.clone(), active.started));
-            }
-            is_active
-        });
-        for (key, started) in over {
-            self.remember(key, started);
-        }
-        self.ended.retain(|_, starts| {
-            starts.retain(|started| started.until > watermark);
-            !starts.is_empty()
-        });
-        let deadlines = self.active.values().map(Active::deadline);
-        let untils = self.ended.values().flatten().map(|started| started.until);
-        self.next_deadline = deadlines.chain(untils).min().unwrap_or(EventTime::MAX);
-        self.is_full &= self.is_full_at(context.subjects_max);
-        decisions
-    }
-
-    fn remember(&mut self, key: String, started: Started) {
-        let starts = self.ended.entry(key).or_default();
-        starts.retain(|earlier| earlier.at != started.at);
-        starts.push(started);
-        self.next_deadline = self.next_deadline.min(started.until);
+        of_rule.advance_subject(&context, key, at)
     }
 }
 
@@ -332,11 +261,6 @@ fn add(changes: &mut BTreeMap<String, Change>, hold: Hold, violation: Violation)
         Some(_) => {}
         None => change.holds.push(hold),
     }
-}
-
-fn times_started(starts: Option<&Vec<Started>>, at: EventTime) -> u32 {
-    let earlier = starts.and_then(|starts| starts.iter().find(|started| started.at == at));
-    earlier.map_or(0, |started| started.nth + 1)
 }
 
 fn end_of_closed(rule: &RuleHeader, violation: &Violation) -> EventTime {

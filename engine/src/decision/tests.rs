@@ -337,13 +337,57 @@ fn every_directive_is_a_whole_life() {
     }
 }
 
+/// What a log that has taken every touched subject would restore.
+#[derive(Default)]
+struct Log(BTreeMap<(String, String), String>);
+
+impl Log {
+    fn write(&mut self, state: &Decisions) {
+        for (rule, key, subject) in state.touched() {
+            let key = (rule.to_owned(), key.to_owned());
+            match subject {
+                Some(subject) => self.0.insert(key, serde_json::to_string(&subject).unwrap()),
+                None => self.0.remove(&key),
+            };
+        }
+    }
+
+    fn read(&self) -> Decisions {
+        let mut restored = Decisions::new("test", 3);
+        for ((rule, key), text) in &self.0 {
+            restored.restore(rule, key, serde_json::from_str(text).unwrap());
+        }
+        restored
+    }
+}
+
 #[test]
-fn a_stored_and_loaded_state_goes_on_the_same() {
+fn a_state_restored_from_its_log_goes_on_the_same() {
     for seed in 0..20 {
-        let through_text = |state: Decisions| {
-            let text = serde_json::to_string(&state).unwrap();
-            serde_json::from_str::<Decisions>(&text).unwrap()
+        let mut log = Log::default();
+        let through_log = |mut state: Decisions| {
+            log.write(&state);
+            state.commit();
+            log.read()
         };
-        assert_eq!(replay(seed, |state| state), replay(seed, through_text), "seed {seed}");
+        assert_eq!(replay(seed, |state| state), replay(seed, through_log), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_was_undone_has_never_been() {
+    for seed in 0..20 {
+        let mut undone = 0;
+        let through_a_mistake = |mut state: Decisions| {
+            state.commit();
+            state.change(&rule(), vec![], vec![in_window("b", Blocked, 5, window(0, 100))], s(5));
+            state.rows(&rule(), vec![row("z", Warning, 1_000_000)]);
+            state.advance(&rule(), s(500_000));
+            state.undo();
+            undone += 1;
+            state
+        };
+        assert_eq!(replay(seed, |state| state), replay(seed, through_a_mistake), "seed {seed}");
+        assert!(undone > 0);
     }
 }

@@ -27,8 +27,6 @@ fn start() -> EventTime {
 }
 
 enum Step {
-    /// A record of a partition that is no telemetry.
-    Garbage(i32),
     /// A record of a partition with one row, so long after the start; the broker has it since the start.
     Row(i32, Duration),
     /// Nothing comes for so long.
@@ -42,21 +40,9 @@ struct Script<'a> {
     steps: VecDeque<Step>,
     has_begun: bool,
     offset: i64,
-    /// Up to where the first partition is only a repetition.
-    replayed: Option<NextOffset>,
-    held: Vec<i32>,
 }
 
 impl Script<'_> {
-    /// The first step that no held partition stands in the way of.
-    fn next(&mut self) -> Option<Step> {
-        let is_free = |step: &Step| match step {
-            Step::Row(partition, _) | Step::Garbage(partition) => !self.held.contains(partition),
-            Step::Quiet(_) | Step::Pause(_) => true,
-        };
-        self.steps.iter().position(is_free).and_then(|at| self.steps.remove(at))
-    }
-
     fn hand_over(&mut self, partition: i32, payload: &[u8], absorb: &mut dyn FnMut(RecordRef<'_>)) -> Polled {
         self.offset += 1;
         let (offset, timestamp_ms, key) = (self.offset, start().to_ms(), None);
@@ -73,8 +59,7 @@ impl Source for Script<'_> {
             let partitions = (0..2).map(|partition| TopicPartition::new(SPANS, partition)).collect();
             return Ok(Polled::Assignment(AssignmentChange::Assigned(partitions)));
         }
-        match self.next() {
-            Some(Step::Garbage(partition)) => Ok(self.hand_over(partition, b"\xff", absorb)),
+        match self.steps.pop_front() {
             Some(Step::Row(partition, after)) => {
                 let at = start().plus(i64::try_from(after.as_nanos()).unwrap());
                 let columns = [("team".to_owned(), json!("a"))].into();
@@ -104,24 +89,6 @@ impl Source for Script<'_> {
     fn release(&mut self, _: &[TopicPartition]) -> Result<(), ConnectorError> {
         Ok(())
     }
-
-    fn replay(
-        &mut self,
-        partitions: &[TopicPartition],
-        _: EventTime,
-    ) -> Result<Vec<(TopicPartition, NextOffset)>, ConnectorError> {
-        Ok(self.replayed.map(|target| (partitions[0].clone(), target)).into_iter().collect())
-    }
-
-    fn hold(&mut self, partition: &TopicPartition) -> Result<(), ConnectorError> {
-        self.held.push(partition.partition);
-        Ok(())
-    }
-
-    fn resume(&mut self) -> Result<(), ConnectorError> {
-        self.held.clear();
-        Ok(())
-    }
 }
 
 #[derive(Default)]
@@ -145,13 +112,12 @@ impl Observer for Nobody {
 }
 
 /// Runs the script to its end; everything that is published.
-fn published(steps: Vec<Step>, replayed: Option<NextOffset>) -> Vec<Outgoing> {
+fn published(steps: Vec<Step>) -> Vec<Outgoing> {
     let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text: COUNTED.into() }], &References::new());
     assert_eq!(faults, []);
     let pipeline = Pipeline::new(rules, Arc::new(PriceTable::empty()), &PipelineSettings::default());
     let clock = ManualClock::at(start().plus(3_600_000_000_000));
-    let held = Vec::new();
-    let mut source = Script { clock: &clock, steps: steps.into(), has_begun: false, offset: 0, replayed, held };
+    let mut source = Script { clock: &clock, steps: steps.into(), has_begun: false, offset: 0 };
     let mut sink = Published::default();
     let ends = Ends { source: &mut source, sink: &mut sink, clock: &clock };
     run(ends, pipeline, LiveOptions::default(), &AtomicBool::new(false), &mut Nobody).unwrap();
@@ -160,7 +126,7 @@ fn published(steps: Vec<Step>, replayed: Option<NextOffset>) -> Vec<Outgoing> {
 
 /// How many calls each minute is said to have had, in the order of the events.
 fn counts(steps: Vec<Step>) -> Vec<f64> {
-    let messages = published(steps, None);
+    let messages = published(steps);
     let events = messages.iter().filter(|message| message.topic == OutputTopics::default().enforcement);
     let events = events.map(|message| EnforcementEvent::from_json(message.payload.as_ref().unwrap()).unwrap());
     events.filter_map(|event| event.data.finding.observed).collect()
@@ -188,14 +154,4 @@ fn a_process_that_was_paused_does_not_take_waiting_partitions_for_idle() {
 fn a_partition_that_is_silent_while_we_are_listening_is_not_waited_for() {
     let steps = two_minutes(0).chain([Step::Quiet(31 * SECOND), Step::Row(0, 301 * SECOND)]);
     assert_eq!(counts(steps.collect()), [6.0, 1.0]);
-}
-
-#[test]
-fn while_state_is_rebuilt_partitions_without_a_past_wait_and_nothing_of_them_is_silent() {
-    let rows = [0, 10, 20].map(|at| Step::Row(0, at * SECOND));
-    let steps = [Step::Garbage(0), Step::Garbage(1)].into_iter().chain(rows).chain([Step::Garbage(0)]);
-    let messages = published(steps.collect(), Some(NextOffset::after(4)));
-    let dead = messages.iter().filter(|message| message.topic == OutputTopics::default().dead_letter);
-    // The first garbage is a repetition; that of the second partition and the last are new.
-    assert_eq!(dead.count(), 2);
 }

@@ -1,0 +1,207 @@
+//! What one rule has said about all its subjects, and what it knew at the last commit.
+
+use std::collections::BTreeMap;
+
+use lictor_schemas::time::EventTime;
+use serde::{Deserialize, Serialize};
+
+use super::holding::{Active, Context, Slot, Started};
+use super::{Change, Decision};
+
+/// What one rule has published and not yet taken back.
+#[derive(Debug)]
+pub(super) struct RuleDecisions {
+    /// By subject key.
+    pub(super) active: BTreeMap<String, Active>,
+    /// Directives that ended before the running window they began in, by subject key: the next one in that window
+    /// needs another id.
+    pub(super) ended: BTreeMap<String, Vec<Started>>,
+    /// Nothing happens before the watermark gets here; may be too early, never too late.
+    pub(super) next_deadline: EventTime,
+    pub(super) refused: u64,
+    pub(super) is_full: bool,
+    committed: Committed,
+}
+
+/// What was known at the last commit and is not any more.
+#[derive(Debug)]
+struct Committed {
+    subjects: BTreeMap<String, SubjectState>,
+    next_deadline: EventTime,
+    refused: u64,
+    is_full: bool,
+}
+
+/// What a rule remembers of one subject.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SubjectState {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    active: Option<Active>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ended: Vec<Started>,
+}
+
+impl SubjectState {
+    fn is_nothing(&self) -> bool {
+        self.active.is_none() && self.ended.is_empty()
+    }
+
+    /// The directive that holds, if one does: the key of the compacted topic.
+    #[must_use]
+    pub fn directive_id(&self) -> Option<&str> {
+        self.active.as_ref().map(Active::directive_id)
+    }
+}
+
+impl Default for RuleDecisions {
+    fn default() -> Self {
+        let (next_deadline, refused, is_full) = (EventTime::MAX, 0, false);
+        let committed = Committed { subjects: BTreeMap::new(), next_deadline, refused, is_full };
+        Self { active: BTreeMap::new(), ended: BTreeMap::new(), next_deadline, refused, is_full, committed }
+    }
+}
+
+impl RuleDecisions {
+    /// What is there now stays.
+    pub(super) fn commit(&mut self) {
+        let Self { next_deadline, refused, is_full, .. } = *self;
+        self.committed = Committed { subjects: BTreeMap::new(), next_deadline, refused, is_full };
+    }
+
+    /// Goes back to the last commit.
+    pub(super) fn undo(&mut self) {
+        for (key, before) in std::mem::take(&mut self.committed.subjects) {
+            self.active.remove(&key);
+            self.ended.remove(&key);
+            self.put(&key, before);
+        }
+        self.next_deadline = self.committed.next_deadline;
+        self.refused = self.committed.refused;
+        self.is_full = self.committed.is_full;
+    }
+
+    /// Takes over what a log remembers of a subject.
+    pub(super) fn restore(&mut self, key: &str, state: SubjectState) {
+        self.put(key, state);
+        self.next_deadline = EventTime::MIN;
+        self.commit();
+    }
+
+    /// What is known now of the subjects touched since the last commit.
+    pub(super) fn touched(&self) -> impl Iterator<Item = (&str, Option<SubjectState>)> {
+        let now = |key: &str| Some(self.state_of(key)).filter(|state| !state.is_nothing());
+        self.committed.subjects.keys().map(move |key| (key.as_str(), now(key)))
+    }
+
+    fn state_of(&self, key: &str) -> SubjectState {
+        SubjectState { active: self.active.get(key).cloned(), ended: self.ended.get(key).cloned().unwrap_or_default() }
+    }
+
+    fn put(&mut self, key: &str, state: SubjectState) {
+        self.active.extend(state.active.map(|active| (key.to_owned(), active)));
+        if !state.ended.is_empty() {
+            self.ended.insert(key.to_owned(), state.ended);
+        }
+    }
+
+    /// To be called before anything about a subject changes.
+    fn touch(&mut self, key: &str) {
+        if !self.committed.subjects.contains_key(key) {
+            self.committed.subjects.insert(key.to_owned(), self.state_of(key));
+        }
+    }
+
+    pub(super) fn knows(&self, key: &str) -> bool {
+        self.active.contains_key(key) || self.ended.contains_key(key)
+    }
+
+    pub(super) fn is_full_at(&self, subjects_max: usize) -> bool {
+        self.active.len() + self.ended.len() >= subjects_max
+    }
+
+    /// Applies what has changed about one subject: at most one event.
+    pub(super) fn apply(
+        &mut self,
+        context: &Context<'_>,
+        key: String,
+        change: Change,
+        at: EventTime,
+    ) -> Option<Decision> {
+        self.touch(&key);
+        let newest = change.holds.iter().map(|hold| hold.at).max().unwrap_or(at);
+        let Some(active) = self.active.get_mut(&key) else {
+            let nth = |started_at| times_started(self.ended.get(&key), started_at);
+            let (active, decision) = Active::fire(context, &key, change.subject, change.holds, nth)?;
+            self.next_deadline = self.next_deadline.min(active.deadline());
+            self.active.insert(key, active);
+            return Some(decision);
+        };
+        active.update(&change.cleared, change.holds);
+        let decision = active.settle(context, newest);
+        if !active.is_over() {
+            self.next_deadline = self.next_deadline.min(active.deadline());
+            return decision;
+        }
+        let started = active.started;
+        self.active.remove(&key);
+        if change.cleared.iter().any(|slot| matches!(slot, Slot::Running(_))) {
+            self.remember(key, started);
+        }
+        decision
+    }
+
+    /// Brings one subject to its state at `at`.
+    pub(super) fn advance_subject(&mut self, context: &Context<'_>, key: &str, at: EventTime) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        if self.active.get(key).is_none_or(|active| active.deadline() > at) {
+            return decisions;
+        }
+        self.touch(key);
+        let active = self.active.get_mut(key);
+        if active.is_some_and(|active| !active.advance(context, at, &mut decisions)) {
+            self.active.remove(key);
+        }
+        decisions
+    }
+
+    pub(super) fn advance(&mut self, context: &Context<'_>, watermark: EventTime) -> Vec<Decision> {
+        let due = self.active.iter().filter(|(_, active)| active.deadline() <= watermark).map(|(key, _)| key);
+        let is_past = |starts: &[Started]| starts.iter().any(|started| started.until <= watermark);
+        let past = self.ended.iter().filter(|(_, starts)| is_past(starts)).map(|(key, _)| key);
+        let keys: Vec<String> = due.chain(past).cloned().collect();
+        keys.iter().for_each(|key| self.touch(key));
+        let mut decisions = Vec::new();
+        let mut over = Vec::new();
+        self.active.retain(|key, active| {
+            let is_active = active.advance(context, watermark, &mut decisions);
+            if !is_active {
+                over.push((key.clone(), active.started));
+            }
+            is_active
+        });
+        for (key, started) in over {
+            self.remember(key, started);
+        }
+        self.ended.retain(|_, starts| {
+            starts.retain(|started| started.until > watermark);
+            !starts.is_empty()
+        });
+        let deadlines = self.active.values().map(Active::deadline);
+        let untils = self.ended.values().flatten().map(|started| started.until);
+        self.next_deadline = deadlines.chain(untils).min().unwrap_or(EventTime::MAX);
+        self.is_full &= self.is_full_at(context.subjects_max);
+        decisions
+    }
+
+    fn remember(&mut self, key: String, started: Started) {
+        let starts = self.ended.entry(key).or_default();
+        starts.retain(|earlier| earlier.at != started.at);
+        starts.push(started);
+        self.next_deadline = self.next_deadline.min(started.until);
+    }
+}
+
+fn times_started(starts: Option<&Vec<Started>>, at: EventTime) -> u32 {
+    let earlier = starts.and_then(|starts| starts.iter().find(|started| started.at == at));
+    earlier.map_or(0, |started| started.nth + 1)
+}

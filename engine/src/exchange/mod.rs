@@ -1,0 +1,63 @@
+//! What the scan stage tells the judge stage at the end of an epoch.
+//!
+//! The operators on both sides know nothing of the way a shipment takes: in memory it goes as it is; over a Kafka topic
+//! it is split by group key ([`route`]) and written as bytes ([`parcel`]).
+
+pub mod parcel;
+pub mod route;
+
+use arrow::array::RecordBatch;
+use lictor_connectors::TopicPartition;
+use lictor_schemas::tables::Signal;
+use lictor_schemas::time::EventTime;
+use lictor_schemas::violation::Violation;
+
+use crate::watermark::Mark;
+
+/// The number of a rule in its rule set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(pub usize);
+
+/// Everything that one epoch of scanning has found.
+#[derive(Clone, Debug)]
+pub struct Shipment {
+    /// For windowed rules: `[pane_start, key…, state…]`, one row per pane and group.
+    pub partials: Vec<(RuleId, RecordBatch)>,
+    /// For row-wise rules: violations in the order in which their rows were read.
+    pub violations: Vec<(RuleId, Vec<Violation>)>,
+    /// Input partitions that there are: windows wait for those that nobody has heard of yet.
+    pub sources: Vec<(TopicPartition, Signal)>,
+    /// Where input partitions stand; one that is not named stands where it stood.
+    pub marks: Vec<Mark>,
+    /// The tick of the processing clock at the end of the epoch; time goes on with it when all partitions are idle.
+    pub now: EventTime,
+    /// When the broker has got the newest record of the epoch.
+    pub newest: Option<EventTime>,
+    /// Rules that failed on this epoch's rows.
+    pub failures: Vec<RuleFailure>,
+}
+
+impl Shipment {
+    /// Nothing, at `now`.
+    #[must_use]
+    pub fn empty(now: EventTime) -> Self {
+        let (partials, violations, failures) = (Vec::new(), Vec::new(), Vec::new());
+        Self { partials, violations, sources: Vec::new(), marks: Vec::new(), now, newest: None, failures }
+    }
+
+    /// Whether it says nothing but the time.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let has_rows = !(self.partials.is_empty() && self.violations.is_empty());
+        !has_rows && self.sources.is_empty() && self.marks.is_empty() && self.failures.is_empty()
+    }
+}
+
+/// A rule that cannot go on: it is quarantined, the others are not touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleFailure {
+    /// Which rule.
+    pub rule: RuleId,
+    /// What went wrong.
+    pub message: String,
+}

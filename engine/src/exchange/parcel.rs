@@ -1,0 +1,336 @@
+//! Shipments as bytes: what the scan stage writes to the shuffle topic for one shard.
+//!
+//! A parcel is a [`packed`](crate::packed) list of items; its bytes are the batches that the list names, as
+//! [`ipc`](crate::ipc) writes them. Rules go by name, and partial sums also by the id of their state, because the
+//! instance that reads them may have other rules than the one that wrote them.
+
+use std::collections::HashMap;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use lictor_connectors::TopicPartition;
+use lictor_schemas::tables::Signal;
+use lictor_schemas::time::EventTime;
+use lictor_schemas::violation::Violation;
+use serde::{Deserialize, Serialize};
+
+use super::{RuleFailure, RuleId, Shipment};
+use crate::ipc;
+use crate::packed::{PackedError, pack, unpack};
+use crate::watermark::Mark;
+
+/// Brokers take messages of 1 MB unless told otherwise; this leaves room for the head.
+pub const PARCEL_BYTES: usize = 900_000;
+
+/// A single group's state that is larger than this fits no message.
+pub(crate) const ROW_BYTES_MAX: usize = 7_000_000;
+
+/// What a rule is called in parcels and in the state log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleName {
+    /// Its name.
+    pub name: String,
+    /// For windowed rules: the id of their state, and the columns of partial sums.
+    pub windowed: Option<(String, SchemaRef)>,
+}
+
+/// All rules of an instance, by number and by name.
+#[derive(Clone, Debug)]
+pub struct RuleNames {
+    names: Vec<RuleName>,
+    by_name: HashMap<String, RuleId>,
+}
+
+impl RuleNames {
+    /// `names` in the order of their numbers.
+    #[must_use]
+    pub fn new(names: Vec<RuleName>) -> Self {
+        let by_name = names.iter().enumerate().map(|(n, rule)| (rule.name.clone(), RuleId(n))).collect();
+        Self { names, by_name }
+    }
+
+    /// The rule of that name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<RuleId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// What a rule is called.
+    #[must_use]
+    pub fn name(&self, rule: RuleId) -> &RuleName {
+        &self.names[rule.0]
+    }
+
+    fn find_state(&self, name: &str, state: &str) -> Option<(RuleId, SchemaRef)> {
+        let rule = self.find(name)?;
+        let (own, schema) = self.name(rule).windowed.as_ref()?;
+        (own == state).then(|| (rule, SchemaRef::clone(schema)))
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Item {
+    Partial {
+        rule: String,
+        state: String,
+        bytes: usize,
+    },
+    Violations {
+        rule: String,
+        violations: Vec<Violation>,
+    },
+    Failure {
+        rule: String,
+        message: String,
+    },
+    Sources(Vec<(String, i32, Signal)>),
+    Marks(Vec<MarkSaid>),
+    /// The items since the last end make a shipment.
+    End {
+        now: EventTime,
+        newest: Option<EventTime>,
+    },
+}
+
+/// A mark, in the short form that is kept in logs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MarkSaid {
+    topic: String,
+    partition: i32,
+    signal: Signal,
+    high: Option<EventTime>,
+    idle: bool,
+}
+
+impl From<&Mark> for MarkSaid {
+    fn from(mark: &Mark) -> Self {
+        let TopicPartition { topic, partition } = &mark.partition;
+        let (topic, partition) = (topic.to_string(), *partition);
+        Self { topic, partition, signal: mark.signal, high: mark.high, idle: mark.is_idle }
+    }
+}
+
+impl From<MarkSaid> for Mark {
+    fn from(said: MarkSaid) -> Self {
+        let partition = TopicPartition::new(&said.topic, said.partition);
+        Self { partition, signal: said.signal, high: said.high, is_idle: said.idle }
+    }
+}
+
+/// Writes the shipments of one shard, in their order, as parcels of at most about [`PARCEL_BYTES`].
+#[must_use]
+pub fn encode(shipments: &[Shipment], names: &RuleNames) -> Vec<Vec<u8>> {
+    let mut writer = Writer { names, items: Vec::new(), batches: Vec::new(), parcels: Vec::new() };
+    for shipment in shipments.iter().filter(|s| !s.is_empty()) {
+        writer.shipment(shipment);
+    }
+    writer.end_parcel();
+    writer.parcels
+}
+
+struct Writer<'a> {
+    names: &'a RuleNames,
+    items: Vec<Item>,
+    batches: Vec<u8>,
+    parcels: Vec<Vec<u8>>,
+}
+
+impl Writer<'_> {
+    fn shipment(&mut self, shipment: &Shipment) {
+        let Shipment { partials, violations, sources, marks, now, newest, failures } = shipment;
+        for RuleFailure { rule, message } in failures {
+            self.items.push(Item::Failure { rule: self.name(*rule), message: message.clone() });
+        }
+        for (rule, violations) in violations {
+            // A violation is about a kilobyte.
+            for some in violations.chunks(PARCEL_BYTES / 2_000) {
+                self.items.push(Item::Violations { rule: self.name(*rule), violations: some.to_vec() });
+                self.batches_end(*now, some.len() * 1_000);
+            }
+        }
+        for (rule, partial) in partials {
+            self.partial(*rule, partial, *now);
+        }
+        if !sources.is_empty() {
+            let said = |(p, signal): &(TopicPartition, Signal)| (p.topic.to_string(), p.partition, *signal);
+            self.items.push(Item::Sources(sources.iter().map(said).collect()));
+        }
+        if !marks.is_empty() {
+            self.items.push(Item::Marks(marks.iter().map(MarkSaid::from).collect()));
+        }
+        self.items.push(Item::End { now: *now, newest: *newest });
+    }
+
+    fn partial(&mut self, rule: RuleId, partial: &RecordBatch, now: EventTime) {
+        let encoded = ipc::encode(partial);
+        let rows = partial.num_rows();
+        match encoded {
+            Ok(bytes) if bytes.len() > PARCEL_BYTES && rows > 1 => {
+                self.partial(rule, &partial.slice(0, rows / 2), now);
+                self.partial(rule, &partial.slice(rows / 2, rows - rows / 2), now);
+            }
+            Ok(bytes) if bytes.len() <= ROW_BYTES_MAX => {
+                self.batches_end(now, bytes.len());
+                let state = self.names.name(rule).windowed.as_ref().map_or_else(String::new, |w| w.0.clone());
+                self.items.push(Item::Partial { rule: self.name(rule), state, bytes: bytes.len() });
+                self.batches.extend_from_slice(&bytes);
+            }
+            Ok(bytes) => {
+                let message = format!("the state of one group has {} bytes, at most {ROW_BYTES_MAX} fit", bytes.len());
+                self.items.push(Item::Failure { rule: self.name(rule), message });
+            }
+            Err(error) => self.items.push(Item::Failure { rule: self.name(rule), message: error.to_string() }),
+        }
+    }
+
+    /// Begins a new parcel if another `bytes` are too many for this one.
+    fn batches_end(&mut self, now: EventTime, bytes: usize) {
+        if !self.batches.is_empty() && self.batches.len() + bytes > PARCEL_BYTES {
+            self.items.push(Item::End { now, newest: None });
+            self.end_parcel();
+        }
+    }
+
+    fn end_parcel(&mut self) {
+        if self.items.is_empty() {
+            return;
+        }
+        self.parcels.push(pack(&std::mem::take(&mut self.items), &std::mem::take(&mut self.batches)));
+    }
+
+    fn name(&self, rule: RuleId) -> String {
+        self.names.name(rule).name.clone()
+    }
+}
+
+/// Reads a parcel. What rules say that we do not have, or have with another state, is left out.
+///
+/// # Errors
+/// [`PackedError`].
+pub fn decode(parcel: &[u8], names: &RuleNames) -> Result<Vec<Shipment>, PackedError> {
+    let (items, mut batches) = unpack::<Vec<Item>>(parcel)?;
+    let mut shipments = Vec::new();
+    let mut open = Shipment::empty(EventTime::MIN);
+    for item in items {
+        match item {
+            Item::Partial { rule, state, bytes } => {
+                let (batch, rest) = batches.split_at_checked(bytes).ok_or_else(|| PackedError::malformed("cut off"))?;
+                batches = rest;
+                if let Some((rule, schema)) = names.find_state(&rule, &state) {
+                    open.partials.push((rule, ipc::decode(batch, schema).map_err(PackedError::malformed)?));
+                }
+            }
+            Item::Violations { rule, violations } => {
+                open.violations.extend(names.find(&rule).map(|rule| (rule, violations)));
+            }
+            Item::Failure { rule, message } => {
+                open.failures.extend(names.find(&rule).map(|rule| RuleFailure { rule, message }));
+            }
+            Item::Sources(sources) => {
+                open.sources.extend(sources.into_iter().map(|(t, p, signal)| (TopicPartition::new(&t, p), signal)));
+            }
+            Item::Marks(marks) => open.marks.extend(marks.into_iter().map(Mark::from)),
+            Item::End { now, newest } => {
+                (open.now, open.newest) = (now, newest);
+                shipments.push(std::mem::replace(&mut open, Shipment::empty(EventTime::MIN)));
+            }
+        }
+    }
+    Ok(shipments)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use lictor_schemas::genops::{PolicyResult, ReasonCode};
+    use lictor_schemas::violation::Subject;
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("pane_start", DataType::Int64, true)]))
+    }
+
+    fn names(state: &str) -> RuleNames {
+        let windowed = Some((state.to_owned(), schema()));
+        RuleNames::new(vec![
+            RuleName { name: "row".to_owned(), windowed: None },
+            RuleName { name: "budget".to_owned(), windowed },
+        ])
+    }
+
+    fn partial(rows: i64) -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+        RecordBatch::try_new(schema(), vec![column]).unwrap()
+    }
+
+    fn violation() -> Violation {
+        Violation {
+            subject: Subject(Map::from_iter([("team".to_owned(), json!("docs"))])),
+            result: PolicyResult::Warning,
+            reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
+            observed: Some(0.1 + 0.2),
+            threshold: None,
+            unit: None,
+            message: None,
+            valid_until: None,
+            params: None,
+            window: None,
+            sample_count: None,
+            evidence: Map::new(),
+            exemplars: Vec::new(),
+            at: EventTime(5),
+        }
+    }
+
+    fn shipment(rows: i64) -> Shipment {
+        let partition = TopicPartition::new("spans", 3);
+        let mark =
+            Mark { partition: partition.clone(), signal: Signal::Traces, high: Some(EventTime(9)), is_idle: true };
+        Shipment {
+            partials: vec![(RuleId(1), partial(rows))],
+            violations: vec![(RuleId(0), vec![violation()])],
+            sources: vec![(partition, Signal::Traces)],
+            marks: vec![mark],
+            now: EventTime(77),
+            newest: Some(EventTime(76)),
+            failures: vec![RuleFailure { rule: RuleId(0), message: "overflow".to_owned() }],
+        }
+    }
+
+    fn partial_rows(shipments: &[Shipment]) -> usize {
+        shipments.iter().flat_map(|s| &s.partials).map(|(_, batch)| batch.num_rows()).sum()
+    }
+
+    #[test]
+    fn a_shipment_survives_the_round_trip() {
+        let sent = shipment(3);
+        let parcels = encode(&[sent.clone(), Shipment::empty(EventTime(1))], &names("s"));
+        assert_eq!(parcels.len(), 1);
+        let read = decode(&parcels[0], &names("s")).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", [sent]));
+    }
+
+    #[test]
+    fn a_shipment_that_is_too_large_is_split_and_its_marks_come_last() {
+        let rows = 400_000;
+        let parcels = encode(&[shipment(rows)], &names("s"));
+        assert!(parcels.len() > 3 && parcels.iter().all(|p| p.len() < 1_000_000), "{}", parcels.len());
+        let read: Vec<Shipment> = parcels.iter().flat_map(|p| decode(p, &names("s")).unwrap()).collect();
+        assert_eq!(partial_rows(&read), usize::try_from(rows).unwrap());
+        let with_marks: Vec<usize> = (0..read.len()).filter(|i| !read[*i].marks.is_empty()).collect();
+        assert_eq!(with_marks, [read.len() - 1]);
+    }
+
+    #[test]
+    fn sums_for_another_state_of_a_rule_are_left_out() {
+        let parcels = encode(&[shipment(3)], &names("old"));
+        let read = decode(&parcels[0], &names("new")).unwrap();
+        assert_eq!((partial_rows(&read), read[0].violations.len(), read[0].marks.len()), (0, 1, 1));
+    }
+}

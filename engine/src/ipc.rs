@@ -1,0 +1,101 @@
+//! Record batches as bytes, without their schema.
+//!
+//! What the two stages send each other and what the state log keeps are Arrow IPC record-batch messages. Both ends know
+//! the columns from the rule, so the schema, which would be longer than most batches, is left out.
+//!
+//! Layout: length of the message's metadata (4 bytes, little endian), metadata, buffers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
+use arrow::buffer::Buffer;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::read_record_batch;
+use arrow::ipc::root_as_message;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+
+/// Writes a batch.
+pub(crate) fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+    let columns = batch.columns().iter().map(own_buffers).collect();
+    let batch = RecordBatch::try_new(batch.schema(), columns)?;
+    let mut dictionaries = DictionaryTracker::new(true);
+    let options = IpcWriteOptions::default();
+    let (_, encoded) =
+        IpcDataGenerator::default().encode(&batch, &mut dictionaries, &options, &mut IpcWriteContext::default())?;
+    let length = u32::try_from(encoded.ipc_message.len()).map_err(|_| malformed("metadata of more than 4 GiB"))?;
+    let mut bytes = Vec::with_capacity(4 + encoded.ipc_message.len() + encoded.arrow_data.len());
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&encoded.ipc_message);
+    bytes.extend_from_slice(&encoded.arrow_data);
+    Ok(bytes)
+}
+
+/// Reads a batch of the given columns.
+pub(crate) fn decode(bytes: &[u8], schema: SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| malformed("no length"))?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let (metadata, buffers) = rest.split_at_checked(length).ok_or_else(|| malformed("cut off"))?;
+    let message = root_as_message(metadata).map_err(|e| malformed(&e.to_string()))?;
+    // The reader trusts the offsets it finds.
+    if usize::try_from(message.bodyLength()) != Ok(buffers.len()) {
+        return Err(malformed("cut off"));
+    }
+    let batch = message.header_as_record_batch().ok_or_else(|| malformed("no record batch"))?;
+    let buffers = Buffer::from(buffers);
+    let batch = read_record_batch(&buffers, batch, Arc::clone(&schema), &HashMap::new(), None, &message.version())?;
+    RecordBatch::try_new(schema, batch.columns().to_vec())
+}
+
+fn malformed(what: &str) -> ArrowError {
+    ArrowError::IpcError(format!("a stored batch is malformed: {what}"))
+}
+
+/// A column that holds no bytes but its own: string views point into the buffers of the batches they came from, and
+/// those would be written whole.
+pub(crate) fn own_buffers(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        DataType::Struct(fields) => {
+            let rows = column.as_struct();
+            let children = rows.columns().iter().map(own_buffers).collect();
+            Arc::new(StructArray::new(fields.clone(), children, rows.nulls().cloned()))
+        }
+        _ => Arc::clone(column),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Float64Array, StringViewArray};
+    use arrow::datatypes::{Field, Schema};
+
+    fn batch(names: Vec<&str>) -> RecordBatch {
+        let fields = vec![Field::new("k0", DataType::Utf8View, true), Field::new("s0", DataType::Float64, true)];
+        let numbers: Float64Array = names.iter().map(|n| f64::from(u32::try_from(n.len()).unwrap())).collect();
+        let columns: Vec<ArrayRef> = vec![Arc::new(StringViewArray::from(names)), Arc::new(numbers)];
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    }
+
+    #[test]
+    fn a_slice_survives_the_round_trip_and_takes_nothing_else_along() {
+        let long = "a team with a name that is longer than twelve bytes";
+        let whole = batch(std::iter::repeat_n(long, 1_000).chain(["b"]).collect());
+        let slice = whole.slice(999, 2);
+        let bytes = encode(&slice).unwrap();
+        assert!(bytes.len() < 1_000, "{}", bytes.len());
+        assert_eq!(decode(&bytes, slice.schema()).unwrap(), slice);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_an_error() {
+        let whole = batch(vec!["a", "b"]);
+        let bytes = encode(&whole).unwrap();
+        for length in [0, 3, 20, bytes.len() - 60] {
+            assert!(decode(&bytes[..length], whole.schema()).is_err(), "{length}");
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What a commit writes, so that the log stays short without anybody ever rewriting it.
+//!
+//! Every commit writes the rows it has changed (a *delta*), and in return about as many bytes of a rolling snapshot:
+//! the next *buckets*, each with all of its rows. When every bucket had its turn a *generation* ends, and the deltas
+//! of the generation before last are superfluous, because all they say was written again since; new deltas take their
+//! keys, so that compaction removes them. An idle shard writes neither. The log therefore holds at most the state once
+//! and the deltas of two generations, and restoring it in the order of its offsets is right whatever compaction has
+//! already removed: of two rows of a group the later one is the newer.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
+use lictor_connectors::NextOffset;
+use lictor_queries::History;
+use lictor_schemas::time::EventTime;
+
+use super::JudgeSettings;
+use super::record::{HistorySaid, Key, Manifest, Progress, RowsSaid, RuleSaid, StateRecord};
+use crate::exchange::RuleId;
+use crate::exchange::parcel::{MarkSaid, PARCEL_BYTES, ROW_BYTES_MAX, RuleNames};
+use crate::exchange::route::Hash;
+use crate::ipc;
+use crate::judge_stage::{JudgeStage, RuleState};
+use crate::packed::pack;
+use crate::pane::{Pane, PaneError};
+
+/// Buckets of a snapshot: a commit writes whole ones, so a 64th of the state at a time.
+pub(super) const BUCKETS: u32 = 64;
+
+/// Groups of a pane that lie in one bucket together, by their numbers.
+const BLOCK_GROUPS: usize = 4_096;
+
+/// Deltas of a generation: however small they are, a restore must not read more of them.
+const DELTAS_MAX: u32 = 2_048;
+
+/// Why a rule's state could not be written; the rule is at fault.
+#[derive(Debug)]
+pub(super) struct LogError {
+    pub(super) rule: RuleId,
+    pub(super) error: PaneError,
+}
+
+/// A shard's side of its log.
+#[derive(Debug)]
+pub(super) struct Log {
+    names: RuleNames,
+    rules: Vec<RuleSaid>,
+    at: Position,
+    committed: Position,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Position {
+    pub(super) seq: u64,
+    pub(super) next: Option<NextOffset>,
+    pub(super) progress: Progress,
+    /// How many chunks a bucket or history has in the log.
+    pub(super) chunks: BTreeMap<Key, u32>,
+    /// Records of rules that are no more.
+    pub(super) obsolete: Vec<Key>,
+}
+
+impl Log {
+    pub(super) fn new(settings: &JudgeSettings) -> Self {
+        let (rules, position) = rules_said(settings, &[], Position::default());
+        Self::restored(settings.names.clone(), rules, position)
+    }
+
+    pub(super) fn restored(names: RuleNames, rules: Vec<RuleSaid>, position: Position) -> Self {
+        Self { names, rules, committed: position.clone(), at: position }
+    }
+
+    pub(super) fn committed_next(&self) -> Option<NextOffset> {
+        self.committed.next
+    }
+
+    pub(super) fn commit(&mut self) {
+        self.committed = self.at.clone();
+    }
+
+    pub(super) fn undo(&mut self) {
+        self.at = self.committed.clone();
+    }
+
+    /// The records of one commit; the manifest comes last.
+    pub(super) fn changes(&mut self, stage: &JudgeStage, next: NextOffset) -> Result<Vec<StateRecord>, LogError> {
+        self.at.seq += 1;
+        self.at.next = Some(next);
+        let obsolete = std::mem::take(&mut self.at.obsolete);
+        let mut records: Vec<StateRecord> = obsolete.into_iter().map(|key| StateRecord { key, value: None }).collect();
+        let written = self.delta(stage, &mut records)?;
+        self.buckets(stage, written, &mut records)?;
+        self.histories(stage, &mut records)?;
+        for (rule, subject, state) in stage.decisions().touched() {
+            let key = Key::Subject { rule: rule.to_owned(), subject: subject.to_owned() };
+            let text = |state| serde_json::to_vec(&state).unwrap_or_else(|e| unreachable!("plain JSON: {e}"));
+            records.push(StateRecord { key, value: state.map(text) });
+        }
+        records.push(self.manifest(stage, next));
+        Ok(records)
+    }
+
+    /// The rows that were touched; returns their bytes.
+    fn delta(&mut self, stage: &JudgeStage, records: &mut Vec<StateRecord>) -> Result<usize, LogError> {
+        let mut rows = RowsWriter::new(&self.names, &self.rules);
+        for (number, (_, state)) in stage.states().enumerate() {
+            let Some(windowed) = &state.windowed else { continue };
+            for (start, pane) in windowed.touched() {
+                rows.add(RuleId(number), start, pane, pane.touched())?;
+            }
+        }
+        let chunks = rows.finish();
+        let written = chunks.iter().map(Vec::len).sum();
+        let Progress { generation, delta, .. } = self.at.progress;
+        let parity = u8::from(!generation.is_multiple_of(2));
+        for (chunk, value) in (0..).zip(chunks) {
+            records.push(StateRecord { key: Key::Delta { parity, number: delta, chunk }, value: Some(value) });
+        }
+        self.at.progress.delta += u32::from(written > 0);
+        Ok(written)
+    }
+
+    /// The next buckets: as many bytes as the delta had, and enough of them that no generation gets too long.
+    fn buckets(&mut self, stage: &JudgeStage, owed: usize, records: &mut Vec<StateRecord>) -> Result<(), LogError> {
+        let due = self.at.progress.delta * BUCKETS / DELTAS_MAX;
+        if owed == 0 && self.at.progress.bucket >= due {
+            return Ok(());
+        }
+        let blocks = blocks_by_bucket(stage);
+        let mut written = 0;
+        while self.at.progress.bucket < BUCKETS && (written < owed || self.at.progress.bucket < due) {
+            let bucket = self.at.progress.bucket;
+            let mut rows = RowsWriter::new(&self.names, &self.rules);
+            for (rule, start, pane, block) in blocks.get(&bucket).into_iter().flatten() {
+                let groups: Vec<usize> = block.clone().collect();
+                rows.add(*rule, *start, pane, &groups)?;
+            }
+            let key = |chunk| Key::Bucket { bucket, chunk };
+            written += self.replace(key, rows.finish(), records);
+            self.at.progress.bucket += 1;
+        }
+        if self.at.progress.bucket == BUCKETS {
+            self.at.progress.generation += 1;
+            self.at.progress.bucket = 0;
+            self.at.progress.delta = 0;
+        }
+        Ok(())
+    }
+
+    fn histories(&mut self, stage: &JudgeStage, records: &mut Vec<StateRecord>) -> Result<(), LogError> {
+        for (number, (said, (_, state))) in self.rules.clone().iter().zip(stage.states()).enumerate() {
+            let Some(history) = state.windowed.as_ref().and_then(|w| w.new_history()) else { continue };
+            let failed = |error: ArrowError| LogError { rule: RuleId(number), error: error.into() };
+            self.history(said, history, records).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn history(
+        &mut self,
+        rule: &RuleSaid,
+        history: &History,
+        records: &mut Vec<StateRecord>,
+    ) -> Result<(), ArrowError> {
+        for (level, rows) in (0..).zip(history) {
+            let key = |chunk| Key::History { rule: rule.name.clone(), level, chunk };
+            let batches = rows.as_ref().map_or_else(|| Ok(Vec::new()), in_chunks)?;
+            let head = HistorySaid {
+                seq: self.at.seq,
+                chunks: u32::try_from(batches.len()).unwrap_or(u32::MAX),
+                history: rule.history.clone().unwrap_or_default(),
+                incarnation: rule.incarnation,
+            };
+            let chunks = batches.iter().map(|bytes| pack(&head, bytes)).collect();
+            self.replace(key, chunks, records);
+        }
+        Ok(())
+    }
+
+    /// Writes chunks over those that are there, and tombstones over those that are too many; returns the bytes.
+    fn replace(&mut self, key: impl Fn(u32) -> Key, chunks: Vec<Vec<u8>>, records: &mut Vec<StateRecord>) -> usize {
+        let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+        let before = self.at.chunks.remove(&key(0)).unwrap_or_default();
+        if count > 0 {
+            self.at.chunks.insert(key(0), count);
+        }
+        let written = chunks.iter().map(Vec::len).sum();
+        let puts = (0..).zip(chunks).map(|(chunk, value)| StateRecord { key: key(chunk), value: Some(value) });
+        records.extend(puts);
+        records.extend((count..before).map(|chunk| StateRecord { key: key(chunk), value: None }));
+        written
+    }
+
+    fn manifest(&mut self, stage: &JudgeStage, next: NextOffset) -> StateRecord {
+        let (marks, watermarks) = stage.watermarks().parts();
+        let quarantined = |state: &RuleState| state.quarantined.clone();
+        let rules = self.rules.iter().zip(stage.states());
+        let manifest = Manifest {
+            seq: self.at.seq,
+            next_offset: next.0,
+            marks: marks.map(MarkSaid::from).collect(),
+            watermarks: watermarks.clone(),
+            rules: rules.map(|(said, (_, s))| RuleSaid { quarantined: quarantined(s), ..said.clone() }).collect(),
+            progress: self.at.progress.clone(),
+        };
+        StateRecord { key: Key::Manifest, value: Some(pack(&manifest, &[])) }
+    }
+}
+
+/// What the manifest says of the rules of an instance. Rules that were there `before` with the same state keep their
+/// incarnation, all others get a new one.
+pub(super) fn rules_said(
+    settings: &JudgeSettings,
+    before: &[RuleSaid],
+    mut position: Position,
+) -> (Vec<RuleSaid>, Position) {
+    let mut said = Vec::new();
+    for (number, rule) in settings.rules.iter().enumerate() {
+        let state = settings.names.name(RuleId(number)).windowed.as_ref().map(|w| w.0.clone());
+        let version = rule.header.version.0.clone();
+        let is_it = |b: &&RuleSaid| b.name == rule.header.name && b.state == state;
+        // A quarantined rule has lost its state: a new version of it begins anew.
+        let known = before.iter().find(is_it).filter(|b| b.quarantined.is_none() || b.version == version);
+        let incarnation = known.map_or_else(
+            || {
+                position.progress.incarnation += 1;
+                position.progress.incarnation
+            },
+            |known| known.incarnation,
+        );
+        let quarantined = known.and_then(|known| known.quarantined.clone());
+        let history = rule.windowed.as_ref().map(|w| w.finish.history_id());
+        said.push(RuleSaid { name: rule.header.name.clone(), version, state, history, incarnation, quarantined });
+    }
+    (said, position)
+}
+
+type Block<'a> = (RuleId, EventTime, &'a Pane, std::ops::Range<usize>);
+
+/// Which blocks of groups lie in which bucket.
+fn blocks_by_bucket(stage: &JudgeStage) -> BTreeMap<u32, Vec<Block<'_>>> {
+    let mut buckets: BTreeMap<u32, Vec<Block<'_>>> = BTreeMap::new();
+    for (number, (rule, state)) in stage.states().enumerate() {
+        let Some(windowed) = &state.windowed else { continue };
+        for (start, pane) in windowed.panes() {
+            for first in (0..pane.len()).step_by(BLOCK_GROUPS) {
+                let block = (first / BLOCK_GROUPS).to_le_bytes();
+                let hash = Hash::of(rule.header.name.as_bytes()).add(&start.0.to_le_bytes()).add(&block);
+                let groups = first..(first + BLOCK_GROUPS).min(pane.len());
+                buckets.entry(hash.bucket(BUCKETS)).or_default().push((RuleId(number), start, pane, groups));
+            }
+        }
+    }
+    buckets
+}
+
+/// Gathers rows of many panes into as few records as possible.
+struct RowsWriter<'a> {
+    names: &'a RuleNames,
+    rules: &'a [RuleSaid],
+    heads: Vec<RowsSaid>,
+    bytes: Vec<u8>,
+    chunks: Vec<Vec<u8>>,
+}
+
+impl<'a> RowsWriter<'a> {
+    fn new(names: &'a RuleNames, rules: &'a [RuleSaid]) -> Self {
+        Self { names, rules, heads: Vec::new(), bytes: Vec::new(), chunks: Vec::new() }
+    }
+
+    fn add(&mut self, rule: RuleId, pane_start: EventTime, pane: &Pane, groups: &[usize]) -> Result<(), LogError> {
+        let Some((state, _)) = &self.names.name(rule).windowed else { return Ok(()) };
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let failed = |error| LogError { rule, error };
+        let batch = pane.logged(groups).map_err(failed)?;
+        let bytes = ipc::encode(&batch).map_err(|error| failed(error.into()))?;
+        if bytes.len() > PARCEL_BYTES && groups.len() > 1 {
+            let (first, second) = groups.split_at(groups.len() / 2);
+            self.add(rule, pane_start, pane, first)?;
+            return self.add(rule, pane_start, pane, second);
+        }
+        if bytes.len() > ROW_BYTES_MAX {
+            return Err(LogError { rule, error: PaneError::TooLarge { bytes: bytes.len(), max: ROW_BYTES_MAX } });
+        }
+        if self.bytes.len() + bytes.len() > PARCEL_BYTES {
+            self.end_chunk();
+        }
+        let said = &self.rules[rule.0];
+        self.heads.push(RowsSaid {
+            rule: said.name.clone(),
+            state: state.clone(),
+            incarnation: said.incarnation,
+            pane: pane_start,
+            bytes: bytes.len(),
+        });
+        self.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) {
+        if !self.heads.is_empty() {
+            self.chunks.push(pack(&std::mem::take(&mut self.heads), &std::mem::take(&mut self.bytes)));
+        }
+    }
+
+    fn finish(mut self) -> Vec<Vec<u8>> {
+        self.end_chunk();
+        self.chunks
+    }
+}
+
+/// A batch with its schema, in pieces that fit a message.
+fn in_chunks(batch: &RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError> {
+    let columns: Vec<ArrayRef> = batch.columns().iter().map(ipc::own_buffers).collect();
+    let owned = RecordBatch::try_new(batch.schema(), columns)?;
+    let mut bytes = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut bytes, &owned.schema())?;
+    writer.write(&owned)?;
+    writer.finish()?;
+    drop(writer);
+    let rows = batch.num_rows();
+    if bytes.len() <= PARCEL_BYTES || rows < 2 {
+        return Ok(vec![bytes]);
+    }
+    let mut chunks = in_chunks(&batch.slice(0, rows / 2))?;
+    chunks.extend(in_chunks(&batch.slice(rows / 2, rows - rows / 2))?);
+    Ok(chunks)
+}

@@ -1,0 +1,176 @@
+//! One shard of the judge stage: its state, and the log that the state survives in.
+//!
+//! A shard is a partition of the shuffle topic. What it remembers is written to the partition of the same number of the
+//! state topic, in the transaction that consumes the parcels: state, output and position can never disagree.
+//!
+//! Invariant: whatever a shard has absorbed since the last commit can be undone, and what [`Shard::changes`] returns
+//! for it is exactly what a restored shard needs to go on the same.
+
+mod log;
+mod record;
+mod restore;
+
+use std::sync::Arc;
+
+use lictor_connectors::NextOffset;
+use lictor_schemas::time::EventTime;
+
+pub use record::{Key, StateRecord};
+pub use restore::{RestoreError, Restoring};
+
+use crate::decision::{Decision, Decisions};
+use crate::exchange::parcel::{self, RuleNames};
+use crate::judge_stage::{JudgeRule, JudgeStage, RuleStatus};
+use crate::packed::PackedError;
+use crate::pane::PaneError;
+use crate::watermark::Watermarks;
+use log::{Log, LogError};
+
+/// What the shards of an instance have in common.
+#[derive(Debug)]
+pub struct JudgeSettings {
+    /// The rules, in the order of their numbers.
+    pub rules: Arc<[JudgeRule]>,
+    /// What they are called in parcels and logs.
+    pub names: RuleNames,
+    /// Names this deployment in event sources.
+    pub application_id: String,
+    /// How late rows may be.
+    pub lateness_ns: i64,
+    /// Groups of one rule over all its open windows, per shard.
+    pub groups_max: usize,
+    /// Directives of one rule that hold at a time, per shard.
+    pub subjects_max: usize,
+}
+
+impl JudgeSettings {
+    /// A judge stage that remembers nothing.
+    #[must_use]
+    pub fn stage(&self) -> JudgeStage {
+        let decisions = Decisions::new(&self.application_id, self.subjects_max);
+        JudgeStage::new(Arc::clone(&self.rules), decisions, Watermarks::new(self.lateness_ns), self.groups_max)
+    }
+}
+
+/// A shard that is served by this instance.
+#[derive(Debug)]
+pub struct Shard {
+    settings: Arc<JudgeSettings>,
+    stage: JudgeStage,
+    log: Log,
+    /// Directives of rules that are no more; withdrawn with the next commit.
+    orphans: Vec<String>,
+    /// Whether anything was absorbed since the last commit.
+    is_dirty: bool,
+    newest: Option<EventTime>,
+}
+
+/// What one commit of a shard writes.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// For the state topic, in their order.
+    pub records: Vec<StateRecord>,
+    /// Directives to be withdrawn, because their rule was removed.
+    pub orphans: Vec<String>,
+}
+
+impl Shard {
+    /// A shard nothing was ever written for.
+    #[must_use]
+    pub fn empty(settings: &Arc<JudgeSettings>) -> Self {
+        let stage = settings.stage();
+        let log = Log::new(settings);
+        Self { settings: Arc::clone(settings), stage, log, orphans: Vec::new(), is_dirty: false, newest: None }
+    }
+
+    /// Takes a parcel over and decides; events come in the order of rules, and within a rule in that of event time.
+    ///
+    /// # Errors
+    /// The parcel cannot be read. The state is as it was before this parcel.
+    pub fn absorb(&mut self, parcel: &[u8]) -> Result<Vec<Decision>, PackedError> {
+        let shipments = parcel::decode(parcel, &self.settings.names)?;
+        self.is_dirty = true;
+        self.newest = shipments.iter().filter_map(|shipment| shipment.newest).max().max(self.newest);
+        Ok(shipments.into_iter().flat_map(|shipment| self.stage.absorb(shipment)).collect())
+    }
+
+    /// When the broker has got the newest record that was absorbed since the last call.
+    pub fn take_newest(&mut self) -> Option<EventTime> {
+        self.newest.take()
+    }
+
+    /// Whether there is something to commit.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.is_dirty || !self.orphans.is_empty()
+    }
+
+    /// What has changed since the last commit; `next` is the first parcel that is not absorbed yet.
+    ///
+    /// To be called once per commit, followed by [`Shard::commit`] or [`Shard::undo`]. A rule whose state cannot be
+    /// written is quarantined, which empties it.
+    pub fn changes(&mut self, next: NextOffset) -> Changes {
+        loop {
+            match self.log.changes(&self.stage, next) {
+                Ok(records) => return Changes { records, orphans: self.orphans.clone() },
+                Err(LogError { rule, error }) => {
+                    self.log.undo();
+                    self.stage.quarantine(rule, error.to_string());
+                }
+            }
+        }
+    }
+
+    /// The changes are durable.
+    ///
+    /// # Errors
+    /// States cannot be copied together; the shard is no good any more.
+    pub fn commit(&mut self) -> Result<(), PaneError> {
+        self.is_dirty = false;
+        self.orphans.clear();
+        self.log.commit();
+        self.stage.commit()
+    }
+
+    /// Nothing of what was absorbed since the last commit has happened.
+    ///
+    /// # Errors
+    /// A key that was there cannot be indexed again; the shard is no good any more.
+    pub fn undo(&mut self) -> Result<(), PaneError> {
+        self.is_dirty = false;
+        self.log.undo();
+        self.stage.undo()
+    }
+
+    /// Where the next parcel is read, as of the last commit; none if there was no commit yet.
+    #[must_use]
+    pub fn committed(&self) -> Option<NextOffset> {
+        self.log.committed_next()
+    }
+
+    /// How every rule is doing, in the order of the rule set.
+    #[must_use]
+    pub fn status(&self) -> Vec<RuleStatus> {
+        self.stage.status()
+    }
+
+    /// The watermark of a signal.
+    #[must_use]
+    pub fn watermark(&self, signal: lictor_schemas::tables::Signal) -> EventTime {
+        self.stage.watermark(signal)
+    }
+
+    /// The judging state, for those who look.
+    #[must_use]
+    pub fn stage(&self) -> &JudgeStage {
+        &self.stage
+    }
+
+    /// The judging state, for reports that are taken out.
+    pub fn stage_mut(&mut self) -> &mut JudgeStage {
+        &mut self.stage
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! What survives a restart, what does not, and what is refused.
+
+use std::collections::BTreeMap;
+
+use lictor_connectors::{Committed, RecordRef, TopicPartition};
+use lictor_queries::{References, RuleFile, compile};
+use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
+use lictor_schemas::prices::PriceTable;
+use lictor_schemas::tables::{Signal, Table};
+use serde_json::json;
+
+use super::*;
+use crate::exchange::route::Router;
+use crate::live::OutputTopics;
+use crate::pipeline::{PipelineSettings, Stages};
+use crate::tasks::{ScanTask, TaskTopics};
+
+const SPANS: &str = "otlp_spans";
+const MINUTE_NS: i64 = 60_000_000_000;
+const START: EventTime = EventTime(1_772_352_000_000_000_000);
+
+fn counted(having: &str) -> String {
+    format!(
+        "CREATE RULE counted WITH (action = 'notify', reason_code = 'x_test') AS
+         SELECT team, window_start, window_end, count(*) AS observed, sum(input_tokens) AS tokens
+         FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end {having};"
+    )
+}
+
+/// One instance with one shard, and the state topic's partition.
+struct Bench {
+    scan: ScanTask,
+    settings: Arc<JudgeSettings>,
+    shard: Shard,
+    log: Vec<(String, Option<Vec<u8>>)>,
+    next: NextOffset,
+    offset: i64,
+}
+
+impl Bench {
+    fn new(text: &str) -> Self {
+        let (scan, settings) = instance(text);
+        let shard = Shard::empty(&settings);
+        Self { scan, settings, shard, log: Vec::new(), next: NextOffset(0), offset: 0 }
+    }
+
+    /// Reads one record of spans and judges what is shipped of it.
+    fn read(&mut self, at: EventTime, teams: &[String]) -> Vec<Decision> {
+        let row = |team: &String| {
+            let columns = [("team".to_owned(), json!(team)), ("input_tokens".to_owned(), json!(1))].into();
+            RowDraft { table: Table::Spans, event_time: at, columns }
+        };
+        let payload = encode_protobuf(Signal::Traces, &teams.iter().map(row).collect::<Vec<_>>()).unwrap();
+        let (offset, key) = (self.offset, None);
+        self.offset += 1;
+        let payload = Some(payload.as_slice());
+        self.scan.absorb(RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key, payload }, START);
+        let batch = self.scan.end_epoch(START, true).batch;
+        self.scan.commit();
+        let mut decisions = Vec::new();
+        for message in batch.messages {
+            decisions.extend(self.shard.absorb(&message.outgoing.payload.unwrap()).unwrap());
+            self.next = NextOffset(self.next.0 + 1);
+        }
+        decisions
+    }
+
+    fn commit(&mut self) -> Changes {
+        let changes = self.shard.changes(self.next);
+        let written = changes.records.iter().map(|record| (record.key.to_string(), record.value.clone()));
+        self.log.extend(written);
+        self.shard.commit().unwrap();
+        changes
+    }
+
+    /// Restarts with these rules; the log has been compacted.
+    fn restart(&mut self, text: &str) {
+        self.compact();
+        let (mut scan, settings) = instance(text);
+        let standing = Committed { next: NextOffset(self.offset), metadata: format!("high={}", START.0) };
+        scan.assign(&TopicPartition::new(SPANS, 0), &standing, START);
+        (self.scan, self.settings) = (scan, settings);
+        self.shard = self.restored(Some(self.next)).unwrap();
+    }
+
+    fn restored(&self, committed: Option<NextOffset>) -> Result<Shard, RestoreError> {
+        let mut restoring = Restoring::new(&self.settings);
+        for (key, value) in &self.log {
+            restoring.absorb(key.as_bytes(), value.as_deref())?;
+        }
+        restoring.finish(committed, &[SPANS.to_owned()])
+    }
+
+    fn compact(&mut self) {
+        let newest: BTreeMap<String, usize> = self.log.iter().enumerate().map(|(i, (k, _))| (k.clone(), i)).collect();
+        let mut at = 0;
+        self.log.retain(|(key, value)| {
+            at += 1;
+            newest[key] == at - 1 && value.is_some()
+        });
+    }
+
+    fn log_bytes(&self) -> usize {
+        self.log.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
+    }
+}
+
+fn instance(text: &str) -> (ScanTask, Arc<JudgeSettings>) {
+    let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text: text.into() }], &References::new());
+    assert_eq!(faults, []);
+    let Stages { scan, judge, routes } =
+        Stages::new(rules, Arc::new(PriceTable::empty()), &PipelineSettings::default());
+    let topics =
+        TaskTopics { shuffle: "l.shuffle".to_owned(), state: "l.state".to_owned(), outputs: OutputTopics::default() };
+    let mut scan = ScanTask::new(scan, Router::new(1, routes), judge.names.clone(), topics, "lictor");
+    scan.expect(&[(SPANS.to_owned(), 1)]);
+    let standing = Committed { next: NextOffset(0), metadata: String::new() };
+    scan.assign(&TopicPartition::new(SPANS, 0), &standing, START);
+    (scan, Arc::new(judge))
+}
+
+fn teams(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn observed(decisions: &[Decision]) -> Vec<(String, Option<f64>)> {
+    let said = |d: &Decision| (d.event.to_subject_text(), d.event.data.finding.observed);
+    decisions.iter().map(said).collect()
+}
+
+#[test]
+fn a_log_and_a_group_that_disagree_are_refused() {
+    let mut bench = Bench::new(&counted(""));
+    bench.read(START, &teams(&["a"]));
+    bench.commit();
+    let (next, none) = (bench.next, NextOffset(99));
+    assert!(bench.restored(Some(next)).is_ok());
+    for committed in [None, Some(none)] {
+        let message = bench.restored(committed).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("the state log ends at offset {} and ", next.0)), "{message}");
+    }
+    bench.log.clear();
+    let message = bench.restored(Some(next)).unwrap_err().to_string();
+    assert!(message.starts_with("the state log ends at nothing and the consumer group has committed offset"));
+}
+
+#[test]
+fn somebody_elses_topic_is_refused() {
+    let mut bench = Bench::new(&counted(""));
+    bench.log.push(("customer-17".to_owned(), Some(b"{}".to_vec())));
+    let message = bench.restored(None).unwrap_err().to_string();
+    assert!(message.contains("`customer-17`, which lictor does not write"), "{message}");
+}
+
+#[test]
+fn another_threshold_keeps_what_was_counted() {
+    let mut bench = Bench::new(&counted("HAVING count(*) > 100"));
+    bench.read(START, &teams(&["a", "a", "b"]));
+    bench.commit();
+    bench.restart(&counted("HAVING count(*) > 2"));
+    bench.read(START.plus(1), &teams(&["a", "b"]));
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
+    assert_eq!(observed(&decisions), [("team=a".to_owned(), Some(3.0))]);
+}
+
+#[test]
+fn another_aggregate_begins_anew() {
+    let mut bench = Bench::new(&counted(""));
+    bench.read(START, &teams(&["a", "a", "b"]));
+    bench.commit();
+    let other = counted("").replace("sum(input_tokens) AS tokens", "max(input_tokens) AS tokens");
+    bench.restart(&other);
+    assert_eq!(bench.shard.status()[0].groups, 0);
+    bench.read(START.plus(1), &teams(&["a"]));
+    bench.commit();
+    // Rows of the old shape are still in the log, and do no harm.
+    bench.restart(&other);
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
+    assert_eq!(observed(&decisions), [("team=a".to_owned(), Some(1.0))]);
+}
+
+#[test]
+fn a_removed_rule_takes_its_directives_with_it_and_does_not_come_back() {
+    let other = "CREATE RULE other WITH (action = 'notify', reason_code = 'x_test') AS
+        SELECT team, input_tokens AS observed FROM spans WHERE input_tokens > 5;";
+    let both = format!("{}{other}", counted(""));
+    let mut bench = Bench::new(&both);
+    bench.read(START, &teams(&["a"]));
+    let fired = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
+    let directive = fired[0].event.data.directive_id.clone();
+    bench.commit();
+    bench.restart(other);
+    assert!(bench.shard.is_dirty(), "the directive must be withdrawn even if nothing comes");
+    assert_eq!(bench.commit().orphans, [directive]);
+    assert!(!bench.shard.is_dirty());
+    bench.restart(&both);
+    assert_eq!(bench.commit().orphans, Vec::<String>::new());
+    let counted = &bench.shard.status()[0];
+    assert_eq!((counted.groups, counted.firing), (0, 0), "what the first one knew is not known to the second");
+}
+
+#[test]
+fn a_quarantined_rule_stays_so_until_its_text_changes() {
+    let mut bench = Bench::new(&counted(""));
+    bench.read(START, &teams(&["a"]));
+    bench.shard.stage.quarantine(crate::exchange::RuleId(0), "overflow".to_owned());
+    bench.commit();
+    bench.restart(&counted(""));
+    assert_eq!(bench.shard.status()[0].quarantined.as_deref(), Some("overflow"));
+    bench.restart(&counted("HAVING count(*) > 0"));
+    assert_eq!(bench.shard.status()[0].quarantined, None);
+    bench.read(START.plus(1), &teams(&["a"]));
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
+    assert_eq!(observed(&decisions), [("team=a".to_owned(), Some(1.0))], "it has forgotten everything");
+}
+
+#[test]
+fn the_log_stays_short_and_has_everything() {
+    let mut bench = Bench::new(&counted(""));
+    let all: Vec<String> = (0..20_000).map(|n| format!("a team with a longer name, number {n}")).collect();
+    all.chunks(5_000).for_each(|some| drop(bench.read(START, some)));
+    bench.commit();
+    let state = bench.log_bytes();
+    let largest = bench.log.iter().filter_map(|(_, value)| Some(value.as_ref()?.len())).max();
+    assert!(largest < Some(1_000_000), "{largest:?}");
+    for round in 0..300_i64 {
+        let some: Vec<String> =
+            (0..200).map(|n| all[(usize::try_from(round).unwrap() * 37 + n * 91) % 20_000].clone()).collect();
+        bench.read(START.plus(round), &some);
+        bench.commit();
+        bench.compact();
+    }
+    assert!(bench.log_bytes() < 4 * state, "{} bytes for a state of {state}", bench.log_bytes());
+    bench.restart(&counted(""));
+    assert_eq!(bench.shard.status()[0].groups, 20_000);
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
+    let total: f64 = decisions.iter().filter_map(|d| d.event.data.finding.observed).sum();
+    assert_eq!((decisions.len(), total), (20_000, 20_000.0 + 300.0 * 200.0));
+}
+
+#[test]
+fn what_was_undone_is_not_written() {
+    let mut bench = Bench::new(&counted(""));
+    bench.read(START, &teams(&["a"]));
+    bench.commit();
+    let next = bench.next;
+    bench.read(START.plus(1), &teams(&["a", "new"]));
+    bench.shard.changes(bench.next);
+    bench.shard.undo().unwrap();
+    bench.next = next;
+    bench.read(START.plus(2), &teams(&["b"]));
+    bench.commit();
+    bench.restart(&counted(""));
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
+    assert_eq!(observed(&decisions), [("team=a".to_owned(), Some(1.0)), ("team=b".to_owned(), Some(1.0))]);
+}

@@ -1,0 +1,179 @@
+//! The judge stage as an exactly-once task over the shards that this instance serves.
+
+use std::collections::BTreeMap;
+
+use lictor_connectors::{Consumed, NextOffset, Outgoing, TopicPartition};
+use lictor_schemas::tables::Signal;
+use lictor_schemas::time::EventTime;
+
+use super::{Batch, Message, TaskTopics};
+use crate::decision::{Decision, LimitReport};
+use crate::judge_stage::RuleStatus;
+use crate::packed::PackedError;
+use crate::pane::PaneError;
+use crate::shard::{Changes, Shard};
+
+/// The shards of an instance.
+#[derive(Debug)]
+pub struct JudgeTask {
+    topics: TaskTopics,
+    shards: BTreeMap<i32, Served>,
+}
+
+#[derive(Debug)]
+struct Served {
+    shard: Shard,
+    next: Option<NextOffset>,
+    decisions: Vec<Decision>,
+}
+
+/// An epoch of judging.
+#[derive(Debug, Default)]
+pub struct JudgeEpoch {
+    /// What was decided, in the order in which it is published.
+    pub decisions: Vec<Decision>,
+    /// State, and everything else that is not a decision.
+    pub state: Batch,
+    /// Rules that have reached their limit of subjects.
+    pub limits: Vec<LimitReport>,
+    /// When the broker has got the newest record that it was made of.
+    pub newest: Option<EventTime>,
+}
+
+impl JudgeTask {
+    /// No shard is served yet.
+    #[must_use]
+    pub fn new(topics: TaskTopics) -> Self {
+        Self { topics, shards: BTreeMap::new() }
+    }
+
+    /// This instance serves a shard from now on. Returns where its next parcel is read.
+    pub fn serve(&mut self, number: i32, shard: Shard) -> Option<NextOffset> {
+        let next = shard.committed();
+        self.shards.insert(number, Served { shard, next, decisions: Vec::new() });
+        next
+    }
+
+    /// Another instance serves the shard now.
+    pub fn drop_shard(&mut self, number: i32) {
+        self.shards.remove(&number);
+    }
+
+    /// Takes a parcel over; one of a shard that is not served is left out.
+    ///
+    /// # Errors
+    /// The parcel cannot be read; it is passed over if the epoch goes on.
+    pub fn absorb(&mut self, number: i32, offset: i64, parcel: &[u8]) -> Result<(), PackedError> {
+        let Some(served) = self.shards.get_mut(&number) else { return Ok(()) };
+        served.next = Some(NextOffset::after(offset));
+        served.decisions.extend(served.shard.absorb(parcel)?);
+        Ok(())
+    }
+
+    /// Whether there is anything to commit at once; that time has passed can wait.
+    #[must_use]
+    pub fn has_decisions(&self) -> bool {
+        self.shards.values().any(|served| !served.decisions.is_empty())
+    }
+
+    /// Whether anything was absorbed since the last commit.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.shards.values().any(|served| served.shard.is_dirty())
+    }
+
+    /// Ends an epoch at `now`, by the processing clock, which is when its violations were detected.
+    pub fn end_epoch(&mut self, now: EventTime) -> JudgeEpoch {
+        let mut epoch = JudgeEpoch::default();
+        for (number, served) in self.shards.iter_mut().filter(|(_, served)| served.shard.is_dirty()) {
+            for mut decision in std::mem::take(&mut served.decisions) {
+                decision.event.data.detected_at = Some(now);
+                epoch.decisions.push(decision);
+            }
+            epoch.newest = epoch.newest.max(served.shard.take_newest());
+            epoch.limits.extend(served.shard.stage_mut().take_limit_reports());
+            // A shard that only withdraws directives of removed rules begins where its log does.
+            let next = served.next.unwrap_or(NextOffset(0));
+            let Changes { records, orphans } = served.shard.changes(next);
+            for directive_id in orphans {
+                epoch.state.messages.push(self.topics.tombstone(&directive_id));
+            }
+            for record in records {
+                let mut message = Message::to_partition(&self.topics.state, *number, Vec::new());
+                message.outgoing.key = Some(record.key.to_string().into_bytes());
+                message.outgoing.payload = record.value;
+                epoch.state.messages.push(message);
+            }
+            let partition = TopicPartition::new(&self.topics.shuffle, *number);
+            epoch.state.consumed.push(Consumed { partition, next, metadata: String::new() });
+        }
+        epoch
+    }
+
+    /// The messages of an epoch's decisions.
+    #[must_use]
+    pub fn messages_of(&self, decisions: &[Decision]) -> Vec<Message> {
+        let messages = decisions.iter().flat_map(|decision| self.topics.outputs.messages_of(decision));
+        messages.map(|outgoing| Message { outgoing, partition: None }).collect()
+    }
+
+    /// The epoch is durable.
+    ///
+    /// # Errors
+    /// A state cannot be copied together; the instance must not go on.
+    pub fn commit(&mut self) -> Result<(), PaneError> {
+        let mut dirty = self.shards.values_mut().filter(|served| served.shard.is_dirty());
+        dirty.try_for_each(|served| served.shard.commit())
+    }
+
+    /// Nothing since the last commit has happened. Returns from where every shard must be read again.
+    ///
+    /// # Errors
+    /// A state cannot be set back; the instance must not go on.
+    pub fn undo(&mut self) -> Result<Vec<(TopicPartition, Option<NextOffset>)>, PaneError> {
+        let mut starts = Vec::new();
+        for (number, served) in &mut self.shards {
+            served.shard.undo()?;
+            served.decisions.clear();
+            served.next = served.shard.committed();
+            starts.push((TopicPartition::new(&self.topics.shuffle, *number), served.next));
+        }
+        Ok(starts)
+    }
+
+    /// How every rule is doing, over all shards served.
+    #[must_use]
+    pub fn status(&self) -> Vec<RuleStatus> {
+        let mut shards = self.shards.values().map(|served| served.shard.status());
+        let Some(mut total) = shards.next() else { return Vec::new() };
+        for of_shard in shards {
+            total.iter_mut().zip(of_shard).for_each(|(sum, status)| sum.add(status));
+        }
+        total
+    }
+
+    /// The watermark of a signal: of the shard that is furthest behind.
+    #[must_use]
+    pub fn watermark(&self, signal: Signal) -> EventTime {
+        self.shards.values().map(|served| served.shard.watermark(signal)).min().unwrap_or(EventTime::MIN)
+    }
+
+    /// Whether a shard is served.
+    #[must_use]
+    pub fn serves(&self, number: i32) -> bool {
+        self.shards.contains_key(&number)
+    }
+
+    /// How many shards are served.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+}
+
+impl TaskTopics {
+    fn tombstone(&self, directive_id: &str) -> Message {
+        let (topic, key) = (self.outputs.directives.clone(), Some(directive_id.as_bytes().to_vec()));
+        Message { outgoing: Outgoing { topic, key, payload: None, headers: Vec::new() }, partition: None }
+    }
+}

@@ -1,0 +1,267 @@
+//! The scan stage as an exactly-once task: what an epoch writes, and what is taken back if it is not committed.
+//!
+//! The stage keeps nothing between two commits but how far each partition was read and its high mark, and both lie in
+//! the group's committed offsets: the mark is the offset's metadata. So partitions move between instances at once.
+//!
+//! One epoch may be on its way to the broker while the next is being read. If the first is not committed, neither is
+//! the second: both are read again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lictor_connectors::{Committed, Consumed, NextOffset, Outgoing, RecordRef, TopicPartition};
+use lictor_schemas::tables::Signal;
+use lictor_schemas::time::EventTime;
+
+use super::{Batch, Message, TaskTopics};
+use crate::exchange::parcel::{self, RuleNames};
+use crate::exchange::route::Router;
+use crate::exchange::{RuleId, Shipment};
+use crate::scan_stage::{ScanCounts, ScanStage};
+use crate::watermark::Mark;
+
+/// Marks that let no window close are told this often: they keep what runs out by itself in step with the clock.
+const MARKS_EVERY_NS: i64 = 1_000_000_000;
+
+/// How far a partition was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    next: NextOffset,
+    high: Option<EventTime>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Partition {
+    committed: Standing,
+    /// As of the epoch that is on its way.
+    sent: Standing,
+    now: Standing,
+}
+
+/// The scan stage with what it must remember of its commits.
+pub struct ScanTask {
+    stage: ScanStage,
+    router: Router,
+    names: RuleNames,
+    topics: TaskTopics,
+    application_id: String,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    /// All input partitions there are, whoever reads them.
+    sources: Vec<(TopicPartition, Signal)>,
+    shipped: Shipped,
+    quarantined: BTreeSet<RuleId>,
+}
+
+/// What the shards were told.
+#[derive(Debug, Default)]
+struct Shipped {
+    has_sources: bool,
+    marks: BTreeMap<TopicPartition, Mark>,
+    marks_at: Option<EventTime>,
+}
+
+/// An epoch of scanning.
+#[derive(Debug, Default)]
+pub struct ScanEpoch {
+    /// What is to be written, if anything is.
+    pub batch: Batch,
+    /// How much left the scan on which way.
+    pub counts: ScanCounts,
+}
+
+impl ScanTask {
+    /// Nothing is read yet.
+    #[must_use]
+    pub fn new(stage: ScanStage, router: Router, names: RuleNames, topics: TaskTopics, application_id: &str) -> Self {
+        Self {
+            stage,
+            router,
+            names,
+            topics,
+            application_id: application_id.to_owned(),
+            partitions: BTreeMap::new(),
+            sources: Vec::new(),
+            shipped: Shipped::default(),
+            quarantined: BTreeSet::new(),
+        }
+    }
+
+    /// Which input partitions there are, as (topic, number of partitions): windows wait for all of them, whoever reads
+    /// them.
+    pub fn expect(&mut self, topics: &[(String, i32)]) {
+        let of_topic = |(topic, count): &(String, i32)| {
+            let signal = self.stage.signal_of(topic)?;
+            Some((0..*count).map(|p| (TopicPartition::new(topic, p), signal)).collect::<Vec<_>>())
+        };
+        self.sources = topics.iter().filter_map(of_topic).flatten().collect();
+        self.shipped.has_sources = false;
+    }
+
+    /// This instance reads `partition` from `now` on, by the processing clock, from where the group has committed.
+    pub fn assign(&mut self, partition: &TopicPartition, committed: &Committed, now: EventTime) {
+        let standing = Standing { next: committed.next, high: high_from_metadata(&committed.metadata) };
+        self.partitions.insert(partition.clone(), Partition { committed: standing, sent: standing, now: standing });
+        self.stage.resume(partition.clone(), standing.high, now);
+    }
+
+    /// Another instance reads `partition` now.
+    pub fn revoke(&mut self, partition: &TopicPartition) {
+        self.partitions.remove(partition);
+        self.shipped.marks.remove(partition);
+        self.stage.revoke(partition);
+    }
+
+    /// The partitions that are read.
+    pub fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.partitions.keys()
+    }
+
+    /// What is next to read of each partition.
+    pub fn standings(&self) -> impl Iterator<Item = (TopicPartition, Option<NextOffset>)> {
+        self.partitions.iter().map(|(partition, read)| (partition.clone(), Some(read.now.next)))
+    }
+
+    /// Whether records of `partition` are wanted.
+    #[must_use]
+    pub fn reads(&self, partition: &TopicPartition) -> bool {
+        self.partitions.contains_key(partition)
+    }
+
+    /// Takes one record, read at `now` by the processing clock; one of a partition that is not ours is left out.
+    pub fn absorb(&mut self, record: RecordRef<'_>, now: EventTime) {
+        let is_it = |p: &TopicPartition| p.partition == record.partition && *p.topic == *record.topic;
+        let Some((_, partition)) = self.partitions.iter_mut().find(|(p, _)| is_it(p)) else { return };
+        partition.now.next = NextOffset::after(record.offset);
+        self.stage.absorb(record, now);
+    }
+
+    /// Rows taken since the last epoch ended.
+    #[must_use]
+    pub fn rows_pending(&self) -> usize {
+        self.stage.rows_pending()
+    }
+
+    /// The stage, for what concerns silence.
+    pub fn stage_mut(&mut self) -> &mut ScanStage {
+        &mut self.stage
+    }
+
+    /// Ends an epoch at `now`, by the processing clock. The batch names every partition that was read since the last
+    /// one. Unless it `is_due`, a batch without anything urgent is held back: the next one has it then.
+    pub fn end_epoch(&mut self, now: EventTime, is_due: bool) -> ScanEpoch {
+        // Who reads nothing has nothing to say, and no offsets to say it with.
+        if self.partitions.is_empty() {
+            return ScanEpoch::default();
+        }
+        let mut messages = Vec::new();
+        for (shard, shipments) in (0..).zip(self.ship(now, !is_due)) {
+            for parcel in parcel::encode(&shipments, &self.names) {
+                messages.push(Message::to_partition(&self.topics.shuffle, shard, parcel));
+            }
+        }
+        let (dead, late) = self.stage.take_aside();
+        let dead = dead.iter().map(|d| d.to_message(&self.topics.outputs.dead_letter, &self.application_id));
+        let late = late.iter().map(|l| l.to_message(&self.topics.outputs.late));
+        messages.extend(dead.chain(late).map(|outgoing: Outgoing| Message { outgoing, partition: None }));
+        let counts = self.stage.take_counts();
+        if messages.is_empty() && !is_due {
+            return ScanEpoch { batch: Batch::default(), counts };
+        }
+        let consumed = self.send(!messages.is_empty());
+        ScanEpoch { batch: Batch { messages, consumed }, counts }
+    }
+
+    /// What every shard is told.
+    fn ship(&mut self, now: EventTime, may_hold: bool) -> Vec<Vec<Shipment>> {
+        let mut shipments = self.stage.flush(now, may_hold);
+        let last = shipments.len().saturating_sub(1);
+        for (i, shipment) in shipments.iter_mut().enumerate() {
+            let is_boundary = i < last;
+            let told_at = *self.shipped.marks_at.get_or_insert(now);
+            let is_due = now.0.saturating_sub(told_at.0) >= MARKS_EVERY_NS;
+            if !std::mem::replace(&mut self.shipped.has_sources, true) {
+                shipment.sources.clone_from(&self.sources);
+            }
+            if is_boundary || is_due {
+                self.shipped.marks_at = Some(now);
+                let news = |mark: &Mark| self.shipped.marks.get(&mark.partition) != Some(mark);
+                let all_idle = shipment.marks.iter().all(|mark| mark.is_idle);
+                // When nothing is heard at all, that time goes on is the news.
+                shipment.marks.retain(|mark| all_idle || news(mark));
+                let told = shipment.marks.iter().map(|mark| (mark.partition.clone(), mark.clone()));
+                self.shipped.marks.extend(told);
+            } else {
+                shipment.marks.clear();
+            }
+        }
+        let mut by_shard: Vec<Vec<Shipment>> = Vec::new();
+        for shipment in shipments.into_iter().filter(|shipment| !shipment.is_empty()) {
+            let split = self.router.split(shipment);
+            by_shard.resize_with(split.len(), Vec::new);
+            by_shard.iter_mut().zip(split).for_each(|(of_shard, shipment)| of_shard.push(shipment));
+        }
+        by_shard
+    }
+
+    /// How far partitions were read that were read further than what was sent before. If there `are_messages` and no
+    /// such partition, all of them: a transaction that names none would not be fenced by the group.
+    fn send(&mut self, are_messages: bool) -> Vec<Consumed> {
+        let mut consumed = Vec::new();
+        for (partition, read) in &mut self.partitions {
+            read.now.high = self.stage.high(partition);
+        }
+        let is_any_read = self.partitions.values().any(|read| read.now != read.sent);
+        for (partition, read) in &mut self.partitions {
+            let is_named = read.now != read.sent || (are_messages && !is_any_read);
+            if is_named {
+                read.sent = read.now;
+                let (next, metadata) = (read.now.next, high_to_metadata(read.now.high));
+                consumed.push(Consumed { partition: partition.clone(), next, metadata });
+            }
+        }
+        consumed
+    }
+
+    /// The batch that was sent is durable.
+    pub fn commit(&mut self) {
+        self.partitions.values_mut().for_each(|partition| partition.committed = partition.sent);
+        self.quarantined = self.stage.quarantined();
+    }
+
+    /// Nothing since the last commit has happened. Returns from where every partition must be read again.
+    pub fn undo(&mut self, now: EventTime) -> Vec<(TopicPartition, Option<NextOffset>)> {
+        self.stage.discard(&self.quarantined);
+        self.shipped = Shipped::default();
+        let mut starts = Vec::new();
+        for (partition, read) in &mut self.partitions {
+            *read = Partition { committed: read.committed, sent: read.committed, now: read.committed };
+            self.stage.resume(partition.clone(), read.committed.high, now);
+            starts.push((partition.clone(), Some(read.committed.next)));
+        }
+        starts
+    }
+}
+
+const HIGH: &str = "high=";
+
+/// The metadata of a committed offset: the partition's high mark.
+fn high_to_metadata(high: Option<EventTime>) -> String {
+    high.map_or_else(String::new, |high| format!("{HIGH}{}", high.0))
+}
+
+/// Offsets that a person has reset have no metadata of ours: the partition's time begins anew.
+fn high_from_metadata(metadata: &str) -> Option<EventTime> {
+    metadata.strip_prefix(HIGH)?.parse().ok().map(EventTime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_high_mark_survives_in_the_metadata_of_an_offset() {
+        for high in [None, Some(EventTime(0)), Some(EventTime(1_790_000_000_123_456_789)), Some(EventTime::MIN)] {
+            assert_eq!(high_from_metadata(&high_to_metadata(high)), high);
+        }
+        assert_eq!(high_from_metadata("set by hand"), None);
+    }
+}

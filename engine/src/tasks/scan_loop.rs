@@ -1,0 +1,297 @@
+//! The scan task's loop: telemetry in, parcels out.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use lictor_connectors::{
+    AssignmentChange, Committed, KafkaRestorer, KafkaSource, KafkaTransactions, NextOffset, Polled, Source,
+    TopicPartition, failpoint,
+};
+
+use super::committer::{Committer, Outcome};
+use super::restorer::Restorer;
+use super::run::{Backoff, ReadingOptions, Stage, Stop};
+use super::{ScanTask, TaskError, TaskObserver};
+use crate::aside::DecodeErrors;
+use crate::clock::Clock;
+use crate::scan_stage::ScanCounts;
+
+/// The client counts in milliseconds: it would spin for less.
+const POLL_MIN: Duration = Duration::from_millis(1);
+/// A broker that is away is asked again after the next silence.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// How often silence is looked at: much more often than partitions may fall idle.
+const SILENCE_EVERY: Duration = Duration::from_millis(500);
+/// As long as this we wait for a commit without polling; the group hears of us in the background.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+
+pub(super) struct ScanLoop<'a, C> {
+    source: KafkaSource,
+    task: ScanTask,
+    committer: Committer,
+    restorer: Restorer<Option<Committed>>,
+    options: ReadingOptions,
+    clock: C,
+    stop: &'a Stop<'a>,
+    observer: &'a dyn TaskObserver,
+    backoff: Backoff,
+    decode_errors: DecodeErrors,
+    /// What was counted of the batch on its way, and since.
+    counts: ScanCounts,
+    committed_at: Duration,
+    silence_at: Duration,
+    /// Silent partitions that the broker has said to go on, and up to where we had read them then.
+    doubted: BTreeMap<TopicPartition, Option<NextOffset>>,
+    records: u64,
+}
+
+impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
+    pub(super) fn try_new(
+        source: KafkaSource,
+        task: ScanTask,
+        (transactions, asker): (KafkaTransactions, KafkaRestorer),
+        options: ReadingOptions,
+        clock: C,
+        (stop, observer): (&'a Stop<'a>, &'a dyn TaskObserver),
+    ) -> Result<Self, TaskError> {
+        let patience = options.patience;
+        let ask = move |partition: &TopicPartition| {
+            let committed = asker.committed(std::slice::from_ref(partition), patience)?;
+            let committed = committed.into_iter().find_map(|(_, committed)| committed);
+            let begin = asker.begin_of(partition, patience)?;
+            if let Some(missed) = committed.as_ref().map(|c| begin.0 - c.next.0).filter(|missed| *missed > 0) {
+                tracing::error!(%partition, missed, "telemetry was deleted before it was read: nobody judges it");
+            }
+            Ok(committed)
+        };
+        Ok(Self {
+            source,
+            task,
+            committer: Committer::start(transactions, "scan-committer", clock)?,
+            restorer: Restorer::start("scan-restorer", ask)?,
+            options,
+            clock,
+            stop,
+            observer,
+            backoff: Backoff::default(),
+            decode_errors: DecodeErrors::default(),
+            counts: ScanCounts::default(),
+            committed_at: Duration::ZERO,
+            silence_at: Duration::ZERO,
+            doubted: BTreeMap::new(),
+            records: 0,
+        })
+    }
+
+    /// Runs until it is told to stop; the last epoch is committed before it returns. Returns the records read.
+    pub(super) fn run(mut self) -> Result<u64, TaskError> {
+        while !self.stop.is_set() {
+            self.epoch()?;
+        }
+        self.commit_all()?;
+        Ok(self.records)
+    }
+
+    fn epoch(&mut self) -> Result<(), TaskError> {
+        self.observer.alive(Stage::Scan);
+        let deadline = self.clock.monotonic() + self.options.linger;
+        while self.task.rows_pending() < self.options.rows_max && !self.stop.is_set() {
+            let wait = deadline.saturating_sub(self.clock.monotonic());
+            if wait < POLL_MIN || !self.poll(wait)? {
+                break;
+            }
+        }
+        self.take_over()?;
+        self.look_at_silence();
+        self.end_epoch()
+    }
+
+    /// Waits for one record; false if the epoch must end because partitions come or go.
+    fn poll(&mut self, wait: Duration) -> Result<bool, TaskError> {
+        let (task, now) = (&mut self.task, self.clock.now());
+        match self.source.poll(wait, &mut |record| task.absorb(record, now))? {
+            Polled::Record | Polled::Empty => Ok(true),
+            Polled::Ended => Ok(false),
+            Polled::Assignment(change) => {
+                self.reassign(change)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Hands an epoch over to be committed, unless the one before is still on its way.
+    fn end_epoch(&mut self) -> Result<(), TaskError> {
+        let is_full = self.task.rows_pending() >= self.options.rows_max;
+        let wait = if is_full { COMMIT_WAIT } else { Duration::ZERO };
+        self.settle(wait)?;
+        if self.committer.is_busy() {
+            return if is_full { self.hold() } else { Ok(()) };
+        }
+        let monotonic = self.clock.monotonic();
+        let is_due = monotonic.saturating_sub(self.committed_at) >= self.options.commit_every;
+        let epoch = self.task.end_epoch(self.clock.now(), is_due);
+        self.records += epoch.counts.records;
+        self.decode_errors.add(&epoch.counts, self.options.decode_error_ratio_max)?;
+        self.counts.add(epoch.counts);
+        if is_due {
+            self.committed_at = monotonic;
+        }
+        if !epoch.batch.is_empty() {
+            self.committer.send(epoch.batch, self.source.membership())?;
+        }
+        Ok(())
+    }
+
+    /// Looks after the batch on its way.
+    fn settle(&mut self, wait: Duration) -> Result<(), TaskError> {
+        match self.committer.outcome(wait)? {
+            None => Ok(()),
+            Some(Outcome::Committed(took)) => {
+                self.task.commit();
+                self.backoff.reset();
+                self.observer.scanned(&std::mem::take(&mut self.counts));
+                self.observer.committed(Stage::Scan, took, &self.source.backlog());
+                Ok(())
+            }
+            Some(Outcome::Aborted(cause, message)) => self.abort(cause, &message),
+        }
+    }
+
+    /// While the broker does not let us commit, reading stands still; the group must go on hearing of us.
+    fn hold(&mut self) -> Result<(), TaskError> {
+        self.source.hold(self.task.partitions())?;
+        while self.committer.is_busy() && !self.stop.is_set() {
+            self.observer.alive(Stage::Scan);
+            if let Polled::Assignment(change) = self.source.poll(self.options.linger, &mut |_| ())? {
+                self.reassign(change)?;
+            }
+            self.settle(Duration::ZERO)?;
+        }
+        let reads: Vec<_> = self.task.standings().collect();
+        self.source.start_at(&reads)?;
+        Ok(())
+    }
+
+    fn abort(&mut self, cause: &'static str, message: &str) -> Result<(), TaskError> {
+        tracing::warn!(stage = "scan", cause, message, "an epoch was not committed and is read again");
+        self.observer.aborted(Stage::Scan, cause);
+        self.counts = ScanCounts::default();
+        let starts = self.task.undo(self.clock.now());
+        thread::park_timeout(self.backoff.next());
+        // What is no longer ours must not be set back.
+        while let Polled::Assignment(change) = self.source.poll(Duration::ZERO, &mut |_| ())? {
+            self.reassign(change)?;
+        }
+        let ours: Vec<_> = starts.into_iter().filter(|(partition, _)| self.task.reads(partition)).collect();
+        self.source.start_at(&ours)?;
+        Ok(())
+    }
+
+    /// Commits everything that was read.
+    fn commit_all(&mut self) -> Result<(), TaskError> {
+        self.settle_for_sure()?;
+        let epoch = self.task.end_epoch(self.clock.now(), true);
+        self.counts.add(epoch.counts);
+        if !epoch.batch.is_empty() {
+            self.committer.send(epoch.batch, self.source.membership())?;
+            self.settle_for_sure()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until it is known what has become of the batch on its way: whoever goes on without knowing that may count
+    /// a record twice.
+    fn settle_for_sure(&mut self) -> Result<(), TaskError> {
+        self.settle(self.options.patience)?;
+        if self.committer.is_busy() { Err(TaskError::Undecided) } else { Ok(()) }
+    }
+
+    fn reassign(&mut self, change: AssignmentChange) -> Result<(), TaskError> {
+        match change {
+            AssignmentChange::Assigned(partitions) => {
+                if !partitions.is_empty() {
+                    tracing::info!(stage = "scan", partitions = partitions.len(), "partitions assigned");
+                }
+                failpoint::hit("scan.assigned");
+                partitions.iter().try_for_each(|partition| self.restorer.request(partition))?;
+                self.tell_if_serving();
+                let topics = self.source.partitions(self.options.patience)?;
+                self.task.expect(&topics);
+            }
+            AssignmentChange::Revoked(partitions) => {
+                failpoint::hit("scan.revoked");
+                self.commit_all()?;
+                self.forget(&partitions);
+                self.source.release(&partitions)?;
+            }
+            AssignmentChange::Lost(partitions) => {
+                tracing::warn!(stage = "scan", partitions = partitions.len(), "partitions lost to another instance");
+                self.settle_for_sure()?;
+                self.forget(&partitions);
+                // Their rows are in the same sums as the others'.
+                let starts = self.task.undo(self.clock.now());
+                self.counts = ScanCounts::default();
+                self.source.start_at(&starts)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.restorer.cancel(partition);
+            self.task.revoke(partition);
+            self.doubted.remove(partition);
+        }
+        self.observer.assigned(Stage::Scan, self.task.partitions().count());
+    }
+
+    /// Begins to read the partitions of which we know by now where.
+    fn take_over(&mut self) -> Result<(), TaskError> {
+        while let Some((partition, committed)) = self.restorer.answer()? {
+            let started = self.source.start_at(&[(partition, committed.as_ref().map(|c| c.next))])?;
+            for (partition, next) in started {
+                let metadata = committed.as_ref().map_or_else(String::new, |c| c.metadata.clone());
+                self.task.assign(&partition, &Committed { next, metadata }, self.clock.now());
+            }
+            self.tell_if_serving();
+        }
+        Ok(())
+    }
+
+    fn tell_if_serving(&self) {
+        if self.restorer.pending() == 0 {
+            self.observer.assigned(Stage::Scan, self.task.partitions().count());
+        }
+    }
+
+    /// A partition falls idle only if the broker says that there is nothing more to read. If it does not answer, or if
+    /// there is, the silence is ours. A partition that ends with the marks of transactions seems to go on for ever: if
+    /// we are no further after the next silence, it is at its end.
+    fn look_at_silence(&mut self) {
+        let monotonic = self.clock.monotonic();
+        if monotonic < self.silence_at {
+            return;
+        }
+        self.silence_at = monotonic + SILENCE_EVERY;
+        let now = self.clock.now();
+        let standings: BTreeMap<TopicPartition, Option<NextOffset>> = self.task.standings().collect();
+        let mut is_away = false;
+        for partition in self.task.stage_mut().falling_idle(now) {
+            let next = standings.get(&partition).copied().flatten();
+            let end = if is_away { None } else { self.source.end_of(&partition, ANSWER_WAIT).ok() };
+            is_away |= end.is_none();
+            let is_at_end = end.is_some_and(|end| next.is_none_or(|next| next >= end));
+            let is_known = end.is_some() && self.doubted.get(&partition) == Some(&next);
+            if is_at_end || is_known {
+                self.doubted.remove(&partition);
+                continue;
+            }
+            if end.is_some() {
+                self.doubted.insert(partition.clone(), next);
+            }
+            self.task.stage_mut().excuse(&partition, now);
+        }
+    }
+}
