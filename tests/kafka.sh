@@ -5,6 +5,9 @@
 #   tests/kafka.sh stop                stops the node that `start` started, by its own pid, and deletes its data
 #   tests/kafka.sh status              says whether it serves; exit status 0 if so, 3 if not
 #   tests/kafka.sh env                 prints KAFKA_BOOTSTRAP=… of the running node
+#   tests/kafka.sh restart             stops the node in order and starts it again: same port, same data
+#   tests/kafka.sh crash               ends the node with kill -9; its data stays
+#   tests/kafka.sh resume              starts a node that has crashed again: same port, same data
 #   tests/kafka.sh topics …            Kafka's own command-line tools against that node, or against $KAFKA_BOOTSTRAP:
 #   tests/kafka.sh configs|groups …    `topics --list`, `configs --describe --topic t`, `groups --list`,
 #   tests/kafka.sh console-consumer …  `console-consumer --topic t --from-beginning --timeout-ms 5000`,
@@ -129,21 +132,14 @@ serves() {
   KAFKA_BOOTSTRAP=$servers timeout 20 "$0" topics --list >/dev/null 2>&1
 }
 
-# Starts one node; returns 1 if it ended by itself (a port was taken between looking and binding).
-launch() {
-  local data broker controller pid deadline
-  data=$(mktemp -d "${TMPDIR:-/tmp}/lictor-kafka.XXXXXX")
-  broker=$(free_port)
-  controller=$(free_port)
-  write_server_properties "$broker" "$controller" "$data"
-  local cluster_id
-  cluster_id=$(jvm 128m kafka.tools.StorageTool random-uuid 2>/dev/null)
-  jvm 128m kafka.tools.StorageTool format -t "$cluster_id" -c "$data/server.properties" >"$data/format.log" 2>&1 ||
-    { cat "$data/format.log" >&2; die 'formatting the storage did not succeed'; }
+# Starts a node on the data in $1 and waits until it serves; returns 1 if it ended by itself.
+run_node() {
+  local data=$1 broker pid deadline
+  broker=$(sed -n 's/^advertised.listeners=.*:\([0-9]*\)$/\1/p' "$data/server.properties")
   # exec, so that the pid is the JVM's own; the lock and the caller's output are not inherited.
   (cd "$data" && exec setsid java -Xms256m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto \
     -Dorg.slf4j.simpleLogger.defaultLogLevel="${LICTOR_KAFKA_LOG:-warn}" -cp "$libs/*" \
-    kafka.Kafka "$data/server.properties" </dev/null >"$data/server.log" 2>&1 9>&-) &
+    kafka.Kafka "$data/server.properties" </dev/null >>"$data/server.log" 2>&1 9>&-) &
   pid=$!
   printf 'KAFKA_PID=%s\nKAFKA_DATA=%q\nKAFKA_BOOTSTRAP=127.0.0.1:%s\n' "$pid" "$data" "$broker" >"$state"
   deadline=$((SECONDS + start_deadline_s))
@@ -151,7 +147,6 @@ launch() {
     if ! kill -0 "$pid" 2>/dev/null; then
       say "the node ended by itself:"
       tail -n 20 "$data/server.log" >&2
-      rm -rf "$data" "$state"
       return 1
     fi
     if is_open "$broker" && serves; then return; fi
@@ -160,6 +155,22 @@ launch() {
   tail -n 40 "$data/server.log" >&2
   stop
   die "the node did not serve within $start_deadline_s s"
+}
+
+# Makes a node and starts it; returns 1 if it ended by itself (a port was taken between looking and binding).
+launch() {
+  local data broker controller
+  data=$(mktemp -d "${TMPDIR:-/tmp}/lictor-kafka.XXXXXX")
+  broker=$(free_port)
+  controller=$(free_port)
+  write_server_properties "$broker" "$controller" "$data"
+  local cluster_id
+  cluster_id=$(jvm 128m kafka.tools.StorageTool random-uuid 2>/dev/null)
+  jvm 128m kafka.tools.StorageTool format -t "$cluster_id" -c "$data/server.properties" >"$data/format.log" 2>&1 ||
+    { cat "$data/format.log" >&2; die 'formatting the storage did not succeed'; }
+  run_node "$data" && return
+  rm -rf "$data" "$state"
+  return 1
 }
 
 print_bootstrap() { grep '^KAFKA_BOOTSTRAP=' "$state"; }
@@ -184,19 +195,48 @@ start() {
   die 'three attempts to start a node did not succeed'
 }
 
-stop() {
-  [[ -f $state ]] || return 0
+# Ends the node's process with the signal $1, or with KILL if that takes too long. Its data stays.
+end_node() {
   local KAFKA_PID='' KAFKA_DATA='' KAFKA_BOOTSTRAP=''
   # shellcheck disable=SC1090
   . "$state"
-  if is_running; then
-    kill "$KAFKA_PID"
-    local deadline=$((SECONDS + stop_deadline_s))
-    while is_running && ((SECONDS < deadline)); do sleep 0.1; done
-    ! is_running || kill -9 "$KAFKA_PID"
-  fi
+  is_running || return 0
+  kill "-$1" "$KAFKA_PID"
+  local deadline=$((SECONDS + stop_deadline_s))
+  while is_running && ((SECONDS < deadline)); do sleep 0.1; done
+  ! is_running || kill -9 "$KAFKA_PID"
+}
+
+stop() {
+  [[ -f $state ]] || return 0
+  end_node TERM
+  local KAFKA_DATA=''
+  # shellcheck disable=SC1090
+  . "$state"
   [[ $KAFKA_DATA == */lictor-kafka.?????? ]] && rm -rf "$KAFKA_DATA"
   rm -f "$state"
+}
+
+crash() {
+  is_running || die "no node named $name is running"
+  end_node KILL
+}
+
+resume() {
+  ! is_running || die "the node named $name is running"
+  [[ -f $state ]] || die "no node named $name has crashed: tests/kafka.sh start"
+  exec 9>"$home/run/$name.lock"
+  flock 9
+  local KAFKA_DATA=''
+  # shellcheck disable=SC1090
+  . "$state"
+  run_node "$KAFKA_DATA" || die 'the node does not start on its data'
+}
+
+restart() {
+  is_running || die "no node named $name is running"
+  end_node TERM
+  resume
 }
 
 status() {
@@ -239,6 +279,9 @@ case ${1:-} in
     is_running || die "no node named $name is running"
     print_bootstrap
     ;;
+  restart) restart ;;
+  crash) crash ;;
+  resume) resume ;;
   topics) tool org.apache.kafka.tools.TopicCommand "${@:2}" ;;
   configs) tool kafka.admin.ConfigCommand "${@:2}" ;;
   groups) tool org.apache.kafka.tools.consumer.group.ConsumerGroupCommand "${@:2}" ;;

@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, Timestam
 use arrow::util::display::array_value_to_string;
 use difference::difference;
 use fastrand::Rng;
-use lictor_engine::windowed::WindowedState;
+use lictor_engine::windowed::{self, WindowedState};
 use lictor_queries::{References, RuleFile, RuleKind, Scan, WindowedRule, compile, oracle};
 use lictor_schemas::tables::{Table, table_schema};
 use lictor_schemas::time::{EventTime, Window};
@@ -155,8 +155,9 @@ struct Stream {
 
 impl Stream {
     fn new(rule: WindowedRule) -> Self {
-        let state = WindowedState::new(rule.emission, rule.aggregation, rule.finish);
-        Self { scan: rule.scan, state, found: Found::new() }
+        let WindowedRule { emission, scan, aggregation, finish, .. } = rule;
+        let state = WindowedState::new(Arc::new(windowed::WindowedRule { emission, aggregation, finish }));
+        Self { scan, state, found: Found::new() }
     }
 
     fn run(mut self, hours: &[RecordBatch]) -> Result<Found, String> {
@@ -178,6 +179,9 @@ impl Stream {
             at += count;
             if random.bool() {
                 self.ship()?;
+            }
+            if random.usize(0..3) == 0 {
+                self.state.commit().map_err(|e| e.to_string())?;
             }
             if random.usize(0..4) == 0 {
                 self.ship()?;

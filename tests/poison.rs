@@ -13,19 +13,22 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cluster::{Cluster, Message, PATIENCE};
 use headers::headers;
-use lictor_connectors::{KafkaSink, KafkaSource};
+use lictor_connectors::ensure_topics;
 use lictor_engine::clock::{Clock, SystemClock};
 use lictor_engine::company::Company;
-use lictor_engine::live::{self, Ends, EpochTiming, LiveOptions, Observer, OutputTopics};
+use lictor_engine::config::{Config, Outside};
+use lictor_engine::decision::{Decision, LimitReport};
 use lictor_engine::metrics::Metrics;
-use lictor_engine::pipeline::{Epoch, Pipeline, PipelineSettings};
+use lictor_engine::pipeline::Stages;
 use lictor_engine::rules_dir;
 use lictor_engine::scan_stage::ScanCounts;
+use lictor_engine::tasks::{self, Stage, TaskObserver};
 use lictor_engine::watermark::Untimely;
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
 use lictor_schemas::otlp::{Decoder, RecordMeta, Wanted};
@@ -141,15 +144,6 @@ fn rows_in(payloads: &[Option<Vec<u8>>]) -> u64 {
     u64::try_from(payloads.iter().map(rows).sum::<usize>()).unwrap()
 }
 
-fn add(total: &mut ScanCounts, counts: &ScanCounts) {
-    total.records += counts.records;
-    total.records_dead += counts.records_dead;
-    total.records_partly_dead += counts.records_partly_dead;
-    counts.rows_used.iter().for_each(|(k, n)| *total.rows_used.entry(*k).or_default() += n);
-    counts.rows_untimely.iter().for_each(|(k, n)| *total.rows_untimely.entry(*k).or_default() += n);
-    counts.dead_letters.iter().for_each(|(k, n)| *total.dead_letters.entry(k).or_default() += n);
-}
-
 /// Every record and every row left on exactly one of the ways.
 #[track_caller]
 fn assert_accounted(counts: &ScanCounts, payloads: &[Option<Vec<u8>>], reasons: &BTreeMap<&'static str, u64>) {
@@ -190,7 +184,7 @@ fn poison_in_the_pipeline_is_put_aside_with_coordinates_reason_and_bytes() {
     let mut random = fastrand::Rng::with_seed(5);
     let epochs = epochs(&arrivals, now, &mut |_| random.usize(0..10) == 0);
     let mut counts = ScanCounts::default();
-    epochs.iter().for_each(|epoch| add(&mut counts, &epoch.counts));
+    epochs.iter().for_each(|epoch| counts.add(epoch.counts.clone()));
     let reasons = count(payloads.iter().filter_map(|payload| deaths.get(payload).copied()));
     assert_accounted(&counts, &payloads, &reasons);
     let letters: Vec<_> = epochs.iter().flat_map(|epoch| &epoch.dead).collect();
@@ -212,49 +206,64 @@ fn poison_in_the_pipeline_is_put_aside_with_coordinates_reason_and_bytes() {
     assert_eq!(earliest, "1970-01-01T00:00:01Z");
 }
 
-/// Sums up what the loop does, and stops it when all records are read.
+/// Sums up what the tasks do, and stops them when all records are read and something was decided.
 struct Auditor<'a> {
-    counts: ScanCounts,
+    counts: Mutex<ScanCounts>,
+    has_events: AtomicBool,
     metrics: Metrics,
     records: u64,
     stop: &'a AtomicBool,
     clock: SystemClock,
 }
 
-impl Observer for Auditor<'_> {
-    fn committed(&mut self, epoch: &Epoch, timing: EpochTiming, _: &Pipeline) {
-        add(&mut self.counts, &epoch.counts);
-        self.metrics.observe_epoch(epoch, timing.duration, timing.latency);
-        if self.counts.records >= self.records || self.clock.monotonic() > PATIENCE {
+impl TaskObserver for Auditor<'_> {
+    fn alive(&self, _: Stage) {
+        let is_done = self.has_events.load(Ordering::Relaxed) && self.counts.lock().unwrap().records >= self.records;
+        if is_done || self.clock.monotonic() > PATIENCE {
             self.stop.store(true, Ordering::Relaxed);
         }
     }
+
+    fn judged(&self, decisions: &[Decision], _: &[LimitReport], _: Option<Duration>) {
+        self.has_events.fetch_or(!decisions.is_empty(), Ordering::Relaxed);
+    }
+
+    fn scanned(&self, counts: &ScanCounts) {
+        self.counts.lock().unwrap().add(counts.clone());
+        self.metrics.observe_scan(counts);
+    }
 }
 
-/// Runs the loop with the shipped rules over the cluster's spans until `records` are read.
-fn judge(cluster: &Cluster, records: usize) -> (ScanCounts, Metrics) {
+/// An application of the cluster's name that reads its spans under the shipped rules.
+fn configuration(cluster: &Cluster) -> Config {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
-    let loaded = rules_dir::load(&rules, None).unwrap();
-    let topics = OutputTopics {
-        enforcement: cluster.topic("enforcement"),
-        directives: cluster.topic("directives"),
-        dead_letter: cluster.topic("dead"),
-        late: cluster.topic("late"),
-    };
-    let spans = cluster.topic("spans");
-    let settings =
-        PipelineSettings { signals: BTreeMap::from([(spans.clone(), Signal::Traces)]), ..PipelineSettings::default() };
-    let pipeline = Pipeline::new(loaded.rules, loaded.prices, &settings);
-    let options = LiveOptions { application_id: cluster.name.clone(), topics, ..LiveOptions::default() };
-    let mut source = KafkaSource::try_new(&cluster.properties, &cluster.name, "test", &[spans]).unwrap();
-    let mut sink = KafkaSink::try_new(&cluster.properties, "test").unwrap();
+    let text = format!(
+        "application_id: {name}\nrules: {rules}\nkafka: {{bootstrap.servers: \"{servers}\"}}\n\
+         topics: {{traces: [{name}.spans], logs: [], metrics: [], enforcement: {name}.enforcement,\n\
+         \x20 directives: {name}.directives, dead_letter: {name}.dead, late: {name}.late}}\n",
+        name = cluster.name,
+        rules = rules.display(),
+        servers = cluster.properties.bootstrap_servers(),
+    );
+    let outside = Outside { env: &|_| None, file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+    Config::from_yaml(Path::new("lictor.yaml"), &text, &outside).unwrap()
+}
+
+/// Runs an instance with the shipped rules over the cluster's spans until `records` are read.
+fn judge(cluster: &Cluster, records: usize) -> (ScanCounts, Metrics) {
+    let config = configuration(cluster);
+    let loaded = rules_dir::load(&config.rules, None).unwrap();
+    let stages = Stages::new(loaded.rules, loaded.prices, &config.pipeline_settings());
+    ensure_topics(&config.kafka, &config.topic_specs()).unwrap();
+    let options = config.task_options(stages.scan.topics_read().into_iter().collect());
     let (clock, stop) = (SystemClock::start(), AtomicBool::new(false));
     let records = u64::try_from(records).unwrap();
-    let mut auditor = Auditor { counts: ScanCounts::default(), metrics: Metrics::new(), records, stop: &stop, clock };
-    let ends = Ends { source: &mut source, sink: &mut sink, clock: &clock };
-    let summary = live::run(ends, pipeline, options, &stop, &mut auditor).unwrap();
+    let counts = Mutex::new(ScanCounts::default());
+    let has_events = AtomicBool::new(false);
+    let auditor = Auditor { counts, has_events, metrics: Metrics::new(), records, stop: &stop, clock };
+    let summary = tasks::run(&config.kafka, stages, &options, clock, (&stop, &auditor)).unwrap();
     assert_eq!(summary.records, records);
-    (auditor.counts, auditor.metrics)
+    (auditor.counts.into_inner().unwrap(), auditor.metrics)
 }
 
 #[test]

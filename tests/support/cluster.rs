@@ -47,7 +47,7 @@ impl Cluster {
 
     /// Makes a topic unless it exists, else checks that it is compacted or not.
     pub(crate) fn make_topic(&self, purpose: &str, partitions: i32, compacted: bool) {
-        let topic = TopicSpec { name: self.topic(purpose), partitions, compacted };
+        let topic = TopicSpec::new(self.topic(purpose), partitions, compacted);
         ensure_topics(&self.properties, &[topic]).unwrap();
     }
 

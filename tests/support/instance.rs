@@ -1,4 +1,4 @@
-//! The real binary, running beside a real Kafka under the shipped rules.
+//! The real binary, running beside a real Kafka.
 
 use std::fs;
 use std::path::Path;
@@ -16,18 +16,20 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Reads the cluster's `spans`; what it writes begins with the application's name. `more` is added to the
-    /// configuration.
+    /// configuration. Unless it says otherwise, the shipped rules are judged, and `kafka` has the brokers only.
     pub(crate) fn start(cluster: &Cluster, application: &str, more: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules").display().to_string();
+        let brokers = format!("{{bootstrap.servers: \"{}\"}}", cluster.properties.bootstrap_servers());
+        let is_said = |key: &str| more.lines().any(|line| line.starts_with(key));
+        let defaults = [("rules: ", shipped), ("kafka: ", brokers)].into_iter().filter(|(key, _)| !is_said(key));
+        let defaults: String = defaults.map(|(key, value)| format!("{key}{value}\n")).collect();
         let topic = |purpose: &str| cluster.topic(&format!("{application}.{purpose}"));
         let text = format!(
-            "application_id: {name}.{application}\nrules: {rules}\nkafka: {{bootstrap.servers: \"{servers}\"}}\n\
+            "application_id: {name}.{application}\n{defaults}\
              topics: {{traces: [{spans}], enforcement: {events}, directives: {directives}, dead_letter: {dead},\n\
              \x20 late: {late}}}\n{more}\n",
             name = cluster.name,
-            rules = rules.display(),
-            servers = cluster.properties.bootstrap_servers(),
             spans = cluster.topic("spans"),
             events = topic("enforcement"),
             directives = topic("directives"),

@@ -1,0 +1,74 @@
+-- Rules that make every wrong, missing or doubled update of a state visible in an event. The telemetry bears the number
+-- of its ten-second slot as `feature`, so that each window's groups are subjects of their own and each speaks. Nothing
+-- that they say depends on how input partitions interleave, but what `slot_levels` observes.
+--
+-- A directive is renewed when half of its validity is over, and how far time has come by then depends on the
+-- interleaving: therefore the long `ttl`.
+
+-- The exact sums of every team and slot.
+CREATE RULE slot_totals WITH (action = 'notify', reason_code = 'x_slot_totals', ttl = '4 days') AS
+SELECT s.team, s.feature, window_start, window_end, count(*) AS observed, sum(s.input_tokens) AS tokens,
+       min(s.input_tokens) AS fewest, max(s.input_tokens) AS most, count(DISTINCT s.session_id) AS sessions
+FROM TUMBLE(spans, event_time, INTERVAL '10 seconds') AS s
+WHERE s.team IS NOT NULL
+GROUP BY s.team, s.feature, window_start, window_end
+EMIT ON CLOSE;
+
+-- Overlapping windows: what a team does in each of them decides how it is called.
+CREATE RULE team_hops WITH (action = 'block', reason_code = 'x_team_hops', ttl = '4 days') AS
+SELECT s.team, window_start, window_end, sum(s.input_tokens) AS observed, count(*) AS calls,
+       CASE sum(s.input_tokens) % 3 WHEN 0 THEN 'BLOCKED' WHEN 1 THEN 'RATE_LIMITED' ELSE 'WARNING' END AS result
+FROM HOP(spans, event_time, INTERVAL '10 seconds', INTERVAL '30 seconds') AS s
+WHERE s.team IS NOT NULL
+GROUP BY s.team, window_start, window_end
+EMIT ON CLOSE;
+
+-- What a team did in its three slots before: the history is part of the state.
+CREATE RULE slot_history WITH (action = 'notify', reason_code = 'x_slot_history', ttl = '4 days') AS
+SELECT counted.team, counted.feature, counted.window_start, counted.window_end, counted.calls AS observed,
+       sum(counted.calls) OVER (PARTITION BY counted.team ORDER BY counted.window_end
+                                ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING) AS before,
+       lag(counted.tokens) OVER (PARTITION BY counted.team ORDER BY counted.window_end) AS tokens_before
+FROM (
+  SELECT s.team, s.feature, window_start, window_end, count(*) AS calls, sum(s.input_tokens) AS tokens
+  FROM TUMBLE(spans, event_time, INTERVAL '10 seconds') AS s
+  WHERE s.team IS NOT NULL
+  GROUP BY s.team, s.feature, window_start, window_end
+) AS counted
+EMIT ON CLOSE;
+
+-- Many groups in windows that are open for long: most of the state.
+CREATE RULE sessions WITH (action = 'notify', reason_code = 'x_sessions', ttl = '4 days') AS
+SELECT s.session_id, window_start, window_end, count(*) AS observed, sum(s.input_tokens) AS tokens
+FROM TUMBLE(spans, event_time, INTERVAL '5 minutes') AS s
+WHERE s.session_id IS NOT NULL
+GROUP BY s.session_id, window_start, window_end
+EMIT ON CLOSE;
+
+-- Row by row. A session lies in one partition, so its rows have an order.
+CREATE RULE dear_calls WITH (action = 'block', reason_code = 'x_dear_calls', ttl = '20 seconds') AS
+SELECT s.session_id, s.input_tokens AS observed,
+       CASE WHEN s.input_tokens > 950 THEN 'BLOCKED' ELSE 'WARNING' END AS result
+FROM spans AS s
+WHERE s.input_tokens > 850;
+
+-- Judged after every record of a session.
+CREATE RULE session_slots WITH (action = 'warn', reason_code = 'x_session_slots') AS
+SELECT s.session_id, s.feature, window_start, window_end, count(*) AS observed, sum(s.input_tokens) AS tokens,
+       CASE WHEN count(*) >= 6 THEN 'RATE_LIMITED' ELSE 'WARNING' END AS result
+FROM TUMBLE(spans, event_time, INTERVAL '10 seconds') AS s
+WHERE s.session_id IS NOT NULL
+GROUP BY s.session_id, s.feature, window_start, window_end
+HAVING count(*) >= 3
+EMIT ON UPDATE;
+
+-- Judged after every record of a team, which come from all partitions: the levels are met in their order, but by which
+-- record depends on the interleaving. A record has fewer spans than there are between two levels.
+CREATE RULE slot_levels WITH (action = 'block', reason_code = 'x_slot_levels') AS
+SELECT s.team, s.feature, window_start, window_end, count(*) AS observed,
+       CASE WHEN count(*) >= 22 THEN 'BLOCKED' WHEN count(*) >= 14 THEN 'RATE_LIMITED' ELSE 'WARNING' END AS result
+FROM TUMBLE(spans, event_time, INTERVAL '10 seconds') AS s
+WHERE s.team IS NOT NULL
+GROUP BY s.team, s.feature, window_start, window_end
+HAVING count(*) >= 6
+EMIT ON UPDATE;
