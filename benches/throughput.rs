@@ -6,20 +6,27 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 
-use std::fs;
+#[path = "cpu.rs"]
+mod cpu;
+
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cpu::cpu_s;
 use lictor_connectors::{
-    KafkaProperties, KafkaSink, KafkaSource, Outgoing, Polled, RecordRef, Sink, Source, TopicSpec, ensure_topics,
+    KafkaProperties, KafkaSink, KafkaSource, Outgoing, Polled, RecordRef, Sink, Source, TopicPartition, TopicSpec,
+    ensure_topics,
 };
 use lictor_engine::clock::{Clock, SystemClock};
 use lictor_engine::company::Company;
-use lictor_engine::live::{self, Ends, EpochTiming, LiveOptions, Observer, OutputTopics};
-use lictor_engine::pipeline::{Epoch, Pipeline, PipelineSettings};
+use lictor_engine::config::{Config, Outside};
+use lictor_engine::pipeline::{Pipeline, PipelineSettings, Stages};
 use lictor_engine::rules_dir;
+use lictor_engine::scan_stage::ScanCounts;
+use lictor_engine::tasks::{self, Stage, TaskObserver};
 use lictor_engine::watermark::Tolerances;
 use lictor_queries::{References, RuleFile, RuleSet, compile};
 use lictor_schemas::otlp::{Decoder, RecordMeta};
@@ -149,19 +156,15 @@ fn pipeline(records: &[Vec<u8>], rules: RuleSet) {
 /// The same records on a real topic: read by a bare consumer, then judged by twenty rules.
 fn from_kafka(bootstrap: &str, records: &[Vec<u8>], spans: usize) {
     let properties = KafkaProperties::from_bootstrap(bootstrap);
-    let topic = format!("bench_spans_{}", std::process::id());
+    let topic = format!("bench-spans-{}", std::process::id());
     produce(&properties, &topic, records);
     let bare = consume(&properties, &topic, records.len(), spans);
-    let whole = judge(&properties, &topic, records.len(), spans);
+    let whole = judge(bootstrap, &topic, records.len(), spans);
     println!("{:44} {:>5.1} % of the bare consumer", "", 100.0 * whole / bare);
 }
 
 fn produce(properties: &KafkaProperties, topic: &str, records: &[Vec<u8>]) {
-    let spec = |name: &str, compacted| TopicSpec { name: name.to_owned(), partitions: 4, compacted };
-    let out = OutputTopics::default();
-    let topics =
-        [spec(topic, false), spec(&out.enforcement, false), spec(&out.directives, true), spec(&out.late, false)];
-    ensure_topics(properties, &topics).unwrap_or_else(|e| panic!("{e}"));
+    ensure_topics(properties, &[TopicSpec::new(topic, 4, false)]).unwrap_or_else(|e| panic!("{e}"));
     let mut sink = KafkaSink::try_new(properties, "bench").unwrap_or_else(|e| panic!("{e}"));
     for payload in records {
         let message =
@@ -173,70 +176,121 @@ fn produce(properties: &KafkaProperties, topic: &str, records: &[Vec<u8>]) {
 
 fn consume(properties: &KafkaProperties, topic: &str, records: usize, spans: usize) -> f64 {
     let group = format!("bench-bare-{}", std::process::id());
-    let mut source = source(properties, &group, topic);
+    let source = KafkaSource::try_new(properties, &group, &group, &[topic.to_owned()]);
+    let mut source = source.unwrap_or_else(|e| panic!("{e}"));
     let (mut read, mut bytes) = (0, 0);
     let clock = SystemClock::start();
     let mut began = None;
     while read < records {
         let polled = source.poll(Duration::from_millis(100), &mut |r| bytes += r.payload.map_or(0, <[u8]>::len));
         if polled.unwrap_or_else(|e| panic!("{e}")) == Polled::Record {
-            began.get_or_insert_with(|| (clock.monotonic(), cpu_s()));
+            began.get_or_insert_with(|| Moment::now(&clock));
             read += 1;
         }
     }
-    report("bare consumer", spans, &clock, began)
+    report("bare consumer", spans, began.unwrap_or_default(), Moment::now(&clock))
 }
 
-fn source(properties: &KafkaProperties, group: &str, topic: &str) -> KafkaSource {
-    KafkaSource::try_new(properties, group, group, &[topic.to_owned()]).unwrap_or_else(|e| panic!("{e}"))
+/// An application of its own that reads `topic`.
+fn configuration(bootstrap: &str, topic: &str) -> Config {
+    let name = format!("bench-judge-{}", std::process::id());
+    let text = format!(
+        "application_id: {name}\nrules: .\nkafka: {{bootstrap.servers: \"{bootstrap}\"}}\n\
+         topics: {{traces: [{topic}], enforcement: {name}.enforcement, directives: {name}.directives,\n\
+         \x20 dead_letter: {name}.dead, late: {name}.late}}\n"
+    );
+    let outside = Outside { env: &|_| None, file: &|_| Err(io::ErrorKind::NotFound.into()) };
+    Config::from_yaml(Path::new("lictor.yaml"), &text, &outside).unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn judge(properties: &KafkaProperties, topic: &str, records: usize, spans: usize) -> f64 {
-    let signals = [(topic.to_owned(), Signal::Traces)].into();
-    let pipeline =
-        Pipeline::new(rule_set(20), Arc::new(PriceTable::empty()), &PipelineSettings { signals, ..settings() });
-    let group = format!("bench-judge-{}", std::process::id());
-    let mut source = source(properties, &group, topic);
-    let mut sink = KafkaSink::try_new(properties, "bench").unwrap_or_else(|e| panic!("{e}"));
-    let (clock, stop) = (SystemClock::start(), Arc::new(AtomicBool::new(false)));
-    let mut meter = Meter { left: records, clock, began: None, stop: Arc::clone(&stop) };
-    let ends = Ends { source: &mut source, sink: &mut sink, clock: &clock };
-    live::run(ends, pipeline, LiveOptions::default(), &stop, &mut meter).unwrap_or_else(|e| panic!("{e}"));
-    report("the whole path, 20 rules, from Kafka", spans, &clock, meter.began)
+fn judge(bootstrap: &str, topic: &str, records: usize, spans: usize) -> f64 {
+    let config = configuration(bootstrap, topic);
+    let settings = PipelineSettings { tolerances: settings().tolerances, ..config.pipeline_settings() };
+    let stages = Stages::new(rule_set(20), Arc::new(PriceTable::empty()), &settings);
+    ensure_topics(&config.kafka, &config.topic_specs()).unwrap_or_else(|e| panic!("{e}"));
+    let options = config.task_options(vec![topic.to_owned()]);
+    let (clock, stop) = (SystemClock::start(), AtomicBool::new(false));
+    let progress = Mutex::new(Progress { left: records as u64, began: None, judged: Moment::default() });
+    let meter = Meter { clock, stop: &stop, progress };
+    tasks::run(&config.kafka, stages, &options, clock, (&stop, &meter)).unwrap_or_else(|e| panic!("{e}"));
+    let Progress { began, judged, .. } = meter.progress.into_inner().unwrap_or_else(|e| panic!("{e}"));
+    report("the whole path, 20 rules, exactly once", spans, began.unwrap_or_default(), judged)
 }
 
-/// Stops the loop when everything has been judged and committed.
-struct Meter {
-    left: usize,
+/// Nothing more is judged if nothing was for so long after everything was scanned: the judge waits for nothing longer
+/// than for a commit.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Stops the tasks when everything has been judged and committed.
+struct Meter<'a> {
     clock: SystemClock,
-    began: Option<(Duration, f64)>,
-    stop: Arc<AtomicBool>,
+    stop: &'a AtomicBool,
+    progress: Mutex<Progress>,
 }
 
-impl Observer for Meter {
-    fn committed(&mut self, epoch: &Epoch, timing: EpochTiming, _: &Pipeline) {
-        if epoch.counts.records > 0 {
-            let at = self.clock.monotonic().saturating_sub(timing.duration);
-            self.began.get_or_insert_with(|| (at, cpu_s()));
-        }
-        self.left = self.left.saturating_sub(usize::try_from(epoch.counts.records).unwrap_or(usize::MAX));
-        self.stop.store(self.left == 0, Ordering::Relaxed);
+struct Progress {
+    /// Records that are not scanned yet.
+    left: u64,
+    /// When partitions were assigned.
+    began: Option<Moment>,
+    /// The last commit of the judge.
+    judged: Moment,
+}
+
+impl Meter<'_> {
+    fn note(&self, note: impl FnOnce(&mut Progress, Moment)) {
+        let mut progress = self.progress.lock().unwrap_or_else(|e| panic!("{e}"));
+        note(&mut progress, Moment::now(&self.clock));
     }
 }
 
-fn report(name: &str, spans: usize, clock: &SystemClock, began: Option<(Duration, f64)>) -> f64 {
-    let (at, cpu) = began.unwrap_or_default();
-    let wall = clock.monotonic().saturating_sub(at).as_secs_f64();
-    let (rate, cores) = (spans as f64 / wall, (cpu_s() - cpu) / wall);
-    println!("{name:44} {rate:>9.0} spans/s, {cores:.2} cores busy, {:>9.0} spans/s and core", rate / cores.max(0.01));
-    rate
+impl TaskObserver for Meter<'_> {
+    fn alive(&self, _: Stage) {
+        self.note(|progress, now| {
+            let is_silent = now.at.saturating_sub(progress.judged.at) > SILENCE;
+            self.stop.store(progress.left == 0 && is_silent, Ordering::Relaxed);
+        });
+    }
+
+    fn assigned(&self, stage: Stage, partitions: usize) {
+        if stage == Stage::Scan && partitions > 0 {
+            self.note(|progress, now| {
+                progress.began.get_or_insert(now);
+            });
+        }
+    }
+
+    fn scanned(&self, counts: &ScanCounts) {
+        self.note(|progress, now| {
+            progress.left = progress.left.saturating_sub(counts.records);
+            // Whatever comes of them is judged later.
+            progress.judged = now;
+        });
+    }
+
+    fn committed(&self, stage: Stage, _: Duration, _: &[(TopicPartition, i64)]) {
+        if stage == Stage::Judge {
+            self.note(|progress, now| progress.judged = now);
+        }
+    }
 }
 
-/// Processor time of this process so far, in seconds: user and system, all threads.
-fn cpu_s() -> f64 {
-    const TICKS_PER_S: f64 = 100.0;
-    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or_default();
-    (ticks(11) + ticks(12)) / TICKS_PER_S
+/// A time, and the processor time used by then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moment {
+    at: Duration,
+    cpu_s: f64,
+}
+
+impl Moment {
+    fn now(clock: &SystemClock) -> Self {
+        Self { at: clock.monotonic(), cpu_s: cpu_s() }
+    }
+}
+
+fn report(name: &str, spans: usize, began: Moment, ended: Moment) -> f64 {
+    let wall = ended.at.saturating_sub(began.at).as_secs_f64();
+    let (rate, cores) = (spans as f64 / wall, (ended.cpu_s - began.cpu_s) / wall);
+    println!("{name:44} {rate:>9.0} spans/s, {cores:.2} cores busy, {:>9.0} spans/s and core", rate / cores.max(0.01));
+    rate
 }
