@@ -239,11 +239,44 @@ fn a_partition_without_telemetry_does_not_hold_windows_open_for_ever() {
     let _running = Instance::start(&cluster, "judge", "http: off\ntime: {idle_after: 2s}");
     let slow = encode_protobuf(Signal::Traces, &calls(past_window(), 9_000)).unwrap();
     cluster.produce("spans", vec![Some(slow)]).unwrap();
-    // All partitions are silent soon, so time goes on with the clock: the window closes, and then the directive
-    // expires.
+    // All partitions are silent soon, so time goes on with the clock: the window closes, and then the next one, in which
+    // nothing is slow.
     let found = events(&cluster.read("judge.enforcement", |read| read.len() >= 2));
     let lines: Vec<String> = found.iter().map(line).collect();
-    let expected =
-        ["latency_p95 project=cart-assistant firing WARNING 1", "latency_p95 project=cart-assistant expired ALLOWED 2"];
+    let expected = [
+        "latency_p95 project=cart-assistant firing WARNING 1",
+        "latency_p95 project=cart-assistant resolved ALLOWED 2",
+    ];
     assert_eq!(lines, expected);
+}
+
+const COUNTED: &str = "CREATE RULE counted WITH (action = 'notify', reason_code = 'x_test') AS
+    SELECT team, window_start, window_end, count(*) AS observed
+    FROM TUMBLE(spans, event_time, INTERVAL '100 milliseconds') GROUP BY team, window_start, window_end;";
+
+#[test]
+fn telemetry_that_came_while_nobody_read_counts_although_all_was_silent_before() {
+    let Some(cluster) = Cluster::from_env("kafka-backlog") else { return };
+    let rules = tempfile::TempDir::new().unwrap();
+    std::fs::write(rules.path().join("counted.sql"), COUNTED).unwrap();
+    cluster.make_topic("spans", 2, false);
+    let config = format!("http: off\nrules: {}\ntime: {{idle_after: 1s, lateness: 0s}}", rules.path().display());
+    let say = |team: &str| {
+        let now = SystemClock::start().now();
+        let payload = encode_protobuf(Signal::Traces, &[span(now, json!({"team": team}))]).unwrap();
+        cluster.produce("spans", vec![Some(payload)]).unwrap();
+    };
+    let wait_for = |team: &str| {
+        let says = |m: &Message| line(&events(std::slice::from_ref(m))[0]).starts_with(&format!("counted team={team} "));
+        cluster.read("judge.enforcement", |read| read.iter().any(says));
+    };
+    let first = Instance::start(&cluster, "judge", &config);
+    say("before");
+    // Nothing else comes: the window closes because all partitions are idle, and time goes on with the clock.
+    wait_for("before");
+    drop(first);
+    // By the time somebody reads this, its window is long over.
+    say("meanwhile");
+    let _second = Instance::start(&cluster, "judge", &config);
+    wait_for("meanwhile");
 }

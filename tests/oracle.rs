@@ -211,7 +211,7 @@ impl Stream {
 
     /// Closes windows. What a rule that speaks on update has found in them stays, to be compared too.
     fn close(&mut self, watermark: EventTime) -> Result<(), String> {
-        for (window, violations) in self.state.close(watermark).map_err(|e| e.to_string())? {
+        for windowed::Closed { window, violations, .. } in self.state.close(watermark).map_err(|e| e.to_string())? {
             assert!(window.end <= watermark);
             for violation in violations.into_iter().flatten() {
                 assert_eq!(violation.window, Some(window));

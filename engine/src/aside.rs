@@ -32,6 +32,9 @@ pub struct DeadLetter {
 /// coordinates still find the record, and a transaction with a message that is refused could never be committed.
 const LETTER_BYTES_MAX: usize = 900_000;
 
+/// A key that is longer is left out of a dead letter: keys are names, and this one would take the place of the bytes.
+const LETTER_KEY_BYTES_MAX: usize = 65_536;
+
 impl DeadLetter {
     pub(crate) fn of_record(record: RecordRef<'_>, reason: &'static str, message: &str) -> Self {
         Self {
@@ -52,12 +55,14 @@ impl DeadLetter {
     #[must_use]
     pub fn to_message(&self, topic: &str, application_id: &str) -> Outgoing {
         let header = |name: &str, value: String| (format!("__connect.errors.{name}"), value.into_bytes());
-        let bytes = self.payload.as_ref().map_or(0, Vec::len);
-        let is_too_large = bytes > LETTER_BYTES_MAX;
+        let bytes_of = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+        let bytes = bytes_of(&self.payload);
+        let is_too_large = bytes + bytes_of(&self.key) > LETTER_BYTES_MAX;
         let omitted = ("lictor-payload-omitted-bytes".to_owned(), bytes.to_string().into_bytes());
+        let is_key_too_large = bytes_of(&self.key) > LETTER_KEY_BYTES_MAX;
         Outgoing {
             topic: topic.to_owned(),
-            key: self.key.clone(),
+            key: if is_key_too_large { None } else { self.key.clone() },
             payload: if is_too_large { Some(Vec::new()) } else { self.payload.clone() },
             headers: vec![
                 header("topic", self.partition.topic.to_string()),

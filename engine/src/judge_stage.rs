@@ -16,7 +16,7 @@ use crate::decision::{Decision, Decisions, LimitReport};
 use crate::exchange::{RuleFailure, RuleId, Shipment};
 use crate::pane::PaneError;
 use crate::watermark::Watermarks;
-use crate::windowed::{WindowedRule, WindowedState};
+use crate::windowed::{Closed, WindowedRule, WindowedState};
 
 /// The judging half of a rule: the same for every shard.
 #[derive(Debug)]
@@ -267,9 +267,9 @@ impl JudgeStage {
         let JudgeRule { header, signal, .. } = &self.rules[rule.0];
         let watermark = self.watermarks.of(*signal);
         let closed = self.states[rule.0].windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
-        for (window, violations) in closed.unwrap_or_default() {
+        for Closed { window, next_end, violations } in closed.unwrap_or_default() {
             decided.extend(match violations {
-                Some(violations) => self.decisions.replace(header, violations, window.end),
+                Some(violations) => self.decisions.replace(header, violations, window, next_end),
                 None => self.decisions.close_window(header, window, window.end),
             });
         }

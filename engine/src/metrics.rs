@@ -119,7 +119,7 @@ impl Metrics {
                 Unit::Seconds,
                 Family::default(),
             ),
-            consumer_lag: to.add("consumer_lag", "Records behind the committed offset, by input partition"),
+            consumer_lag: to.add("consumer_lag", "Records of the input that were not read yet, by partition"),
             rule_state: to.add("rule_state", "1 for the state that a rule is in, else 0"),
             groups: to.add("groups", "Groups with state over all open windows, by rule"),
             state_bytes: to.add_with_unit("state", "Memory of that state, by rule", Unit::Bytes, Family::default()),

@@ -89,6 +89,7 @@ impl Stages {
         let decoder = Decoder::new(&rules.wanted, &settings.columns, prices);
         let mut boundaries = Boundaries::default();
         let (mut scan, mut judge, mut routes, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let is_whole = rules.is_whole;
         for (number, rule) in rules.rules.into_iter().enumerate() {
             let (id, table, signal, name) = (RuleId(number), rule.table, rule.table.signal(), rule.header.name.clone());
             let (scanner, windowed, keys) = match rule.kind {
@@ -116,6 +117,7 @@ impl Stages {
         let judge = JudgeSettings {
             rules: judge.into(),
             names: RuleNames::new(names),
+            is_whole,
             application_id: settings.application_id.clone(),
             lateness_ns: settings.tolerances.lateness_ns,
             groups_max: settings.groups_max,

@@ -179,6 +179,8 @@ impl ScanStage {
         self.failures.clear();
         self.counts = ScanCounts::default();
         self.rows_pending = 0;
+        // A rule that has failed since has sums, too.
+        self.rules.iter_mut().for_each(|rule| rule.is_quarantined = false);
         self.flush_rules(|_| true);
         self.failures.clear();
         for rule in &mut self.rules {

@@ -197,25 +197,43 @@ impl SourceClocks {
     }
 }
 
+/// Who reads a partition that is idle says so every second. After so long without a word nobody may be reading it, and
+/// its records wait: windows wait for it, too. Half of the default lateness, so that time has not run past those records.
+const IDLE_WORD_NS: i64 = 5_000_000_000;
+
+/// A mark, and when it was told, by the processing clock of the one who told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    mark: Mark,
+    at: EventTime,
+}
+
 /// The judge stage's side: the watermark of each signal. It never goes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watermarks {
     lateness_ns: i64,
-    marks: BTreeMap<TopicPartition, Mark>,
+    marks: BTreeMap<TopicPartition, Told>,
     at: BTreeMap<Signal, EventTime>,
+    /// The latest tick.
+    now: EventTime,
 }
 
 impl Watermarks {
     /// Time has not begun.
     #[must_use]
     pub fn new(lateness_ns: i64) -> Self {
-        Self { lateness_ns, marks: BTreeMap::new(), at: BTreeMap::new() }
+        Self { lateness_ns, marks: BTreeMap::new(), at: BTreeMap::new(), now: EventTime::MIN }
     }
 
-    /// Takes over where partitions stand; `now` is the tick by which time advances when all of a signal are idle.
+    /// Takes over where partitions stand; `now` is the tick by which time advances when all of a signal are idle. A tick
+    /// without marks says nothing: whoever has just begun to read does not know yet who is idle.
     pub fn absorb(&mut self, marks: Vec<Mark>, now: EventTime) {
+        if marks.is_empty() {
+            return;
+        }
+        self.now = now;
         for mark in marks {
-            self.marks.insert(mark.partition.clone(), mark);
+            self.marks.insert(mark.partition.clone(), Told { mark, at: now });
         }
         for signal in Signal::ALL {
             if let Some(reached) = self.reached(signal, now) {
@@ -228,20 +246,20 @@ impl Watermarks {
     /// Windows wait for these partitions until something is heard of them.
     pub fn expect(&mut self, sources: Vec<(TopicPartition, Signal)>) {
         for (partition, signal) in sources {
-            let unheard = Mark { partition: partition.clone(), signal, high: None, is_idle: false };
-            self.marks.entry(partition).or_insert(unheard);
+            let mark = Mark { partition: partition.clone(), signal, high: None, is_idle: false };
+            self.marks.entry(partition).or_insert(Told { mark, at: EventTime::MIN });
         }
     }
 
     /// Where every partition stands, and how far the time of each signal has come: what a log keeps.
     pub(crate) fn parts(&self) -> (impl Iterator<Item = &Mark>, &BTreeMap<Signal, EventTime>) {
-        (self.marks.values(), &self.at)
+        (self.marks.values().map(|told| &told.mark), &self.at)
     }
 
-    /// The parts put together again.
+    /// The parts put together again: who was idle must be told anew.
     pub(crate) fn from_parts(lateness_ns: i64, marks: Vec<Mark>, at: BTreeMap<Signal, EventTime>) -> Self {
-        let marks = marks.into_iter().map(|mark| (mark.partition.clone(), mark)).collect();
-        Self { lateness_ns, marks, at }
+        let told = |mark: Mark| (mark.partition.clone(), Told { mark, at: EventTime::MIN });
+        Self { lateness_ns, marks: marks.into_iter().map(told).collect(), at, now: EventTime::MIN }
     }
 
     /// Windows wait for `partition` no more: another instance reads it.
@@ -258,11 +276,13 @@ impl Watermarks {
     /// The partition that holds a signal's time back.
     #[must_use]
     pub fn slowest(&self, signal: Signal) -> Option<&Mark> {
-        self.marks.values().filter(|m| m.signal == signal && !m.is_idle).min_by_key(|m| m.high)
+        let is_awaited = |told: &&Told| !told.mark.is_idle || self.now.0.saturating_sub(told.at.0) > IDLE_WORD_NS;
+        let awaited = self.marks.values().filter(is_awaited).map(|told| &told.mark);
+        awaited.filter(|mark| mark.signal == signal).min_by_key(|mark| mark.high)
     }
 
     fn reached(&self, signal: Signal, now: EventTime) -> Option<EventTime> {
-        let mut of_signal = self.marks.values().filter(|m| m.signal == signal).peekable();
+        let mut of_signal = self.marks.values().map(|told| &told.mark).filter(|m| m.signal == signal).peekable();
         of_signal.peek()?;
         let high = match self.slowest(signal) {
             Some(slowest) => slowest.high?,
@@ -368,6 +388,31 @@ mod tests {
         clocks.tick(at(1000));
         assert_eq!(watermark(&clocks, 1000), at(990));
         assert_eq!(watermark(&clocks, 100), at(490));
+    }
+
+    #[test]
+    fn who_was_idle_is_waited_for_once_nobody_says_so_any_more() {
+        let mark = |p: i32, high: i64, is_idle| Mark {
+            partition: partition(p),
+            signal: Signal::Traces,
+            high: Some(at(high)),
+            is_idle,
+        };
+        let mut watermarks = Watermarks::new(10 * SECOND);
+        watermarks.absorb(vec![mark(0, 100, true), mark(1, 100, true)], at(200));
+        assert_eq!(watermarks.of(Signal::Traces), at(190), "all are idle: time goes on with the clock");
+        watermarks.absorb(Vec::new(), at(300));
+        assert_eq!(watermarks.of(Signal::Traces), at(190), "a tick alone says nothing");
+        watermarks.absorb(vec![mark(0, 100, true)], at(205));
+        assert_eq!(watermarks.of(Signal::Traces), at(195));
+        watermarks.absorb(vec![mark(0, 100, true)], at(206));
+        assert_eq!(watermarks.of(Signal::Traces), at(195), "nobody speaks for the other one");
+        watermarks.absorb(vec![mark(0, 100, true), mark(1, 100, true)], at(210));
+        assert_eq!(watermarks.of(Signal::Traces), at(200));
+        let (marks, times) = watermarks.parts();
+        let mut restored = Watermarks::from_parts(10 * SECOND, marks.cloned().collect(), times.clone());
+        restored.absorb(vec![mark(0, 100, true)], at(900));
+        assert_eq!(restored.of(Signal::Traces), at(200), "what lay between nobody knows");
     }
 
     #[test]

@@ -73,8 +73,16 @@ impl Update {
     }
 }
 
-/// A window that has ended; with its violations if the rule speaks on close.
-pub type Closed = (Window, Option<Vec<Violation>>);
+/// A window that has ended.
+#[derive(Debug)]
+pub struct Closed {
+    /// The window.
+    pub window: Window,
+    /// When the one after it ends.
+    pub next_end: EventTime,
+    /// What holds, if the rule speaks on close.
+    pub violations: Option<Vec<Violation>>,
+}
 
 impl WindowedState {
     /// Nothing has been seen yet.
@@ -264,15 +272,17 @@ impl WindowedState {
         let spec = rule.aggregation.spec();
         let mut closed = Vec::new();
         for window in self.due(watermark) {
+            let next_end = spec.end_after(window);
             if rule.emission == Emission::OnUpdate {
-                closed.push((window, None));
+                closed.push(Closed { window, next_end, violations: None });
                 continue;
             }
             let panes: Vec<&Pane> = spec.panes_of(window).filter_map(|p| self.panes.get(&p)).collect();
             let groups = Pane::close(&panes, &rule.aggregation, window)?;
             let judged = rule.finish.close(&groups, window, &mut self.history)?;
             self.has_new_history = true;
-            closed.push((window, Some(judged.into_iter().map(|j| j.violation).collect())));
+            let violations = Some(judged.into_iter().map(|j| j.violation).collect());
+            closed.push(Closed { window, next_end, violations });
         }
         self.closed_to = watermark;
         let is_open = |start: EventTime| Self::is_open(&rule, start, watermark);

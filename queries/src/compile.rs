@@ -86,6 +86,8 @@ pub struct RuleSet {
     pub rules: Vec<CompiledRule>,
     /// The columns that must be decoded for them.
     pub wanted: Wanted,
+    /// Whether nothing was left out: who is not here then was removed.
+    pub is_whole: bool,
     references: HashMap<String, Vec<Slot>>,
 }
 
@@ -191,6 +193,7 @@ impl Compiler {
         for (name, table) in &self.reference_tables {
             self.set.references.entry(name.clone()).or_default().extend(table.take_planned());
         }
+        self.set.is_whole = self.faults.is_empty();
         self.faults.sort_by(|a, b| (&a.file, a.span.start).cmp(&(&b.file, b.span.start)));
         self.faults.dedup();
         (self.set, self.faults)

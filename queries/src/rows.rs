@@ -224,26 +224,27 @@ impl ResultColumns {
             Some(column) => instant(batch.column(*column), row)?,
             None => None,
         };
-        let params = match self.text(batch, "params", row)? {
-            Some(text) => match serde_json::from_str(&text) {
-                Ok(params) => Some(params),
-                Err(e) => return exec_err!("params is no JSON: {e}"),
-            },
-            None => None,
-        };
+        let mut evidence = object(batch, &self.evidence, row)?;
+        let params = self.text(batch, "params", row)?.and_then(|text| match params(&text) {
+            Ok(params) => Some(params),
+            Err(why) => {
+                evidence.insert("params_left_out".to_owned(), Value::String(why));
+                None
+            }
+        });
         Ok(Some(Violation {
             subject: Subject(object(batch, &self.subject, row)?),
             result,
             reason_code,
             observed: self.number(batch, "observed", row)?,
             threshold: self.number(batch, "threshold", row)?,
-            unit: self.text(batch, "unit", row)?,
-            message: self.text(batch, "message", row)?,
+            unit: self.text(batch, "unit", row)?.map(cut),
+            message: self.text(batch, "message", row)?.map(cut),
             valid_until,
             params,
             window: None,
             sample_count: None,
-            evidence: object(batch, &self.evidence, row)?,
+            evidence,
             exemplars: Vec::new(),
             at: EventTime::MIN,
         }))
@@ -374,6 +375,14 @@ fn instant(column: &ArrayRef, row: usize) -> Result<Option<EventTime>> {
     Ok((!times.is_null(0)).then(|| EventTime(times.value(0))))
 }
 
+/// The parameters of a row. What is wrong with them may come from the telemetry, so it must not stop the rule.
+fn params(text: &str) -> Result<Value, String> {
+    if text.len() > EVENT_TEXT_BYTES_MAX {
+        return Err(format!("{} bytes, at most {EVENT_TEXT_BYTES_MAX} fit in an event", text.len()));
+    }
+    serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))
+}
+
 /// A cell as JSON: numbers and booleans as such, instants as RFC 3339, everything else as text.
 fn json(column: &ArrayRef, row: usize) -> Result<Value> {
     if column.is_null(row) {
@@ -390,6 +399,41 @@ fn json(column: &ArrayRef, row: usize) -> Result<Value> {
             let real = cast(&column.slice(row, 1), &DataType::Float64)?;
             Number::from_f64(real.as_primitive::<Float64Type>().value(0)).map_or(Value::Null, Value::Number)
         }
-        _ => Value::String(array_value_to_string(column, row)?),
+        _ => Value::String(cut(array_value_to_string(column, row)?)),
     })
+}
+
+/// A text in an event, in bytes of UTF-8; what is longer is cut. Telemetry is other people's: one attribute of a
+/// megabyte would make an event that no topic takes, and a selector is a name.
+const EVENT_TEXT_BYTES_MAX: usize = 2_048;
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(EVENT_TEXT_BYTES_MAX));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::StringViewArray;
+
+    use super::*;
+
+    #[test]
+    fn a_text_that_fits_no_event_is_cut_between_characters() {
+        let long = format!("a{}", "é".repeat(EVENT_TEXT_BYTES_MAX));
+        let column: ArrayRef = Arc::new(StringViewArray::from(vec![long.as_str(), "short"]));
+        let Value::String(cut) = json(&column, 0).unwrap() else { panic!("no text") };
+        assert_eq!((cut.len(), long.starts_with(&cut)), (EVENT_TEXT_BYTES_MAX - 1, true));
+        assert_eq!(json(&column, 1).unwrap(), Value::String("short".to_owned()));
+    }
+
+    #[test]
+    fn params_that_a_sender_could_spoil_are_left_out_with_the_reason() {
+        assert_eq!(params(r#"{"retry_after_ms": 2000}"#).unwrap()["retry_after_ms"], 2000);
+        assert!(params(r#"{"retry_after_ms": }"#).unwrap_err().starts_with("no JSON: "));
+        let long = format!("\"{}\"", "x".repeat(EVENT_TEXT_BYTES_MAX));
+        assert_eq!(params(&long).unwrap_err(), "2050 bytes, at most 2048 fit in an event");
+    }
 }

@@ -76,6 +76,12 @@ impl WindowSpec {
         })
     }
 
+    /// When the window after `window` ends, rows or not.
+    #[must_use]
+    pub fn end_after(&self, window: Window) -> EventTime {
+        window.end.plus(self.slide_ns)
+    }
+
     /// The panes that a window is made of, the earliest first.
     pub fn panes_of(&self, window: Window) -> impl Iterator<Item = EventTime> + use<> {
         let pane = self.pane_ns();

@@ -1,8 +1,7 @@
 //! What must come out: the same records through both stages in memory, undisturbed.
 //!
-//! The judge stage is split into shards as in the deployment, because a window of a rule closes in a shard only if some
-//! group of that shard is in it. In which order the records of different partitions come makes no difference to what
-//! is expected here; a test below says so.
+//! In how many shards groups are judged, and in which order the records of different partitions come, makes no
+//! difference to what is expected here; a test below says so of the order.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,11 +9,9 @@ use std::sync::Arc;
 
 use lictor_connectors::{RecordRef, TopicPartition};
 use lictor_engine::decision::{Decision, DirectiveRecord};
-use lictor_engine::exchange::route::Router;
-use lictor_engine::judge_stage::JudgeStage;
-use lictor_engine::pipeline::{PipelineSettings, Stages};
+use lictor_engine::pipeline::{Epoch, Pipeline, PipelineSettings};
 use lictor_engine::rules_dir;
-use lictor_engine::scan_stage::{ScanCounts, ScanStage};
+use lictor_engine::scan_stage::ScanCounts;
 use lictor_engine::watermark::Tolerances;
 use lictor_schemas::event::{EnforcementEvent, State};
 use lictor_schemas::tables::Signal;
@@ -95,9 +92,7 @@ pub(crate) fn content(event: &EnforcementEvent) -> String {
 pub(crate) struct Oracle {
     topic: String,
     now: EventTime,
-    scan: ScanStage,
-    router: Router,
-    shards: Vec<JudgeStage>,
+    pipeline: Pipeline,
     counts: ScanCounts,
     expected: Expected,
 }
@@ -113,14 +108,12 @@ impl Oracle {
             tolerances: Tolerances::default(),
             ..PipelineSettings::default()
         };
-        let Stages { mut scan, judge, routes } = Stages::new(loaded.rules, Arc::clone(&loaded.prices), &settings);
+        let mut pipeline = Pipeline::new(loaded.rules, Arc::clone(&loaded.prices), &settings);
         for partition in 0..layout.partitions {
-            scan.assign(TopicPartition::new(layout.topic, partition), now);
+            pipeline.assign(TopicPartition::new(layout.topic, partition), now);
         }
-        let shards = (0..layout.shards).map(|_| judge.stage()).collect();
         let (counts, expected) = (ScanCounts::default(), Expected::default());
-        let router = Router::new(layout.shards, routes);
-        Self { topic: layout.topic.to_owned(), now, scan, router, shards, counts, expected }
+        Self { topic: layout.topic.to_owned(), now, pipeline, counts, expected }
     }
 
     /// Takes one record.
@@ -133,26 +126,20 @@ impl Oracle {
             key: record.key.as_deref(),
             payload: record.payload.as_deref(),
         };
-        self.scan.absorb(record, self.now);
+        self.pipeline.absorb(record, self.now);
     }
 
     /// Judges what was absorbed.
     pub(crate) fn end_epoch(&mut self) {
-        for shipment in self.scan.flush(self.now, false) {
-            let parts = self.shards.iter_mut().zip(self.router.split(shipment));
-            for (shard, part) in parts.filter(|(_, part)| !part.is_empty()) {
-                shard.absorb(part).iter().for_each(|decision| self.expected.note(decision));
-            }
-        }
-        self.shards.iter_mut().for_each(|shard| shard.commit().unwrap());
-        let (dead, late) = self.scan.take_aside();
+        let Epoch { decisions, dead, late, counts, .. } = self.pipeline.end_epoch(self.now);
+        decisions.iter().for_each(|decision| self.expected.note(decision));
         for letter in dead {
             *self.expected.dead.entry(letter.payload.unwrap_or_default()).or_default() += 1;
         }
         for note in late {
             *self.expected.late.entry(note.to_message("late").payload.unwrap_or_default()).or_default() += 1;
         }
-        self.counts.add(self.scan.take_counts());
+        self.counts.add(counts);
     }
 
     /// Takes and judges the records that came since the last call, in the order of their timestamps.
@@ -171,8 +158,8 @@ impl Oracle {
 
     /// What must have come out at the end.
     pub(crate) fn finish(mut self) -> Expected {
-        let failed = self.shards.iter().flat_map(JudgeStage::status).filter(|status| status.quarantined.is_some());
-        assert_eq!(failed.collect::<Vec<_>>(), [], "rules were quarantined");
+        let failed: Vec<_> = self.pipeline.status().into_iter().filter(|s| s.quarantined.is_some()).collect();
+        assert_eq!(failed, [], "rules were quarantined");
         self.expected.spans_used = self.counts.rows_used.values().sum();
         self.expected.spans_late = self.counts.rows_untimely.values().sum();
         self.expected
@@ -199,6 +186,7 @@ mod tests {
     use crate::RULES;
     use crate::story::Story;
     use lictor_engine::exchange::route::RuleRoute;
+    use lictor_engine::pipeline::Stages;
 
     const PARTITIONS: i32 = 3;
 

@@ -36,11 +36,30 @@ pub(super) struct Hold {
     pub(super) finding: Finding,
     pub(super) at: EventTime,
     valid_until: EventTime,
+    /// When the telemetry will have had its say again: unless the violation is found anew until then, it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lapses_at: Option<EventTime>,
 }
 
 impl Hold {
     pub(super) fn new(slot: Slot, violation: &Violation, valid_until: EventTime) -> Self {
-        Self { slot, finding: Finding::from(violation), at: violation.at, valid_until }
+        let lapses_at = match slot {
+            Slot::Running(window) => Some(window.end),
+            Slot::Closed | Slot::Row(_) => None,
+        };
+        Self { slot, finding: Finding::from(violation), at: violation.at, valid_until, lapses_at }
+    }
+
+    pub(super) fn lapsing_at(self, at: EventTime) -> Self {
+        Self { lapses_at: Some(at), ..self }
+    }
+
+    fn has_lapsed(&self, at: EventTime) -> bool {
+        self.lapses_at.is_some_and(|lapses_at| lapses_at <= at)
+    }
+
+    fn ends_at(&self) -> EventTime {
+        self.lapses_at.map_or(self.valid_until, |lapses_at| lapses_at.min(self.valid_until))
     }
 
     /// The order in which holds are published: severity, then window, then time.
@@ -152,19 +171,17 @@ impl Active {
     pub(super) fn advance(&mut self, context: &Context<'_>, watermark: EventTime, out: &mut Vec<Decision>) -> bool {
         while !self.is_over() && self.deadline() <= watermark {
             let at = self.deadline();
-            let is_ended = |hold: &Hold| hold.valid_until <= at;
-            // The end of a running window is news from the telemetry; a validity that runs out is the lack of it.
-            let is_window_over = |hold: &Hold| matches!(hold.slot, Slot::Running(window) if window.end <= at);
-            let by_window = self.holds.iter().any(|hold| is_ended(hold) && is_window_over(hold));
-            self.holds.retain(|hold| !is_ended(hold));
-            out.extend(self.settle_as(context, at, if by_window { State::Resolved } else { State::Expired }));
+            // A lapse is news from the telemetry; a validity that runs out is the lack of it.
+            let is_news = self.holds.iter().any(|hold| hold.has_lapsed(at));
+            self.holds.retain(|hold| hold.ends_at() > at);
+            out.extend(self.settle_as(context, at, if is_news { State::Resolved } else { State::Expired }));
         }
         !self.is_over()
     }
 
     /// The next instant at which something happens to the subject even if no row comes.
     pub(super) fn deadline(&self) -> EventTime {
-        let first_end = self.holds.iter().map(|hold| hold.valid_until).min().unwrap_or(EventTime::MAX);
+        let first_end = self.holds.iter().map(Hold::ends_at).min().unwrap_or(EventTime::MAX);
         let is_longer = self.best().is_some_and(|best| best.valid_until > self.published.valid_until);
         if is_longer { first_end.min(self.published.half_life()) } else { first_end }
     }

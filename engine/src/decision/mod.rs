@@ -13,6 +13,9 @@
 //! | a running window | the window's end |
 //! | a row-wise rule | the row's event time + `ttl` |
 //!
+//! Event time that passes the end of the next window resolves what a closed window has found, whether that window had
+//! any rows or not: so it does not matter which groups are judged together.
+//!
 //! Invariant: no clock and no I/O. State and events are functions of the calls and their arguments, and the state of a
 //! subject is plain serde data: stored and loaded between two calls, it goes on as if nothing had happened. Between two
 //! commits everything can be undone.
@@ -85,9 +88,18 @@ impl Decisions {
         Self { application_id: application_id.to_owned(), subjects_max, rules: BTreeMap::new(), reports: Vec::new() }
     }
 
-    /// A window of an `EMIT ON CLOSE` rule has closed at `at`: `violations` are all that hold now, every other subject
-    /// of the rule resolves.
-    pub fn replace(&mut self, rule: &RuleHeader, violations: Vec<Violation>, at: EventTime) -> Vec<Decision> {
+    /// A window of an `EMIT ON CLOSE` rule has closed: `violations` are all that hold now, every other subject of the
+    /// rule resolves. `next_end` is the end of the window after it. Windows must be closed in the order of their ends.
+    pub fn replace(
+        &mut self,
+        rule: &RuleHeader,
+        violations: Vec<Violation>,
+        window: Window,
+        next_end: EventTime,
+    ) -> Vec<Decision> {
+        let at = window.end;
+        // Windows without rows in between have closed too.
+        let mut decisions = self.advance(rule, at.plus(-1));
         let mut changes: BTreeMap<String, Change> = BTreeMap::new();
         for (key, active) in &self.of(rule).active {
             let cleared = BTreeSet::from([Slot::Closed]);
@@ -95,9 +107,11 @@ impl Decisions {
         }
         for violation in violations {
             let valid_until = violation.valid_until.unwrap_or_else(|| end_of_closed(rule, &violation));
-            add(&mut changes, Hold::new(Slot::Closed, &violation, valid_until), violation);
+            let hold = Hold::new(Slot::Closed, &violation, valid_until).lapsing_at(next_end);
+            add(&mut changes, hold, violation);
         }
-        self.apply(rule, changes, at)
+        decisions.extend(self.apply(rule, changes, at));
+        decisions
     }
 
     /// Groups of running windows of an `EMIT ON UPDATE` rule have changed: those in `cleared` hold no longer, those in

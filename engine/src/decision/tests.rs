@@ -161,24 +161,41 @@ fn a_violation_that_goes_on_in_the_next_overlapping_window_is_renewed_in_time() 
 fn a_closed_window_replaces_the_one_before() {
     let mut state = decisions();
     let first = vec![in_window("b", Warning, 60, window(0, 60)), in_window("a", Warning, 60, window(0, 60))];
-    let told_first = told(&state.replace(&rule(), first, s(60)));
+    let told_first = told(&state.replace(&rule(), first, window(0, 60), s(120)));
     assert_eq!(told_first, ["a firing WARNING r1 @60 ..220", "b firing WARNING r1 @60 ..220"], "end + length + ttl");
     let second = vec![in_window("b", Warning, 120, window(60, 120)), in_window("c", Blocked, 120, window(60, 120))];
-    let told_second = told(&state.replace(&rule(), second, s(120)));
+    let told_second = told(&state.replace(&rule(), second, window(60, 120), s(180)));
     assert_eq!(told_second, ["a resolved ALLOWED r2 @120 ..220", "c firing BLOCKED r1 @120 ..280"]);
     let third = vec![in_window("b", Warning, 180, window(120, 180))];
-    let told_third = told(&state.replace(&rule(), third, s(180)));
-    assert_eq!(told_third, ["b updated WARNING r2 @180 ..340", "c resolved ALLOWED r2 @180 ..280"]);
+    let told_third = told(&state.replace(&rule(), third, window(120, 180), s(240)));
+    assert_eq!(told_third, ["b updated WARNING r2 @140 ..280", "c resolved ALLOWED r2 @180 ..280"], "renewed at half");
 }
 
 #[test]
-fn a_closed_window_violation_expires_if_no_window_follows() {
+fn the_end_of_the_next_window_resolves_what_was_found_whether_it_had_rows_or_not() {
     let mut state = decisions();
-    state.replace(&rule(), vec![in_window("a", Warning, 60, window(0, 60))], s(60));
-    assert_eq!(told(&state.advance(&rule(), s(219))), [""; 0]);
-    let expired = state.advance(&rule(), EventTime::MAX);
-    assert_eq!(told(&expired), ["a expired ALLOWED r2 @220 ..220"]);
-    assert_eq!(expired[0].directive, DirectiveRecord::Tombstone);
+    state.replace(&rule(), vec![in_window("a", Warning, 60, window(0, 60))], window(0, 60), s(120));
+    assert_eq!(told(&state.advance(&rule(), s(119))), [""; 0]);
+    let resolved = state.advance(&rule(), EventTime::MAX);
+    assert_eq!(told(&resolved), ["a resolved ALLOWED r2 @120 ..220"]);
+    assert_eq!(resolved[0].directive, DirectiveRecord::Tombstone);
+}
+
+#[test]
+fn a_window_without_rows_between_two_that_violate_ends_the_first_directive() {
+    let mut state = decisions();
+    state.replace(&rule(), vec![in_window("a", Warning, 60, window(0, 60))], window(0, 60), s(120));
+    let third = vec![in_window("a", Warning, 180, window(120, 180))];
+    let told_third = told(&state.replace(&rule(), third, window(120, 180), s(240)));
+    assert_eq!(told_third, ["a resolved ALLOWED r2 @120 ..220", "a firing WARNING r1 @180 ..340"]);
+}
+
+#[test]
+fn a_closed_window_violation_expires_if_its_own_end_comes_first() {
+    let mut state = decisions();
+    let short = Violation { valid_until: Some(s(100)), ..in_window("a", Warning, 60, window(0, 60)) };
+    state.replace(&rule(), vec![short], window(0, 60), s(120));
+    assert_eq!(told(&state.advance(&rule(), EventTime::MAX)), ["a expired ALLOWED r2 @100 ..100"]);
 }
 
 #[test]
@@ -255,9 +272,9 @@ fn of_two_rows_about_one_subject_the_more_severe_counts() {
     let mut state = decisions();
     let both =
         |first, second| vec![in_window("a", first, 60, window(0, 60)), in_window("a", second, 60, window(0, 60))];
-    let fired = state.replace(&rule(), both(Warning, Blocked), s(60));
+    let fired = state.replace(&rule(), both(Warning, Blocked), window(0, 60), s(120));
     assert_eq!(told(&fired), ["a firing BLOCKED r1 @60 ..220"]);
-    assert_eq!(told(&state.replace(&rule(), both(Blocked, Warning), s(60))), [""; 0]);
+    assert_eq!(told(&state.replace(&rule(), both(Blocked, Warning), window(0, 60), s(120))), [""; 0]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Shipments as bytes: what the scan stage writes to the shuffle topic for one shard.
 //!
-//! A parcel is a [`packed`](crate::packed) list of items; its bytes are the batches that the list names, as
-//! [`ipc`](crate::ipc) writes them. Rules go by name, and partial sums also by the id of their state, because the
-//! instance that reads them may have other rules than the one that wrote them.
+//! A parcel is a [`packed`](crate::packed) list of items; its bytes are what the list names: batches, as
+//! [`ipc`](crate::ipc) writes them, and violations in JSON. Rules go by name, and partial sums also by the id of their
+//! state, because the instance that reads them may have other rules than the one that wrote them.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ use crate::watermark::Mark;
 /// Brokers take messages of 1 MB unless told otherwise; this leaves room for the head.
 pub const PARCEL_BYTES: usize = 900_000;
 
-/// A single group's state that is larger than this fits no message.
+/// A single group's state, or a single violation, that is larger than this fits no message.
 pub(crate) const ROW_BYTES_MAX: usize = 7_000_000;
 
 /// What a rule is called in parcels and in the state log.
@@ -78,7 +78,7 @@ enum Item {
     },
     Violations {
         rule: String,
-        violations: Vec<Violation>,
+        bytes: usize,
     },
     Failure {
         rule: String,
@@ -121,7 +121,7 @@ impl From<MarkSaid> for Mark {
 /// Writes the shipments of one shard, in their order, as parcels of at most about [`PARCEL_BYTES`].
 #[must_use]
 pub fn encode(shipments: &[Shipment], names: &RuleNames) -> Vec<Vec<u8>> {
-    let mut writer = Writer { names, items: Vec::new(), batches: Vec::new(), parcels: Vec::new() };
+    let mut writer = Writer { names, items: Vec::new(), bytes: Vec::new(), parcels: Vec::new() };
     for shipment in shipments.iter().filter(|s| !s.is_empty()) {
         writer.shipment(shipment);
     }
@@ -132,7 +132,7 @@ pub fn encode(shipments: &[Shipment], names: &RuleNames) -> Vec<Vec<u8>> {
 struct Writer<'a> {
     names: &'a RuleNames,
     items: Vec<Item>,
-    batches: Vec<u8>,
+    bytes: Vec<u8>,
     parcels: Vec<Vec<u8>>,
 }
 
@@ -143,11 +143,7 @@ impl Writer<'_> {
             self.items.push(Item::Failure { rule: self.name(*rule), message: message.clone() });
         }
         for (rule, violations) in violations {
-            // A violation is about a kilobyte.
-            for some in violations.chunks(PARCEL_BYTES / 2_000) {
-                self.items.push(Item::Violations { rule: self.name(*rule), violations: some.to_vec() });
-                self.batches_end(*now, some.len() * 1_000);
-            }
+            self.violations(*rule, violations, *now);
         }
         for (rule, partial) in partials {
             self.partial(*rule, partial, *now);
@@ -162,6 +158,22 @@ impl Writer<'_> {
         self.items.push(Item::End { now: *now, newest: *newest });
     }
 
+    fn violations(&mut self, rule: RuleId, violations: &[Violation], now: EventTime) {
+        let bytes = serde_json::to_vec(violations).unwrap_or_else(|e| unreachable!("violations are plain JSON: {e}"));
+        if bytes.len() > PARCEL_BYTES && violations.len() > 1 {
+            let (first, second) = violations.split_at(violations.len() / 2);
+            self.violations(rule, first, now);
+            self.violations(rule, second, now);
+        } else if bytes.len() > ROW_BYTES_MAX {
+            let message = format!("a violation has {} bytes, at most {ROW_BYTES_MAX} fit", bytes.len());
+            self.items.push(Item::Failure { rule: self.name(rule), message });
+        } else {
+            self.make_room(now, bytes.len());
+            self.items.push(Item::Violations { rule: self.name(rule), bytes: bytes.len() });
+            self.bytes.extend_from_slice(&bytes);
+        }
+    }
+
     fn partial(&mut self, rule: RuleId, partial: &RecordBatch, now: EventTime) {
         let encoded = ipc::encode(partial);
         let rows = partial.num_rows();
@@ -171,10 +183,10 @@ impl Writer<'_> {
                 self.partial(rule, &partial.slice(rows / 2, rows - rows / 2), now);
             }
             Ok(bytes) if bytes.len() <= ROW_BYTES_MAX => {
-                self.batches_end(now, bytes.len());
+                self.make_room(now, bytes.len());
                 let state = self.names.name(rule).windowed.as_ref().map_or_else(String::new, |w| w.0.clone());
                 self.items.push(Item::Partial { rule: self.name(rule), state, bytes: bytes.len() });
-                self.batches.extend_from_slice(&bytes);
+                self.bytes.extend_from_slice(&bytes);
             }
             Ok(bytes) => {
                 let message = format!("the state of one group has {} bytes, at most {ROW_BYTES_MAX} fit", bytes.len());
@@ -184,9 +196,9 @@ impl Writer<'_> {
         }
     }
 
-    /// Begins a new parcel if another `bytes` are too many for this one.
-    fn batches_end(&mut self, now: EventTime, bytes: usize) {
-        if !self.batches.is_empty() && self.batches.len() + bytes > PARCEL_BYTES {
+    /// Begins a new parcel if `bytes` more are too many for this one.
+    fn make_room(&mut self, now: EventTime, bytes: usize) {
+        if !self.bytes.is_empty() && self.bytes.len() + bytes > PARCEL_BYTES {
             self.items.push(Item::End { now, newest: None });
             self.end_parcel();
         }
@@ -196,7 +208,7 @@ impl Writer<'_> {
         if self.items.is_empty() {
             return;
         }
-        self.parcels.push(pack(&std::mem::take(&mut self.items), &std::mem::take(&mut self.batches)));
+        self.parcels.push(pack(&std::mem::take(&mut self.items), &std::mem::take(&mut self.bytes)));
     }
 
     fn name(&self, rule: RuleId) -> String {
@@ -209,20 +221,27 @@ impl Writer<'_> {
 /// # Errors
 /// [`PackedError`].
 pub fn decode(parcel: &[u8], names: &RuleNames) -> Result<Vec<Shipment>, PackedError> {
-    let (items, mut batches) = unpack::<Vec<Item>>(parcel)?;
+    let (items, mut rest) = unpack::<Vec<Item>>(parcel)?;
+    let mut take = |bytes: usize| {
+        let (taken, behind) = rest.split_at_checked(bytes).ok_or_else(|| PackedError::malformed("cut off"))?;
+        rest = behind;
+        Ok(taken)
+    };
     let mut shipments = Vec::new();
     let mut open = Shipment::empty(EventTime::MIN);
     for item in items {
         match item {
             Item::Partial { rule, state, bytes } => {
-                let (batch, rest) = batches.split_at_checked(bytes).ok_or_else(|| PackedError::malformed("cut off"))?;
-                batches = rest;
+                let batch = take(bytes)?;
                 if let Some((rule, schema)) = names.find_state(&rule, &state) {
                     open.partials.push((rule, ipc::decode(batch, schema).map_err(PackedError::malformed)?));
                 }
             }
-            Item::Violations { rule, violations } => {
-                open.violations.extend(names.find(&rule).map(|rule| (rule, violations)));
+            Item::Violations { rule, bytes } => {
+                let violations = take(bytes)?;
+                if let Some(rule) = names.find(&rule) {
+                    open.violations.push((rule, serde_json::from_slice(violations).map_err(PackedError::malformed)?));
+                }
             }
             Item::Failure { rule, message } => {
                 open.failures.extend(names.find(&rule).map(|rule| RuleFailure { rule, message }));
@@ -325,6 +344,28 @@ mod tests {
         assert_eq!(partial_rows(&read), usize::try_from(rows).unwrap());
         let with_marks: Vec<usize> = (0..read.len()).filter(|i| !read[*i].marks.is_empty()).collect();
         assert_eq!(with_marks, [read.len() - 1]);
+    }
+
+    #[test]
+    fn violations_that_are_too_many_for_a_message_are_split_and_keep_their_order() {
+        let many: Vec<Violation> =
+            (0..20_000).map(|n| Violation { observed: Some(f64::from(n)), ..violation() }).collect();
+        let sent = Shipment { violations: vec![(RuleId(0), many.clone())], ..Shipment::empty(EventTime(7)) };
+        let parcels = encode(&[sent], &names("s"));
+        assert!(parcels.len() > 3 && parcels.iter().all(|p| p.len() < 1_000_000), "{}", parcels.len());
+        let read = parcels.iter().flat_map(|p| decode(p, &names("s")).unwrap());
+        let violations: Vec<Violation> = read.flat_map(|s| s.violations).flat_map(|(_, some)| some).collect();
+        assert_eq!(violations, many);
+    }
+
+    #[test]
+    fn a_violation_that_fits_no_message_is_a_failure_of_its_rule() {
+        let long = Violation { message: Some("x".repeat(ROW_BYTES_MAX)), ..violation() };
+        let sent = Shipment { violations: vec![(RuleId(0), vec![long, violation()])], ..Shipment::empty(EventTime(7)) };
+        let parcels = encode(&[sent], &names("s"));
+        let read: Vec<Shipment> = parcels.iter().flat_map(|p| decode(p, &names("s")).unwrap()).collect();
+        assert_eq!(read.iter().flat_map(|s| &s.failures).count(), 1);
+        assert_eq!(read.iter().flat_map(|s| &s.violations).count(), 1);
     }
 
     #[test]

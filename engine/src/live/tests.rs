@@ -17,10 +17,11 @@ use crate::pipeline::PipelineSettings;
 const SECOND: Duration = Duration::from_secs(1);
 const SPANS: &str = "otlp_spans";
 
-/// Counts the calls of each minute.
-const COUNTED: &str = "CREATE RULE counted WITH (action = 'notify', reason_code = 'x_test') AS
-    SELECT team, window_start, window_end, count(*) AS observed FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
-    GROUP BY team, window_start, window_end EMIT ON CLOSE;";
+/// Counts the calls of each minute; every other minute has another result, so that each is news.
+const COUNTED: &str = "CREATE RULE counted WITH (action = 'block', reason_code = 'x_test') AS
+    SELECT team, window_start, window_end, count(*) AS observed,
+           CASE WHEN date_part('minute', window_start) % 2 = 0 THEN 'WARNING' ELSE 'BLOCKED' END AS result
+    FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end EMIT ON CLOSE;";
 
 fn start() -> EventTime {
     EventTime::from_rfc3339("2026-03-01T08:00:00Z").unwrap()
@@ -153,5 +154,5 @@ fn a_process_that_was_paused_does_not_take_waiting_partitions_for_idle() {
 #[test]
 fn a_partition_that_is_silent_while_we_are_listening_is_not_waited_for() {
     let steps = two_minutes(0).chain([Step::Quiet(31 * SECOND), Step::Row(0, 301 * SECOND)]);
-    assert_eq!(counts(steps.collect()), [6.0, 1.0]);
+    assert_eq!(counts(steps.collect()), [6.0, 6.0, 1.0]);
 }

@@ -1,11 +1,11 @@
 //! What a commit writes, so that the log stays short without anybody ever rewriting it.
 //!
-//! Every commit writes the rows it has changed (a *delta*), and in return about as many bytes of a rolling snapshot:
-//! the next *buckets*, each with all of its rows. When every bucket had its turn a *generation* ends, and the deltas
-//! of the generation before last are superfluous, because all they say was written again since; new deltas take their
-//! keys, so that compaction removes them. An idle shard writes neither. The log therefore holds at most the state once
-//! and the deltas of two generations, and restoring it in the order of its offsets is right whatever compaction has
-//! already removed: of two rows of a group the later one is the newer.
+//! Every commit writes the rows it has changed (a *delta*), and in return, in the long run, as many bytes of a rolling
+//! snapshot: the next *buckets*, each with all of its rows. When every bucket had its turn a *generation* ends, and the
+//! deltas of the generation before last are superfluous, because all they say was written again since; new deltas take
+//! their keys, so that compaction removes them. An idle shard writes neither. The log therefore holds at most the state
+//! once and the deltas of two generations, and restoring it in the order of its offsets is right whatever compaction
+//! has already removed: of two rows of a group the later one is the newer.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,7 @@ use lictor_queries::History;
 use lictor_schemas::time::EventTime;
 
 use super::JudgeSettings;
+use super::dormant::Dormant;
 use super::record::{HistorySaid, Key, Manifest, Progress, RowsSaid, RuleSaid, StateRecord};
 use crate::exchange::RuleId;
 use crate::exchange::parcel::{MarkSaid, PARCEL_BYTES, ROW_BYTES_MAX, RuleNames};
@@ -47,6 +48,7 @@ pub(super) struct LogError {
 pub(super) struct Log {
     names: RuleNames,
     rules: Vec<RuleSaid>,
+    dormant: Dormant,
     at: Position,
     committed: Position,
 }
@@ -60,16 +62,19 @@ pub(super) struct Position {
     pub(super) chunks: BTreeMap<Key, u32>,
     /// Records of rules that are no more.
     pub(super) obsolete: Vec<Key>,
+    /// Bytes of deltas for which no buckets were written yet; below zero, buckets are ahead: one may be larger than many
+    /// deltas.
+    pub(super) owed_bytes: i64,
 }
 
 impl Log {
     pub(super) fn new(settings: &JudgeSettings) -> Self {
         let (rules, position) = rules_said(settings, &[], Position::default());
-        Self::restored(settings.names.clone(), rules, position)
+        Self::restored(settings.names.clone(), rules, Dormant::default(), position)
     }
 
-    pub(super) fn restored(names: RuleNames, rules: Vec<RuleSaid>, position: Position) -> Self {
-        Self { names, rules, committed: position.clone(), at: position }
+    pub(super) fn restored(names: RuleNames, rules: Vec<RuleSaid>, dormant: Dormant, position: Position) -> Self {
+        Self { names, rules, dormant, committed: position.clone(), at: position }
     }
 
     pub(super) fn committed_next(&self) -> Option<NextOffset> {
@@ -122,26 +127,30 @@ impl Log {
         Ok(written)
     }
 
-    /// The next buckets: as many bytes as the delta had, and enough of them that no generation gets too long.
-    fn buckets(&mut self, stage: &JudgeStage, owed: usize, records: &mut Vec<StateRecord>) -> Result<(), LogError> {
+    /// The next buckets: in the long run as many bytes as the deltas had, and enough of them that no generation gets too
+    /// long.
+    fn buckets(&mut self, stage: &JudgeStage, delta: usize, records: &mut Vec<StateRecord>) -> Result<(), LogError> {
+        self.at.owed_bytes += signed(delta);
         let due = self.at.progress.delta * BUCKETS / DELTAS_MAX;
-        if owed == 0 && self.at.progress.bucket >= due {
+        if self.at.owed_bytes <= 0 && self.at.progress.bucket >= due {
             return Ok(());
         }
         let blocks = blocks_by_bucket(stage);
-        let mut written = 0;
-        while self.at.progress.bucket < BUCKETS && (written < owed || self.at.progress.bucket < due) {
+        while self.at.progress.bucket < BUCKETS && (self.at.owed_bytes > 0 || self.at.progress.bucket < due) {
             let bucket = self.at.progress.bucket;
             let mut rows = RowsWriter::new(&self.names, &self.rules);
             for (rule, start, pane, block) in blocks.get(&bucket).into_iter().flatten() {
                 let groups: Vec<usize> = block.clone().collect();
                 rows.add(*rule, *start, pane, &groups)?;
             }
+            self.dormant.rows_of(bucket).for_each(|(said, bytes)| rows.add_encoded(said.clone(), bytes));
             let key = |chunk| Key::Bucket { bucket, chunk };
-            written += self.replace(key, rows.finish(), records);
+            self.at.owed_bytes -= signed(self.replace(key, rows.finish(), records));
             self.at.progress.bucket += 1;
         }
         if self.at.progress.bucket == BUCKETS {
+            // More than the whole state is never owed.
+            self.at.owed_bytes = self.at.owed_bytes.min(0);
             self.at.progress.generation += 1;
             self.at.progress.bucket = 0;
             self.at.progress.delta = 0;
@@ -197,12 +206,13 @@ impl Log {
         let (marks, watermarks) = stage.watermarks().parts();
         let quarantined = |state: &RuleState| state.quarantined.clone();
         let rules = self.rules.iter().zip(stage.states());
+        let rules = rules.map(|(said, (_, state))| RuleSaid { quarantined: quarantined(state), ..said.clone() });
         let manifest = Manifest {
             seq: self.at.seq,
             next_offset: next.0,
             marks: marks.map(MarkSaid::from).collect(),
             watermarks: watermarks.clone(),
-            rules: rules.map(|(said, (_, s))| RuleSaid { quarantined: quarantined(s), ..said.clone() }).collect(),
+            rules: rules.chain(self.dormant.rules().iter().cloned()).collect(),
             progress: self.at.progress.clone(),
         };
         StateRecord { key: Key::Manifest, value: Some(pack(&manifest, &[])) }
@@ -235,6 +245,10 @@ pub(super) fn rules_said(
         said.push(RuleSaid { name: rule.header.name.clone(), version, state, history, incarnation, quarantined });
     }
     (said, position)
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 type Block<'a> = (RuleId, EventTime, &'a Pane, std::ops::Range<usize>);
@@ -286,19 +300,18 @@ impl<'a> RowsWriter<'a> {
         if bytes.len() > ROW_BYTES_MAX {
             return Err(LogError { rule, error: PaneError::TooLarge { bytes: bytes.len(), max: ROW_BYTES_MAX } });
         }
+        let RuleSaid { name, incarnation, .. } = &self.rules[rule.0];
+        let (name, state, incarnation) = (name.clone(), state.clone(), *incarnation);
+        self.add_encoded(RowsSaid { rule: name, state, incarnation, pane: pane_start, bytes: bytes.len() }, &bytes);
+        Ok(())
+    }
+
+    fn add_encoded(&mut self, said: RowsSaid, bytes: &[u8]) {
         if self.bytes.len() + bytes.len() > PARCEL_BYTES {
             self.end_chunk();
         }
-        let said = &self.rules[rule.0];
-        self.heads.push(RowsSaid {
-            rule: said.name.clone(),
-            state: state.clone(),
-            incarnation: said.incarnation,
-            pane: pane_start,
-            bytes: bytes.len(),
-        });
-        self.bytes.extend_from_slice(&bytes);
-        Ok(())
+        self.heads.push(said);
+        self.bytes.extend_from_slice(bytes);
     }
 
     fn end_chunk(&mut self) {

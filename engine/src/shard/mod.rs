@@ -6,6 +6,7 @@
 //! Invariant: whatever a shard has absorbed since the last commit can be undone, and what [`Shard::changes`] returns
 //! for it is exactly what a restored shard needs to go on the same.
 
+mod dormant;
 mod log;
 mod record;
 mod restore;
@@ -33,6 +34,9 @@ pub struct JudgeSettings {
     pub rules: Arc<[JudgeRule]>,
     /// What they are called in parcels and logs.
     pub names: RuleNames,
+    /// Whether a rule that is not among them was removed. If not it may be faulty, and its state is kept for when it is
+    /// mended.
+    pub is_whole: bool,
     /// Names this deployment in event sources.
     pub application_id: String,
     /// How late rows may be.

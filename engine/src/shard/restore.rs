@@ -15,6 +15,7 @@ use lictor_queries::History;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
+use super::dormant::Dormant;
 use super::log::{Log, Position, rules_said};
 use super::record::{HistorySaid, Key, Manifest, RowsSaid, RuleSaid};
 use super::{JudgeSettings, Shard};
@@ -75,6 +76,8 @@ pub struct Restoring {
     settings: Arc<JudgeSettings>,
     manifest: Option<Manifest>,
     panes: BTreeMap<(RuleId, u32, EventTime), RestoredRows>,
+    /// Rows of rules that we do not have.
+    unknown: Vec<(RowsSaid, Vec<u8>)>,
     histories: BTreeMap<(String, u32), HistoryChunks>,
     subjects: BTreeMap<(String, String), SubjectState>,
     chunks: BTreeMap<Key, u32>,
@@ -97,6 +100,7 @@ impl Restoring {
             settings: Arc::clone(settings),
             manifest: None,
             panes: BTreeMap::new(),
+            unknown: Vec::new(),
             histories: BTreeMap::new(),
             subjects: BTreeMap::new(),
             chunks: BTreeMap::new(),
@@ -170,6 +174,10 @@ impl Restoring {
             let cut_off = || PackedError::malformed("it is cut off");
             let (batch, rest) = bytes.split_at_checked(head.bytes).ok_or_else(cut_off)?;
             bytes = rest;
+            if self.is_dormant(&head.rule) {
+                self.unknown.push((head, batch.to_vec()));
+                continue;
+            }
             let Some(rule) = self.rule_with_state(&head) else { continue };
             let Some(windowed) = &self.settings.rules[rule.0].windowed else { continue };
             let aggregation = &windowed.aggregation;
@@ -180,6 +188,11 @@ impl Restoring {
             rows.put(batch.columns());
         }
         Ok(())
+    }
+
+    /// Whether a rule is not among ours, and yet may not have been removed.
+    fn is_dormant(&self, rule: &str) -> bool {
+        !self.settings.is_whole && self.settings.names.find(rule).is_none()
     }
 
     fn rule_with_state(&self, head: &RowsSaid) -> Option<RuleId> {
@@ -217,6 +230,7 @@ impl Restoring {
             progress: manifest.progress.clone(),
             chunks: std::mem::take(&mut self.chunks).into_iter().filter(|(_, count)| *count > 0).collect(),
             obsolete: Vec::new(),
+            owed_bytes: 0,
         };
         let (rules, mut position) = rules_said(&self.settings, &manifest.rules, position);
         let marks = std::mem::take(&mut manifest.marks).into_iter().map(Mark::from);
@@ -228,7 +242,10 @@ impl Restoring {
         let quarantined = quarantined.filter_map(|(n, r)| Some((RuleId(n), r.quarantined.clone()?)));
         stage.restore(watermarks, states, quarantined.collect::<Vec<_>>());
         let mut orphans = Vec::new();
-        for ((rule, subject), state) in self.subjects {
+        for ((rule, subject), state) in std::mem::take(&mut self.subjects) {
+            if self.is_dormant(&rule) {
+                continue;
+            }
             if self.settings.names.find(&rule).is_some() {
                 stage.decisions_mut().restore(&rule, &subject, state);
             } else {
@@ -236,8 +253,17 @@ impl Restoring {
                 position.obsolete.push(Key::Subject { rule, subject });
             }
         }
-        forget_removed(&self.settings, &manifest.rules, &mut position);
-        let log = Log::restored(self.settings.names.clone(), rules, position);
+        let (dormant, known): (Vec<_>, Vec<_>) =
+            manifest.rules.into_iter().partition(|rule| self.is_dormant(&rule.name));
+        for rule in &dormant {
+            tracing::warn!(
+                rule = rule.name,
+                "the rule does not compile: its state is kept until it does, or is removed"
+            );
+        }
+        forget_removed(&self.settings, &known, &mut position);
+        let dormant = Dormant::new(dormant, std::mem::take(&mut self.unknown));
+        let log = Log::restored(self.settings.names.clone(), rules, dormant, position);
         Ok(Shard { settings: self.settings, stage, log, orphans, is_dirty: false, newest: None })
     }
 
@@ -300,6 +326,7 @@ fn forget_removed(settings: &JudgeSettings, before: &[RuleSaid], position: &mut 
     for rule in before.iter().filter(|r| is_removed(&r.name)) {
         tracing::info!(rule = rule.name, "the rule was removed: its state and its directives are withdrawn");
     }
+    let is_removed = |rule: &str| settings.is_whole && is_removed(rule);
     let removed: Vec<(Key, u32)> = position
         .chunks
         .iter()

@@ -105,9 +105,12 @@ impl Bench {
     }
 }
 
+/// Rules that are not whole say so themselves.
+const FAULTY: &str = "CREATE RULE;";
+
 fn instance(text: &str) -> (ScanTask, Arc<JudgeSettings>) {
     let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text: text.into() }], &References::new());
-    assert_eq!(faults, []);
+    assert_eq!(faults.is_empty(), !text.ends_with(FAULTY), "{faults:?}");
     let Stages { scan, judge, routes } =
         Stages::new(rules, Arc::new(PriceTable::empty()), &PipelineSettings::default());
     let topics =
@@ -197,6 +200,38 @@ fn a_removed_rule_takes_its_directives_with_it_and_does_not_come_back() {
     assert_eq!(bench.commit().orphans, Vec::<String>::new());
     let counted = &bench.shard.status()[0];
     assert_eq!((counted.groups, counted.firing), (0, 0), "what the first one knew is not known to the second");
+}
+
+#[test]
+fn a_faulty_rule_finds_its_state_and_its_directives_when_it_is_mended() {
+    let other = "CREATE RULE other WITH (action = 'notify', reason_code = 'x_test') AS
+        SELECT team, window_start, window_end, count(*) AS observed
+        FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end;";
+    let both = format!("{}{other}", counted(""));
+    let mut bench = Bench::new(&both);
+    bench.read(START.plus(-2 * MINUTE_NS), &teams(&["a"]));
+    let fired = bench.read(START, &teams(&["b", "b"]));
+    assert!(!fired.is_empty());
+    bench.commit();
+    bench.read(START.plus(1), &teams(&["b"]));
+    bench.commit();
+    for _ in 0..2 {
+        bench.restart(&format!("{other}{FAULTY}"));
+        // Generations go by, and with them what was in the log.
+        for n in 0..300 {
+            bench.read(START.plus(n + 2), &teams(&["b"]));
+            assert_eq!(bench.commit().orphans, Vec::<String>::new());
+        }
+    }
+    bench.restart(&both);
+    assert_eq!((bench.shard.status()[0].groups, bench.shard.status()[0].firing), (1, 1));
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
+    let of_counted = |d: &&Decision| d.event.data.rule.name == "counted" && d.event.data.finding.observed.is_some();
+    let found: Vec<Decision> = decisions.iter().filter(of_counted).cloned().collect();
+    assert_eq!(observed(&found), [("team=b".to_owned(), Some(3.0))]);
+    bench.commit();
+    bench.restart(other);
+    assert_eq!(bench.commit().orphans.len(), 1, "removed from a whole rule set, it is gone");
 }
 
 #[test]

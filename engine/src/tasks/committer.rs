@@ -121,9 +121,10 @@ impl Committer {
 }
 
 impl Drop for Committer {
+    /// Waits for the thread unless it waits for a broker: what it does not get committed has not happened.
     fn drop(&mut self) {
         self.batches = None;
-        if let Some(thread) = self.thread.take()
+        if let Some(thread) = self.thread.take().filter(|_| !self.is_busy)
             && thread.join().is_err()
         {
             tracing::error!("the committing thread panicked");

@@ -25,9 +25,11 @@ const EPOCH_BYTES: usize = 16 << 20;
 const COMMITS_PER_EPOCH: u32 = 4;
 /// However slow commits are, so much work at most is done again after a crash.
 const EPOCH_MAX: Duration = Duration::from_secs(1);
-/// After a day without us a shard's topic is empty and begins behind the markers and the aborted parcels that followed
-/// the last one judged. Whoever scans writes a parcel per second, so more than this is a day of parcels lost.
+/// Long after we were here a shard's topic is empty and begins behind the markers and the aborted parcels that followed
+/// the last one judged. Whoever scans writes a parcel per second, so more than this is minutes of parcels lost.
 const MARKERS_MAX: i64 = 1_000;
+/// How long the parcels that are there when we are told to stop may take; others may go on writing for ever.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How often what is read off state is read: Prometheus asks every few seconds.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -90,16 +92,26 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
     }
 
     /// Runs until it is told to stop; the last epoch is committed before it returns. Returns the events published.
+    ///
+    /// What the scan loop has written at last is judged first: parcels are deleted by age, and nobody may come for long.
     pub(super) fn run(mut self) -> Result<u64, TaskError> {
         while !self.stop.is_set() {
             self.epoch()?;
+        }
+        let deadline = self.clock.monotonic() + DRAIN_MAX;
+        loop {
+            let was_scanned = self.stop.is_scanned();
+            let bytes = self.epoch()?;
+            if (was_scanned && bytes == 0) || self.clock.monotonic() >= deadline {
+                break;
+            }
         }
         self.commit(true)?;
         Ok(self.events)
     }
 
-    /// Waits for a parcel, takes what else is there already, and commits.
-    fn epoch(&mut self) -> Result<(), TaskError> {
+    /// Waits for a parcel, takes what else is there already, and commits. Returns the bytes that were there.
+    fn epoch(&mut self) -> Result<usize, TaskError> {
         self.observer.alive(Stage::Judge);
         let mut bytes = self.poll(self.options.linger)?;
         let longest = self.options.linger.max(self.commit_took * COMMITS_PER_EPOCH).min(EPOCH_MAX);
@@ -113,7 +125,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
         self.take_over()?;
         self.commit(false)?;
         self.tell_status();
-        Ok(())
+        Ok(bytes)
     }
 
     /// Waits for one parcel; returns its size, 0 if the epoch must end.
@@ -283,8 +295,12 @@ pub(super) fn restorer<C: Clock + Copy + Send + 'static>(
         let failed = |error| TaskError::Restore { shard: shard.partition, error };
         taken.map_err(failed)?;
         let begin = log.begin_of(shard, patience)?;
-        if let Some(next) = committed.filter(|next| begin.0 - next.0 > MARKERS_MAX) {
-            return Err(TaskError::Truncated { partition: shard.clone(), next, begin });
+        if let Some(next) = committed.filter(|next| begin > *next) {
+            if begin.0 - next.0 > MARKERS_MAX {
+                return Err(TaskError::Truncated { partition: shard.clone(), next, begin });
+            }
+            let offsets = begin.0 - next.0;
+            tracing::warn!(%shard, offsets, "deleted by age before it was read: the ends of transactions, or a parcel");
         }
         let bytes = restoring.bytes();
         let shard = restoring.finish(committed, &inputs).map_err(failed)?;

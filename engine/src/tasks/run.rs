@@ -186,17 +186,40 @@ pub struct Summary {
 pub(super) struct Stop<'a> {
     asked: &'a AtomicBool,
     failed: AtomicBool,
+    /// The scan loop has written its last parcel.
+    scanned: AtomicBool,
 }
 
 impl Stop<'_> {
     pub(super) fn is_set(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed) || self.failed()
     }
 
-    /// What a loop has come to; if it has failed the other one must end too.
-    fn with(&self, result: Result<u64, TaskError>) -> Result<u64, TaskError> {
+    fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether no more parcels of this instance will come.
+    pub(super) fn is_scanned(&self) -> bool {
+        self.scanned.load(Ordering::Acquire) || self.failed()
+    }
+
+    /// Runs a loop; if it fails, or panics, the other one must end too.
+    fn run(&self, run: impl FnOnce() -> Result<u64, TaskError>) -> Result<u64, TaskError> {
+        let panicking = FailOnDrop(&self.failed);
+        let result = run();
+        std::mem::forget(panicking);
         self.failed.fetch_or(result.is_err(), Ordering::Relaxed);
         result
+    }
+}
+
+/// Says that a loop has failed, unless it is forgotten before.
+struct FailOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for FailOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -235,7 +258,7 @@ pub fn run<C: Clock + Copy + Send + Sync + 'static>(
     clock: C,
     (stop, observer): (&AtomicBool, &dyn TaskObserver),
 ) -> Result<Summary, TaskError> {
-    let stop = Stop { asked: stop, failed: AtomicBool::new(false) };
+    let stop = Stop { asked: stop, failed: AtomicBool::new(false), scanned: AtomicBool::new(false) };
     let Stages { scan, judge, routes } = stages;
     let names = judge.names.clone();
     let router = Router::new(options.shards, routes);
@@ -245,7 +268,9 @@ pub fn run<C: Clock + Copy + Send + Sync + 'static>(
     let scanning = || {
         let source = clients.source(Stage::Scan, &options.inputs)?;
         let writers = (clients.transactions(Stage::Scan)?, clients.restorer(Stage::Scan)?);
-        ScanLoop::try_new(source, scan, writers, options.reading, clock, (&stop, observer))?.run()
+        let records = ScanLoop::try_new(source, scan, writers, options.reading, clock, (&stop, observer))?.run()?;
+        stop.scanned.store(true, Ordering::Release);
+        Ok(records)
     };
     let judging = || {
         let transactions = clients.transactions(Stage::Judge)?;
@@ -263,8 +288,8 @@ pub fn run<C: Clock + Copy + Send + Sync + 'static>(
         JudgeLoop::try_new(source, task, writers, restorer, (options.reading, clock), ends).run()
     };
     thread::scope(|scope| {
-        let scanning = thread::Builder::new().name("scan".to_owned()).spawn_scoped(scope, || stop.with(scanning()))?;
-        let events = stop.with(judging());
+        let scanning = thread::Builder::new().name("scan".to_owned()).spawn_scoped(scope, || stop.run(scanning))?;
+        let events = stop.run(judging);
         let records = scanning.join().unwrap_or(Err(TaskError::Thread("scan")));
         Ok(Summary { records: records?, events: events? })
     })
@@ -286,7 +311,12 @@ impl Clients<'_> {
     }
 
     fn source(&self, stage: Stage, topics: &[String]) -> Result<KafkaSource, ConnectorError> {
-        KafkaSource::try_new_held(self.properties, &self.group(stage), &self.client_id(stage), topics)
+        let properties = match stage {
+            Stage::Scan => self.properties.clone(),
+            // Where telemetry is begun is for people to say. Parcels are our own: none may be passed over.
+            Stage::Judge => self.properties.clone().with("consumer.auto.offset.reset", "earliest")?,
+        };
+        KafkaSource::try_new_held(&properties, &self.group(stage), &self.client_id(stage), topics)
     }
 
     /// The transactional id is the instance's own: a restarted instance aborts at once what it left open.

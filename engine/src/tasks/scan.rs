@@ -59,6 +59,23 @@ struct Shipped {
     marks_at: Option<EventTime>,
 }
 
+impl Shipped {
+    /// Whether marks that let no window close must be told at `now`: they were not told for a while, or windows must
+    /// begin to wait for a partition, or cease to.
+    fn is_due(&self, marks: &[Mark], now: EventTime) -> bool {
+        let is_old = self.marks_at.is_none_or(|told_at| now.0.saturating_sub(told_at.0) >= MARKS_EVERY_NS);
+        let has_turned = |mark: &Mark| self.marks.get(&mark.partition).is_none_or(|told| told.is_idle != mark.is_idle);
+        is_old || marks.iter().any(has_turned)
+    }
+
+    /// Leaves those marks that are news. Who is idle says so again, or windows wait for it.
+    fn tell(&mut self, marks: &mut Vec<Mark>, now: EventTime) {
+        self.marks_at = Some(now);
+        marks.retain(|mark| mark.is_idle || self.marks.get(&mark.partition) != Some(mark));
+        self.marks.extend(marks.iter().map(|mark| (mark.partition.clone(), mark.clone())));
+    }
+}
+
 /// An epoch of scanning.
 #[derive(Debug, Default)]
 pub struct ScanEpoch {
@@ -175,20 +192,13 @@ impl ScanTask {
         let mut shipments = self.stage.flush(now, may_hold);
         let last = shipments.len().saturating_sub(1);
         for (i, shipment) in shipments.iter_mut().enumerate() {
-            let is_boundary = i < last;
-            let told_at = *self.shipped.marks_at.get_or_insert(now);
-            let is_due = now.0.saturating_sub(told_at.0) >= MARKS_EVERY_NS;
             if !std::mem::replace(&mut self.shipped.has_sources, true) {
                 shipment.sources.clone_from(&self.sources);
             }
-            if is_boundary || is_due {
-                self.shipped.marks_at = Some(now);
-                let news = |mark: &Mark| self.shipped.marks.get(&mark.partition) != Some(mark);
-                let all_idle = shipment.marks.iter().all(|mark| mark.is_idle);
-                // When nothing is heard at all, that time goes on is the news.
-                shipment.marks.retain(|mark| all_idle || news(mark));
-                let told = shipment.marks.iter().map(|mark| (mark.partition.clone(), mark.clone()));
-                self.shipped.marks.extend(told);
+            // Marks before the last let a window close.
+            let is_boundary = i < last;
+            if !shipment.marks.is_empty() && (is_boundary || self.shipped.is_due(&shipment.marks, now)) {
+                self.shipped.tell(&mut shipment.marks, now);
             } else {
                 shipment.marks.clear();
             }
@@ -256,6 +266,36 @@ fn high_from_metadata(metadata: &str) -> Option<EventTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(ms: i64) -> EventTime {
+        EventTime::from_ms(ms)
+    }
+
+    fn mark(partition: i32, high: i64, is_idle: bool) -> Mark {
+        let partition = TopicPartition::new("spans", partition);
+        Mark { partition, signal: Signal::Traces, high: Some(at(high)), is_idle }
+    }
+
+    #[test]
+    fn marks_are_told_at_first_every_second_and_when_windows_must_wait_for_somebody() {
+        let mut shipped = Shipped::default();
+        let (mut first, still) = (vec![mark(0, 5, true), mark(1, 5, false)], vec![mark(0, 5, true), mark(1, 6, false)]);
+        assert!(shipped.is_due(&first, at(0)), "nobody knows yet that partition 1 is read");
+        shipped.tell(&mut first, at(0));
+        assert!(!shipped.is_due(&still, at(999)) && shipped.is_due(&still, at(1_000)));
+        assert!(shipped.is_due(&[mark(0, 5, false), mark(1, 5, false)], at(10)), "partition 0 is read again");
+        assert!(shipped.is_due(&[mark(2, 5, false)], at(10)), "partition 2 is new");
+    }
+
+    #[test]
+    fn who_is_idle_says_so_again_and_who_has_not_moved_does_not() {
+        let mut shipped = Shipped::default();
+        let all = vec![mark(0, 5, true), mark(1, 5, false)];
+        shipped.tell(&mut all.clone(), at(0));
+        let mut again = all;
+        shipped.tell(&mut again, at(1_000));
+        assert_eq!(again, [mark(0, 5, true)]);
+    }
 
     #[test]
     fn a_high_mark_survives_in_the_metadata_of_an_offset() {

@@ -5,14 +5,16 @@ use std::thread;
 use std::time::Duration;
 
 use lictor_connectors::{
-    AssignmentChange, Committed, KafkaRestorer, KafkaSource, KafkaTransactions, NextOffset, Polled, Source,
+    AssignmentChange, Committed, KafkaRestorer, KafkaSource, KafkaTransactions, NextOffset, Polled, Retry, Source,
     TopicPartition, failpoint,
 };
+use lictor_schemas::time::EventTime;
 
 use super::committer::{Committer, Outcome};
 use super::restorer::Restorer;
 use super::run::{Backoff, ReadingOptions, Stage, Stop};
-use super::{ScanTask, TaskError, TaskObserver};
+use super::scan::ScanEpoch;
+use super::{Batch, ScanTask, TaskError, TaskObserver};
 use crate::aside::DecodeErrors;
 use crate::clock::Clock;
 use crate::scan_stage::ScanCounts;
@@ -21,8 +23,8 @@ use crate::scan_stage::ScanCounts;
 const POLL_MIN: Duration = Duration::from_millis(1);
 /// A broker that is away is asked again after the next silence.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
-/// How often silence is looked at: much more often than partitions may fall idle.
-const SILENCE_EVERY: Duration = Duration::from_millis(500);
+/// How often a broker that could not say is asked again which input partitions there are.
+const SOURCES_EVERY: Duration = Duration::from_secs(1);
 /// As long as this we wait for a commit without polling; the group hears of us in the background.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
 
@@ -40,7 +42,8 @@ pub(super) struct ScanLoop<'a, C> {
     /// What was counted of the batch on its way, and since.
     counts: ScanCounts,
     committed_at: Duration,
-    silence_at: Duration,
+    /// When to ask which input partitions there are; nothing is begun before that is known.
+    sources_at: Option<Duration>,
     /// Silent partitions that the broker has said to go on, and up to where we had read them then.
     doubted: BTreeMap<TopicPartition, Option<NextOffset>>,
     records: u64,
@@ -78,7 +81,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
             decode_errors: DecodeErrors::default(),
             counts: ScanCounts::default(),
             committed_at: Duration::ZERO,
-            silence_at: Duration::ZERO,
+            sources_at: None,
             doubted: BTreeMap::new(),
             records: 0,
         })
@@ -102,8 +105,8 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
                 break;
             }
         }
+        self.ask_for_sources()?;
         self.take_over()?;
-        self.look_at_silence();
         self.end_epoch()
     }
 
@@ -130,17 +133,25 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         }
         let monotonic = self.clock.monotonic();
         let is_due = monotonic.saturating_sub(self.committed_at) >= self.options.commit_every;
-        let epoch = self.task.end_epoch(self.clock.now(), is_due);
-        self.records += epoch.counts.records;
-        self.decode_errors.add(&epoch.counts, self.options.decode_error_ratio_max)?;
-        self.counts.add(epoch.counts);
+        let batch = self.finish_epoch(is_due)?;
         if is_due {
             self.committed_at = monotonic;
         }
-        if !epoch.batch.is_empty() {
-            self.committer.send(epoch.batch, self.source.membership())?;
+        if !batch.is_empty() {
+            self.committer.send(batch, self.source.membership())?;
         }
         Ok(())
+    }
+
+    /// What an epoch writes.
+    fn finish_epoch(&mut self, is_due: bool) -> Result<Batch, TaskError> {
+        let now = self.clock.now();
+        self.look_at_silence(now);
+        let ScanEpoch { batch, counts } = self.task.end_epoch(now, is_due);
+        self.records += counts.records;
+        self.decode_errors.add(&counts, self.options.decode_error_ratio_max)?;
+        self.counts.add(counts);
+        Ok(batch)
     }
 
     /// Looks after the batch on its way.
@@ -191,10 +202,9 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
     /// Commits everything that was read.
     fn commit_all(&mut self) -> Result<(), TaskError> {
         self.settle_for_sure()?;
-        let epoch = self.task.end_epoch(self.clock.now(), true);
-        self.counts.add(epoch.counts);
-        if !epoch.batch.is_empty() {
-            self.committer.send(epoch.batch, self.source.membership())?;
+        let batch = self.finish_epoch(true)?;
+        if !batch.is_empty() {
+            self.committer.send(batch, self.source.membership())?;
             self.settle_for_sure()?;
         }
         Ok(())
@@ -216,8 +226,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
                 failpoint::hit("scan.assigned");
                 partitions.iter().try_for_each(|partition| self.restorer.request(partition))?;
                 self.tell_if_serving();
-                let topics = self.source.partitions(self.options.patience)?;
-                self.task.expect(&topics);
+                self.sources_at = Some(self.clock.monotonic());
             }
             AssignmentChange::Revoked(partitions) => {
                 failpoint::hit("scan.revoked");
@@ -247,8 +256,32 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         self.observer.assigned(Stage::Scan, self.task.partitions().count());
     }
 
+    /// Asks which input partitions there are, if that must be known: windows wait for all of them.
+    fn ask_for_sources(&mut self) -> Result<(), TaskError> {
+        let monotonic = self.clock.monotonic();
+        if self.sources_at.is_none_or(|at| monotonic < at) {
+            return Ok(());
+        }
+        match self.source.partitions(ANSWER_WAIT) {
+            Ok(topics) => {
+                self.task.expect(&topics);
+                self.sources_at = None;
+                Ok(())
+            }
+            Err(error) if error.retry() == Retry::Backoff => {
+                tracing::warn!(%error, "which input partitions there are is not known yet");
+                self.sources_at = Some(monotonic + SOURCES_EVERY);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Begins to read the partitions of which we know by now where.
     fn take_over(&mut self) -> Result<(), TaskError> {
+        if self.sources_at.is_some() {
+            return Ok(());
+        }
         while let Some((partition, committed)) = self.restorer.answer()? {
             let started = self.source.start_at(&[(partition, committed.as_ref().map(|c| c.next))])?;
             for (partition, next) in started {
@@ -269,16 +302,16 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
     /// A partition falls idle only if the broker says that there is nothing more to read. If it does not answer, or if
     /// there is, the silence is ours. A partition that ends with the marks of transactions seems to go on for ever: if
     /// we are no further after the next silence, it is at its end.
-    fn look_at_silence(&mut self) {
-        let monotonic = self.clock.monotonic();
-        if monotonic < self.silence_at {
+    ///
+    /// `now` is the tick that lets partitions fall idle.
+    fn look_at_silence(&mut self, now: EventTime) {
+        let silent = self.task.stage_mut().falling_idle(now);
+        if silent.is_empty() {
             return;
         }
-        self.silence_at = monotonic + SILENCE_EVERY;
-        let now = self.clock.now();
         let standings: BTreeMap<TopicPartition, Option<NextOffset>> = self.task.standings().collect();
         let mut is_away = false;
-        for partition in self.task.stage_mut().falling_idle(now) {
+        for partition in silent {
             let next = standings.get(&partition).copied().flatten();
             let end = if is_away { None } else { self.source.end_of(&partition, ANSWER_WAIT).ok() };
             is_away |= end.is_none();

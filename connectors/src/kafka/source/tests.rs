@@ -193,10 +193,12 @@ fn partitions_move_only_after_their_holder_has_released_them() {
     // The group may not have heard of everybody's new assignment yet: it says so, and is asked again.
     until(|| {
         second.poll(LOOK, &mut |_| ()).unwrap();
-        match first.commit(&[(revoked[0].clone(), NextOffset(0))]) {
-            Err(ConnectorError::Rebalanced { .. }) => None,
-            committed => Some(committed.unwrap()),
+        let committed = first.commit(&[(revoked[0].clone(), NextOffset(0))]);
+        if matches!(committed, Err(ConnectorError::Rebalanced { .. })) {
+            return None;
         }
+        committed.unwrap();
+        Some(())
     });
     assert!(second.assigned.is_empty());
     first.release(&revoked).unwrap();

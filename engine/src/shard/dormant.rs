@@ -1,0 +1,47 @@
+//! Rules that are in the log and not in the rule set, which is not whole: their files may be faulty at the moment.
+//!
+//! Nothing is known of their columns, so their rows are kept as the bytes they are, and written again with the buckets
+//! of the snapshot: whoever mends the rule finds its state as it was.
+
+use std::collections::HashSet;
+
+use super::log::BUCKETS;
+use super::record::{RowsSaid, RuleSaid};
+use crate::exchange::route::Hash;
+
+/// What is kept of such rules.
+#[derive(Debug, Default)]
+pub(super) struct Dormant {
+    rules: Vec<RuleSaid>,
+    /// In the order in which they were written: of two rows of a group the later one counts.
+    rows: Vec<(RowsSaid, Vec<u8>)>,
+}
+
+impl Dormant {
+    /// Of all rows, those of these rules; each batch once, where it was written last.
+    pub(super) fn new(rules: Vec<RuleSaid>, mut rows: Vec<(RowsSaid, Vec<u8>)>) -> Self {
+        let is_of = |said: &RowsSaid, rule: &RuleSaid| {
+            rule.name == said.rule && rule.state.as_ref() == Some(&said.state) && rule.incarnation == said.incarnation
+        };
+        rows.retain(|(said, _)| rules.iter().any(|rule| is_of(said, rule)));
+        let mut seen = HashSet::new();
+        let mut is_last: Vec<bool> =
+            rows.iter().rev().map(|(said, bytes)| seen.insert((&said.rule, said.pane, bytes))).collect();
+        is_last.reverse();
+        let mut is_last = is_last.into_iter();
+        rows.retain(|_| is_last.next().unwrap_or(true));
+        Self { rules, rows }
+    }
+
+    /// The rules, as the manifest has them.
+    pub(super) fn rules(&self) -> &[RuleSaid] {
+        &self.rules
+    }
+
+    /// The rows that lie in a bucket, in their order.
+    pub(super) fn rows_of(&self, bucket: u32) -> impl Iterator<Item = &(RowsSaid, Vec<u8>)> {
+        self.rows.iter().filter(move |(said, _)| {
+            Hash::of(said.rule.as_bytes()).add(&said.pane.0.to_le_bytes()).bucket(BUCKETS) == bucket
+        })
+    }
+}
