@@ -239,8 +239,8 @@ fn a_partition_without_telemetry_does_not_hold_windows_open_for_ever() {
     let _running = Instance::start(&cluster, "judge", "http: off\ntime: {idle_after: 2s}");
     let slow = encode_protobuf(Signal::Traces, &calls(past_window(), 9_000)).unwrap();
     cluster.produce("spans", vec![Some(slow)]).unwrap();
-    // All partitions are silent soon, so time goes on with the clock: the window closes, and then the next one, in which
-    // nothing is slow.
+    // All partitions are silent soon, so time goes on with the clock: the window closes, and then the next one, in
+    // which nothing is slow.
     let found = events(&cluster.read("judge.enforcement", |read| read.len() >= 2));
     let lines: Vec<String> = found.iter().map(line).collect();
     let expected = [
@@ -267,7 +267,8 @@ fn telemetry_that_came_while_nobody_read_counts_although_all_was_silent_before()
         cluster.produce("spans", vec![Some(payload)]).unwrap();
     };
     let wait_for = |team: &str| {
-        let says = |m: &Message| line(&events(std::slice::from_ref(m))[0]).starts_with(&format!("counted team={team} "));
+        let says =
+            |m: &Message| line(&events(std::slice::from_ref(m))[0]).starts_with(&format!("counted team={team} "));
         cluster.read("judge.enforcement", |read| read.iter().any(says));
     };
     let first = Instance::start(&cluster, "judge", &config);

@@ -102,11 +102,20 @@ fn timely(batch: &RecordBatch, keep: &[bool]) -> RecordBatch {
     filtered.unwrap_or_else(|e| unreachable!("the mask has a value for each of {} rows: {e}", batch.num_rows()))
 }
 
+/// The panes of some rules.
+#[derive(Debug)]
+struct Grid {
+    signal: Signal,
+    spec: WindowSpec,
+    /// The end of the pane that the signal's time has reached.
+    next: EventTime,
+}
+
 /// Where time, as it advances, changes what rules have to say.
 #[derive(Debug, Default)]
 pub struct Boundaries {
-    /// For each signal: the grids of window ends, as step and offset in nanoseconds.
-    grids: Vec<(Signal, WindowSpec)>,
+    /// How each signal's time is cut into panes.
+    grids: Vec<Grid>,
     /// For each signal with row-wise rules: after how much time something can expire.
     ttls: Vec<(Signal, i64)>,
     reached: BTreeMap<Signal, EventTime>,
@@ -115,8 +124,8 @@ pub struct Boundaries {
 impl Boundaries {
     /// The ends of a rule's windows are boundaries.
     pub fn add_windows(&mut self, signal: Signal, spec: WindowSpec) {
-        if !self.grids.contains(&(signal, spec)) {
-            self.grids.push((signal, spec));
+        if !self.grids.iter().any(|grid| grid.signal == signal && grid.spec == spec) {
+            self.grids.push(Grid { signal, spec, next: EventTime::MIN });
         }
     }
 
@@ -128,21 +137,23 @@ impl Boundaries {
     /// A signal's time goes on from `low`, where it stood when partitions were committed.
     pub(crate) fn resume(&mut self, signal: Signal, low: EventTime) {
         self.reached.insert(signal, low);
+        for grid in self.grids.iter_mut().filter(|grid| grid.signal == signal) {
+            grid.next = grid.spec.pane_at(low).end;
+        }
     }
 
     /// Whether a signal's time, now at `low`, has passed a boundary since it last did.
     pub(crate) fn cross(&mut self, signal: Signal, low: Option<EventTime>) -> bool {
         let Some(low) = low else { return false };
         let Some(before) = self.reached.get(&signal).copied() else {
-            self.reached.insert(signal, low);
+            self.resume(signal, low);
             return true;
         };
-        let mut grids = self.grids.iter().filter(|g| g.0 == signal).map(|g| g.1);
+        let mut grids = self.grids.iter().filter(|grid| grid.signal == signal);
         let mut ttls = self.ttls.iter().filter(|t| t.0 == signal).map(|t| t.1);
-        let crossed = low > before
-            && (grids.any(|g| g.pane_start(before) != g.pane_start(low)) || ttls.any(|ttl| low >= before.plus(ttl)));
+        let crossed = low > before && (grids.any(|grid| low >= grid.next) || ttls.any(|ttl| low >= before.plus(ttl)));
         if crossed {
-            self.reached.insert(signal, low);
+            self.resume(signal, low);
         }
         crossed
     }
@@ -155,7 +166,7 @@ mod tests {
     #[test]
     fn only_a_window_end_or_an_expiry_cuts_a_segment() {
         let mut boundaries = Boundaries::default();
-        boundaries.add_windows(Signal::Traces, WindowSpec { size_ns: 10, slide_ns: 10, offset_ns: 0 });
+        boundaries.add_windows(Signal::Traces, WindowSpec::tumbling(10, 0));
         let mut cross = |at| boundaries.cross(Signal::Traces, Some(EventTime(at)));
         assert!(cross(1), "the first time seen is one");
         assert!(!cross(9));

@@ -198,7 +198,7 @@ impl SourceClocks {
 }
 
 /// Who reads a partition that is idle says so every second. After so long without a word nobody may be reading it, and
-/// its records wait: windows wait for it, too. Half of the default lateness, so that time has not run past those records.
+/// its records wait: windows wait for it, too. Half of the default lateness: time has not run past those records yet.
 const IDLE_WORD_NS: i64 = 5_000_000_000;
 
 /// A mark, and when it was told, by the processing clock of the one who told it.
@@ -225,8 +225,8 @@ impl Watermarks {
         Self { lateness_ns, marks: BTreeMap::new(), at: BTreeMap::new(), now: EventTime::MIN }
     }
 
-    /// Takes over where partitions stand; `now` is the tick by which time advances when all of a signal are idle. A tick
-    /// without marks says nothing: whoever has just begun to read does not know yet who is idle.
+    /// Takes over where partitions stand; `now` is the tick by which time advances when all of a signal are idle. A
+    /// tick without marks says nothing: whoever has just begun to read does not know yet who is idle.
     pub fn absorb(&mut self, marks: Vec<Mark>, now: EventTime) {
         if marks.is_empty() {
             return;

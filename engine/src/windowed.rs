@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -31,14 +32,14 @@ pub struct WindowedRule {
 pub struct WindowedState {
     rule: Arc<WindowedRule>,
     history: History,
-    /// By start: panes, or for rules that emit on update whole windows.
-    panes: BTreeMap<EventTime, Pane>,
+    /// Panes, or for rules that emit on update whole windows.
+    panes: BTreeMap<Window, Pane>,
     /// Windows that end here or earlier are closed.
     closed_to: EventTime,
     /// Partial rows that came for closed windows only.
     dropped: u64,
     /// Panes with something new since the last commit.
-    touched: BTreeSet<EventTime>,
+    touched: BTreeSet<Window>,
     has_new_history: bool,
     committed: Committed,
 }
@@ -49,9 +50,9 @@ struct Committed {
     history: History,
     closed_to: EventTime,
     dropped: u64,
-    removed: BTreeMap<EventTime, Pane>,
+    removed: BTreeMap<Window, Pane>,
     /// Panes that were not there.
-    created: BTreeSet<EventTime>,
+    created: BTreeSet<Window>,
 }
 
 /// What has changed in the running windows.
@@ -95,7 +96,7 @@ impl WindowedState {
     /// The state as a log had it; windows that end at or before `closed_to` are closed.
     pub(crate) fn restored(
         rule: Arc<WindowedRule>,
-        panes: BTreeMap<EventTime, Pane>,
+        panes: BTreeMap<Window, Pane>,
         history: History,
         closed_to: EventTime,
     ) -> Self {
@@ -110,8 +111,8 @@ impl WindowedState {
     /// # Errors
     /// States cannot be copied together.
     pub fn commit(&mut self) -> Result<(), PaneError> {
-        for start in std::mem::take(&mut self.touched) {
-            self.panes.get_mut(&start).map_or(Ok(()), Pane::commit)?;
+        for span in std::mem::take(&mut self.touched) {
+            self.panes.get_mut(&span).map_or(Ok(()), Pane::commit)?;
         }
         self.committed.removed.clear();
         self.committed.created.clear();
@@ -129,11 +130,11 @@ impl WindowedState {
     /// A key that was there cannot be indexed again; the state is no good any more.
     pub fn undo(&mut self) -> Result<(), PaneError> {
         self.panes.append(&mut self.committed.removed);
-        for start in std::mem::take(&mut self.committed.created) {
-            self.panes.remove(&start);
+        for span in std::mem::take(&mut self.committed.created) {
+            self.panes.remove(&span);
         }
-        for start in std::mem::take(&mut self.touched) {
-            self.panes.get_mut(&start).map_or(Ok(()), |pane| pane.undo(&self.rule.aggregation))?;
+        for span in std::mem::take(&mut self.touched) {
+            self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.rule.aggregation))?;
         }
         self.closed_to = self.committed.closed_to;
         self.dropped = self.committed.dropped;
@@ -144,13 +145,13 @@ impl WindowedState {
     }
 
     /// The panes with groups that are new or changed since the last commit.
-    pub(crate) fn touched(&self) -> impl Iterator<Item = (EventTime, &Pane)> {
-        self.touched.iter().filter_map(|start| Some((*start, self.panes.get(start)?)))
+    pub(crate) fn touched(&self) -> impl Iterator<Item = (Window, &Pane)> {
+        self.touched.iter().filter_map(|span| Some((*span, self.panes.get(span)?)))
     }
 
     /// All panes.
-    pub(crate) fn panes(&self) -> impl Iterator<Item = (EventTime, &Pane)> {
-        self.panes.iter().map(|(start, pane)| (*start, pane))
+    pub(crate) fn panes(&self) -> impl Iterator<Item = (Window, &Pane)> {
+        self.panes.iter().map(|(span, pane)| (*span, pane))
     }
 
     /// What window functions look back at, if it has changed since the last commit.
@@ -177,17 +178,17 @@ impl WindowedState {
 
     /// Lets all state go.
     pub(crate) fn clear(&mut self) {
-        let all: Vec<EventTime> = self.panes.keys().copied().collect();
-        all.into_iter().for_each(|start| self.remove(start));
+        let all: Vec<Window> = self.panes.keys().copied().collect();
+        all.into_iter().for_each(|span| self.remove(span));
         self.history = self.rule.finish.empty_history();
         self.has_new_history = true;
     }
 
-    fn remove(&mut self, start: EventTime) {
-        if let Some(pane) = self.panes.remove(&start)
-            && !self.committed.created.remove(&start)
+    fn remove(&mut self, span: Window) {
+        if let Some(pane) = self.panes.remove(&span)
+            && !self.committed.created.remove(&span)
         {
-            self.committed.removed.insert(start, pane);
+            self.committed.removed.insert(span, pane);
         }
     }
 
@@ -205,7 +206,7 @@ impl WindowedState {
         let key_count = rule.aggregation.key_schema().fields().len();
         for (start, rows) in rows_of {
             let rows = PartialRows::select(partial, &rows, key_count)?;
-            for place in self.places(start, rows.rows) {
+            for place in self.places(rule.aggregation.spec().pane_at(start), rows.rows) {
                 self.touched.insert(place);
                 let pane = match self.panes.entry(place) {
                     Entry::Occupied(pane) => pane.into_mut(),
@@ -220,16 +221,16 @@ impl WindowedState {
         Ok(())
     }
 
-    /// Where rows of the pane at `start` are kept: the pane, or every open window that holds it.
-    fn places(&mut self, start: EventTime, rows: usize) -> Vec<EventTime> {
-        let windows = self.rule.aggregation.spec().windows_at(start).filter(|w| w.end > self.closed_to);
-        let open: Vec<EventTime> = windows.map(|w| w.start).collect();
-        if open.is_empty() {
+    /// Where rows of a pane are kept: in the pane, or in every open window that holds it.
+    fn places(&mut self, pane: Window, rows: usize) -> Vec<Window> {
+        let spec = self.rule.aggregation.spec();
+        if spec.last_end_at(pane.start) <= self.closed_to {
             self.dropped += rows as u64;
+            return Vec::new();
         }
-        match (self.rule.emission, open.is_empty()) {
-            (Emission::OnClose, false) => vec![start],
-            _ => open,
+        match self.rule.emission {
+            Emission::OnClose => vec![pane],
+            Emission::OnUpdate => spec.windows_at(pane.start).into_iter().filter(|w| w.end > self.closed_to).collect(),
         }
     }
 
@@ -243,15 +244,14 @@ impl WindowedState {
         if *emission == Emission::OnClose {
             return Ok(None);
         }
-        let size = aggregation.spec().size_ns;
         let mut whole: Option<Update> = None;
-        for (start, pane) in &mut self.panes {
+        for window in &self.touched {
+            let Some(pane) = self.panes.get_mut(window) else { continue };
             let changed = pane.take_changed();
             if changed.is_empty() {
                 continue;
             }
-            let window = Window { start: *start, end: start.plus(size) };
-            let of_window = update(pane, &changed, window, aggregation, finish)?;
+            let of_window = update(pane, &changed, *window, aggregation, finish)?;
             match &mut whole {
                 Some(whole) => whole.add(of_window),
                 None => whole = Some(of_window),
@@ -272,12 +272,12 @@ impl WindowedState {
         let spec = rule.aggregation.spec();
         let mut closed = Vec::new();
         for window in self.due(watermark) {
-            let next_end = spec.end_after(window);
+            let next_end = spec.first_ending_after(window.end).end;
             if rule.emission == Emission::OnUpdate {
                 closed.push(Closed { window, next_end, violations: None });
                 continue;
             }
-            let panes: Vec<&Pane> = spec.panes_of(window).filter_map(|p| self.panes.get(&p)).collect();
+            let panes: Vec<&Pane> = self.panes.range(panes_in(window)).map(|(_, pane)| pane).collect();
             let groups = Pane::close(&panes, &rule.aggregation, window)?;
             let judged = rule.finish.close(&groups, window, &mut self.history)?;
             self.has_new_history = true;
@@ -285,31 +285,53 @@ impl WindowedState {
             closed.push(Closed { window, next_end, violations });
         }
         self.closed_to = watermark;
-        let is_open = |start: EventTime| Self::is_open(&rule, start, watermark);
-        let over: Vec<EventTime> = self.panes.keys().copied().filter(|s| !is_open(*s)).collect();
-        over.into_iter().for_each(|start| self.remove(start));
+        // In the order of their starts panes are over one after the other.
+        let over = self.panes.keys().copied().take_while(|span| !Self::is_open(&rule, *span, watermark));
+        over.collect::<Vec<_>>().into_iter().for_each(|span| self.remove(span));
         Ok(closed)
     }
 
     /// The windows with rows that end at or before the watermark and are not closed yet, by their ends.
     fn due(&self, watermark: EventTime) -> Vec<Window> {
-        let windows = self.panes.keys().flat_map(|start| windows_from(&self.rule, *start));
-        let due = windows.filter(|w| w.end <= watermark && w.end > self.closed_to);
-        let ordered: BTreeSet<(EventTime, EventTime)> = due.map(|w| (w.end, w.start)).collect();
-        ordered.into_iter().map(|(end, start)| Window { start, end }).collect()
+        if self.rule.emission == Emission::OnUpdate {
+            let ended = self.panes.keys().filter(|w| w.end <= watermark && w.end > self.closed_to);
+            let mut ended: Vec<Window> = ended.copied().collect();
+            ended.sort_by_key(|window| (window.end, window.start));
+            return ended;
+        }
+        let spec = self.rule.aggregation.spec();
+        let mut due = Vec::new();
+        let Some(first) = self.panes.keys().next() else { return due };
+        let mut window = spec.first_ending_after(self.closed_to.max(first.start));
+        while window.end <= watermark {
+            let mut at = window.end;
+            if self.panes.range(panes_in(window)).next().is_some() {
+                due.push(window);
+            } else {
+                // One step leads over windows without rows.
+                let Some((next, _)) = self.panes.range(Window { start: at, end: EventTime::MIN }..).next() else {
+                    break;
+                };
+                at = at.max(next.start);
+            }
+            window = spec.first_ending_after(at);
+        }
+        due
     }
 
-    /// Whether the pane kept at `start` has a part in a window that is open when those up to `closed_to` are closed.
-    pub(crate) fn is_open(rule: &WindowedRule, start: EventTime, closed_to: EventTime) -> bool {
-        windows_from(rule, start).any(|w| w.end > closed_to)
+    /// Whether the pane kept at `span` has a part in a window that is open when those up to `closed_to` are closed.
+    pub(crate) fn is_open(rule: &WindowedRule, span: Window, closed_to: EventTime) -> bool {
+        match rule.emission {
+            Emission::OnClose => rule.aggregation.spec().last_end_at(span.start) > closed_to,
+            Emission::OnUpdate => span.end > closed_to,
+        }
     }
 }
 
-/// The windows that the pane kept at `start` has a part in.
-fn windows_from(rule: &WindowedRule, start: EventTime) -> impl Iterator<Item = Window> + use<> {
-    let spec = rule.aggregation.spec();
-    let whole = rule.emission == Emission::OnUpdate;
-    spec.windows_at(start).filter(move |w| !whole || w.start == start)
+/// The panes that a window is made of.
+fn panes_in(window: Window) -> Range<Window> {
+    let from = |start| Window { start, end: EventTime::MIN };
+    from(window.start)..from(window.end)
 }
 
 /// Judges changed groups of a running window and records which of them violate the rule.

@@ -22,7 +22,7 @@ use lictor_schemas::time::Window;
 
 use crate::EvaluationError;
 use crate::session::positional;
-use crate::window::WindowSpec;
+use crate::window_spec::WindowSpec;
 
 /// What a group expression is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,11 +9,13 @@
 //! and a rule that asks for the time of day is refused.
 
 mod aggregation;
+mod calendar;
 mod compile;
 mod diagnostic;
 mod distribution;
 mod exemplar;
 mod finish;
+mod flink;
 mod frame;
 mod lineage;
 mod options;
@@ -27,8 +29,10 @@ mod shape;
 mod slot;
 mod stage;
 mod window;
+mod window_spec;
 
 pub use aggregation::{Aggregation, KeyIndex};
+pub use calendar::CalendarUnit;
 pub use compile::{CompiledRule, References, RuleKind, RuleSet, WindowedRule, compile};
 pub use diagnostic::{Diagnostic, Position, TextSpan};
 pub use finish::{Finish, History, HistorySpec, LookBack};
@@ -38,7 +42,7 @@ pub use reference::{ReferenceDecl, RuleFile, references};
 pub use row_wise::RowWise;
 pub use rows::{GroupRef, Judged};
 pub use scan::Scan;
-pub use window::WindowSpec;
+pub use window_spec::WindowSpec;
 
 /// An evaluation that went wrong at run time (overflow, a failing cast, a bug in a function): the rule is at fault or
 /// the data is, never the engine; the caller quarantines the rule.

@@ -6,7 +6,8 @@
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-use crate::window::{WindowSpec, window_column};
+use crate::window::window_column;
+use crate::window_spec::WindowSpec;
 
 /// What a column is, at the end of the way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

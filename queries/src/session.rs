@@ -26,6 +26,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::exemplar::Exemplar;
+use crate::flink::without_flinks_words;
 use crate::slot::{Slot, SlotTable};
 use crate::stage::{Runner, Stage};
 use crate::window::{Planning, Tables, WindowPlanner};
@@ -124,7 +125,7 @@ pub(crate) fn positional(like: &SchemaRef) -> SchemaRef {
 
 fn parse_query(tokens: &[TokenWithSpan]) -> Result<SqlStatement, ParserError> {
     let dialect = GenericDialect {};
-    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.to_vec());
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(without_flinks_words(tokens));
     let query = parser.parse_query()?;
     let next = parser.peek_token();
     if next.token != Token::EOF {

@@ -12,7 +12,7 @@ use lictor_schemas::tables::Table;
 use crate::aggregation::GroupColumn;
 use crate::frame::Emission;
 use crate::lineage::{Origin, has_aggregate, is_window_projection, origin};
-use crate::window::WindowSpec;
+use crate::window_spec::WindowSpec;
 
 /// Why a query cannot run, and what to write instead.
 #[derive(Debug)]
@@ -263,9 +263,9 @@ fn group_columns(aggregate: &Aggregate) -> Result<(WindowSpec, Vec<GroupColumn>)
         |e: &Expr| e.column_refs().iter().any(|c| matches!(origin(&aggregate.input, c), Origin::Window { .. }));
     let keys =
         aggregate.group_expr.iter().zip(&groups).filter(|(_, g)| matches!(g, GroupColumn::Key(_))).map(|(e, _)| e);
-    if !spec.is_tumbling() && aggregate.aggr_expr.iter().chain(keys).any(uses_window) {
+    if !spec.is_disjoint() && aggregate.aggr_expr.iter().chain(keys).any(uses_window) {
         let help = "use window_start and window_end above the aggregate, in HAVING or SELECT";
-        return refuse("the window's bounds are not known inside the aggregate of a hopping window", help, "GROUP");
+        return refuse("the window's bounds are not known inside the aggregate of overlapping windows", help, "GROUP");
     }
     Ok((spec, groups))
 }

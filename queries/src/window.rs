@@ -1,22 +1,22 @@
-//! Windows: `TUMBLE` and `HOP` as table functions.
+//! Windows: `TUMBLE`, `HOP`, `CUMULATE` and `CALENDAR` as table functions.
 //!
 //! A window function adds `window_start` and `window_end` to the rows of a table. When a rule runs as a stream, the two
-//! columns name the row's *pane*, the largest span that every window either contains or does not touch (for a tumbling
-//! window the window itself); the engine puts windows together from panes. When the same query runs as a batch (the
-//! oracle), a row of a hopping window appears once per window, as SQL says.
+//! columns name the row's *pane* (for windows that do not overlap the window itself); the engine puts windows together
+//! from panes. When the same query runs as a batch (the oracle), a row appears once per window, as SQL says.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, ListBuilder, TimestampNanosecondArray, TimestampNanosecondBuilder};
+use arrow::array::{ArrayRef, AsArray, ListBuilder, TimestampNanosecondArray, TimestampNanosecondBuilder};
 use arrow::datatypes::{DataType, Field, TimeUnit, TimestampNanosecondType};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
+use datafusion::common::{Column, DataFusionError, Result, ScalarValue, UnnestOptions, plan_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility, lit,
+    Volatility,
 };
 use datafusion::logical_expr_common::signature::TypeSignature;
 use datafusion::sql::sqlparser::ast::{
@@ -24,75 +24,15 @@ use datafusion::sql::sqlparser::ast::{
 };
 use lictor_schemas::time::{EventTime, Window};
 
+use crate::calendar::{self, CalendarUnit};
+use crate::window_spec::WindowSpec;
+
 /// The name of the column that holds a window's first instant.
 pub(crate) const WINDOW_START: &str = "window_start";
 /// The name of the column that holds the first instant behind a window.
 pub(crate) const WINDOW_END: &str = "window_end";
 
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
-
-/// How event time is cut into windows; all lengths in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WindowSpec {
-    /// The length of a window.
-    pub size_ns: i64,
-    /// From one window's start to the next; equal to the size for a tumbling window.
-    pub slide_ns: i64,
-    /// How far the first window's start lies behind the epoch, 1970-01-01T00:00:00Z.
-    pub offset_ns: i64,
-}
-
-impl WindowSpec {
-    /// Whether windows do not overlap.
-    #[must_use]
-    pub fn is_tumbling(&self) -> bool {
-        self.size_ns == self.slide_ns
-    }
-
-    /// The length of a pane: the greatest common divisor of size and slide.
-    #[must_use]
-    pub fn pane_ns(&self) -> i64 {
-        let (mut a, mut b) = (self.size_ns, self.slide_ns);
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        a
-    }
-
-    /// The start of the pane that holds `at`.
-    #[must_use]
-    pub fn pane_start(&self, at: EventTime) -> EventTime {
-        EventTime(floor(at.0, self.pane_ns(), self.offset_ns))
-    }
-
-    /// The windows that hold the instant `at`, the earliest first.
-    pub fn windows_at(&self, at: EventTime) -> impl Iterator<Item = Window> + use<> {
-        let (size, slide) = (self.size_ns, self.slide_ns);
-        let last = floor(at.0, slide, self.offset_ns);
-        let count = (size - at.0.saturating_sub(last) + slide - 1).div_euclid(slide).max(0);
-        (0..count).rev().map(move |i| {
-            let start = EventTime(last.saturating_sub(i.saturating_mul(slide)));
-            Window { start, end: start.plus(size) }
-        })
-    }
-
-    /// When the window after `window` ends, rows or not.
-    #[must_use]
-    pub fn end_after(&self, window: Window) -> EventTime {
-        window.end.plus(self.slide_ns)
-    }
-
-    /// The panes that a window is made of, the earliest first.
-    pub fn panes_of(&self, window: Window) -> impl Iterator<Item = EventTime> + use<> {
-        let pane = self.pane_ns();
-        (0..self.size_ns / pane).map(move |i| window.start.plus(i * pane))
-    }
-}
-
-/// The greatest multiple of `step` (plus `offset`) that is not after `at`.
-fn floor(at: i64, step: i64, offset: i64) -> i64 {
-    at.saturating_sub(at.saturating_sub(offset).rem_euclid(step))
-}
 
 /// Whether window columns name panes or windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,7 +45,66 @@ pub(crate) enum Planning {
 /// themselves.
 pub(crate) type Tables = Arc<Mutex<HashMap<String, Arc<dyn TableProvider>>>>;
 
-/// Plans `TUMBLE(…)` and `HOP(…)` in `FROM`.
+/// A window function of `FROM`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Function {
+    Tumble,
+    Hop,
+    Cumulate,
+    Calendar,
+}
+
+impl Function {
+    fn of(name: &ObjectName) -> Option<Self> {
+        match name.to_string().to_lowercase().as_str() {
+            "tumble" => Some(Self::Tumble),
+            "hop" => Some(Self::Hop),
+            "cumulate" => Some(Self::Cumulate),
+            "calendar" => Some(Self::Calendar),
+            _ => None,
+        }
+    }
+
+    /// How it is called.
+    fn shape(self) -> &'static str {
+        match self {
+            Self::Tumble => "TUMBLE(table, event_time, size [, offset])",
+            Self::Hop => "HOP(table, event_time, slide, size [, offset])",
+            Self::Cumulate => "CUMULATE(table, event_time, step, size [, offset])",
+            Self::Calendar => "CALENDAR(table, event_time, 'hour|day|week|month|quarter|year', 'zone')",
+        }
+    }
+
+    /// The windows that its arguments behind table and time say.
+    fn spec(self, arguments: &[Expr]) -> Result<WindowSpec> {
+        let shape = self.shape();
+        let (required, optional) = match self {
+            Self::Tumble => (1, 1),
+            Self::Hop | Self::Cumulate => (2, 1),
+            Self::Calendar => (2, 0),
+        };
+        if !(required..=required + optional).contains(&arguments.len()) {
+            let or_more = if optional > 0 { format!(" or {}", required + optional + 2) } else { String::new() };
+            return plan_err!("{shape} takes {}{or_more} arguments, not {}", required + 2, arguments.len() + 2);
+        }
+        if self == Self::Calendar {
+            return calendar_spec(&arguments[0], &arguments[1]);
+        }
+        let lengths = arguments.iter().map(|a| interval_ns(a, shape)).collect::<Result<Vec<_>>>()?;
+        let offset_ns = lengths.get(required).copied().unwrap_or_default();
+        let spec = match self {
+            Self::Tumble => WindowSpec::tumbling(lengths[0], offset_ns),
+            Self::Hop => WindowSpec::Hop { slide_ns: lengths[0], size_ns: lengths[1], offset_ns },
+            Self::Cumulate | Self::Calendar => {
+                WindowSpec::Cumulate { step_ns: lengths[0], size_ns: lengths[1], offset_ns }
+            }
+        };
+        check_lengths(spec, shape)?;
+        Ok(spec)
+    }
+}
+
+/// Plans window functions in `FROM`.
 #[derive(Debug)]
 pub(crate) struct WindowPlanner {
     pub planning: Planning,
@@ -121,12 +120,10 @@ impl RelationPlanner for WindowPlanner {
         let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        let hopping = match name.to_string().to_lowercase().as_str() {
-            "tumble" => false,
-            "hop" => true,
-            _ => return Ok(RelationPlanning::Original(Box::new(relation))),
+        let Some(function) = Function::of(name) else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        let plan = self.plan_window(hopping, args, context)?;
+        let plan = self.plan_window(function, args, context)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
     }
 }
@@ -134,31 +131,21 @@ impl RelationPlanner for WindowPlanner {
 impl WindowPlanner {
     fn plan_window(
         &self,
-        hopping: bool,
+        function: Function,
         args: &TableFunctionArgs,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<LogicalPlan> {
-        let shape = if hopping {
-            "HOP(table, event_time, slide, size [, offset])"
-        } else {
-            "TUMBLE(table, event_time, size [, offset])"
-        };
+        let shape = function.shape();
         let args = args.args.iter().map(|a| unnamed(a, shape)).collect::<Result<Vec<_>>>()?;
-        let fixed = if hopping { 4 } else { 3 };
-        if args.len() < fixed || args.len() > fixed + 1 {
-            return plan_err!("{shape} takes {fixed} or {} arguments, not {}", fixed + 1, args.len());
-        }
-        let input = self.plan_input(args[0], shape, context)?;
-        let time = context.sql_to_expr(args[1].clone(), input.schema())?;
+        let [table, time, rest @ ..] = args.as_slice() else {
+            return plan_err!("{shape} has {} arguments here", args.len());
+        };
+        let input = self.plan_input(table, shape, context)?;
+        let time = context.sql_to_expr((*time).clone(), input.schema())?;
         check_time(&time)?;
-        let mut lengths =
-            args[2..].iter().map(|a| interval_ns(&context.sql_to_expr((*a).clone(), input.schema())?, shape));
-        let first = lengths.next().transpose()?.unwrap_or_default();
-        let size = if hopping { lengths.next().transpose()?.unwrap_or_default() } else { first };
-        let offset = lengths.next().transpose()?.unwrap_or_default();
-        let spec = WindowSpec { size_ns: size, slide_ns: first, offset_ns: offset };
-        check_spec(spec, shape)?;
-        self.assign(input, time, spec)
+        let rest =
+            rest.iter().map(|a| context.sql_to_expr((*a).clone(), input.schema())).collect::<Result<Vec<_>>>()?;
+        self.assign(input, &time, function.spec(&rest)?)
     }
 
     /// The rows to be windowed: a table or view by name, a query's own `WITH` name, or a subquery.
@@ -173,21 +160,15 @@ impl WindowPlanner {
         context.plan(table_of(arg, shape)?)
     }
 
-    fn assign(&self, input: LogicalPlan, time: Expr, spec: WindowSpec) -> Result<LogicalPlan> {
+    fn assign(&self, input: LogicalPlan, time: &Expr, spec: WindowSpec) -> Result<LogicalPlan> {
         let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-        let call = |bound: Bound| {
-            let udf = ScalarUDF::new_from_impl(AssignWindow::new(bound));
-            udf.call(vec![time.clone(), lit(spec.slide_ns), lit(spec.size_ns), lit(spec.offset_ns)])
-        };
-        if self.planning == Planning::Batch && !spec.is_tumbling() {
-            let starts = call(Bound::Starts).alias(WINDOW_START);
-            let unnested = LogicalPlanBuilder::from(input)
-                .project(columns.iter().cloned().chain([starts]))?
-                .unnest_column(WINDOW_START)?;
-            let size = lit(ScalarValue::new_interval_mdn(0, 0, spec.size_ns));
-            let start = Expr::Column(WINDOW_START.into());
-            return unnested
-                .project(columns.into_iter().chain([start.clone(), (start + size).alias(WINDOW_END)]))?
+        let call = |bound: Bound| ScalarUDF::new_from_impl(AssignWindow::new(bound, spec)).call(vec![time.clone()]);
+        if self.planning == Planning::Batch && !spec.is_disjoint() {
+            let bounds = [call(Bound::Starts).alias(WINDOW_START), call(Bound::Ends).alias(WINDOW_END)];
+            let both = [WINDOW_START, WINDOW_END].map(Column::from_name).to_vec();
+            return LogicalPlanBuilder::from(input)
+                .project(columns.into_iter().chain(bounds))?
+                .unnest_columns_with_options(both, UnnestOptions::default())?
                 .build();
         }
         let (start, end) = (call(Bound::Start).alias(WINDOW_START), call(Bound::End).alias(WINDOW_END));
@@ -239,27 +220,55 @@ fn interval_ns(expr: &Expr, shape: &str) -> Result<i64> {
         return plan_err!("`{expr}` is no length of time: {shape} takes literals such as INTERVAL '5 minutes'");
     };
     if interval.months != 0 {
-        return plan_err!("months differ in length: {shape} takes days or shorter, e.g. INTERVAL '30 days'");
+        return plan_err!(
+            "months differ in length: {shape} takes days or shorter; for months write \
+             CALENDAR(t, event_time, 'month', 'UTC')"
+        );
     }
     let days = i64::from(interval.days).checked_mul(86_400_000_000_000);
     days.and_then(|d| d.checked_add(interval.nanoseconds))
         .ok_or_else(|| DataFusionError::Plan(format!("{expr} is longer than 292 years")))
 }
 
+fn calendar_spec(unit: &Expr, zone: &Expr) -> Result<WindowSpec> {
+    let text = |expr: &Expr, what: &str| match expr {
+        Expr::Literal(value, _) => match value.try_as_str() {
+            Some(Some(text)) => Ok(text.to_owned()),
+            _ => plan_err!("`{expr}` is no {what}: write it in single quotes"),
+        },
+        other => plan_err!("`{other}` is no {what}: write it in single quotes"),
+    };
+    let (unit, zone) = (text(unit, "unit of the calendar")?, text(zone, "time zone")?);
+    let Some(unit) = CalendarUnit::parse(&unit) else {
+        let units = CalendarUnit::ALL.map(CalendarUnit::as_str).join(", ");
+        return plan_err!("'{unit}' is no unit of the calendar: it has {units}");
+    };
+    let zone = calendar::zone(&zone).or_else(|why| plan_err!("{why}"))?;
+    Ok(WindowSpec::Calendar { unit, zone })
+}
+
 /// More panes than this in one window cost more memory and time than any rule is worth.
 const PANES_MAX: i64 = 10_000;
 
-fn check_spec(spec: WindowSpec, shape: &str) -> Result<()> {
-    if spec.size_ns <= 0 || spec.slide_ns <= 0 {
+fn check_lengths(spec: WindowSpec, shape: &str) -> Result<()> {
+    let (size, step, name) = match spec {
+        WindowSpec::Hop { size_ns, slide_ns, .. } => (size_ns, slide_ns, "slide"),
+        WindowSpec::Cumulate { size_ns, step_ns, .. } => (size_ns, step_ns, "step"),
+        WindowSpec::Calendar { .. } => return Ok(()),
+    };
+    if size <= 0 || step <= 0 {
         return plan_err!("the lengths in {shape} must be greater than zero");
     }
-    if spec.slide_ns > spec.size_ns {
-        return plan_err!("the slide in {shape} is longer than the size: rows between windows would be lost");
+    if step > size {
+        return plan_err!("the {name} in {shape} is longer than the size: rows between windows would be lost");
     }
-    if spec.size_ns / spec.pane_ns() > PANES_MAX {
+    if matches!(spec, WindowSpec::Cumulate { .. }) && size % step != 0 {
+        return plan_err!("the size in {shape} is no multiple of the {name}");
+    }
+    if spec.panes_max() > PANES_MAX {
         return plan_err!(
-            "size and slide in {shape} make {} panes per window, at most {PANES_MAX} are kept",
-            spec.size_ns / spec.pane_ns()
+            "the lengths in {shape} make {} panes per window, at most {PANES_MAX} are kept",
+            spec.panes_max()
         );
     }
     Ok(())
@@ -274,29 +283,60 @@ enum Bound {
     End,
     /// The starts of all windows that hold the row.
     Starts,
+    /// Their ends, in the same order.
+    Ends,
 }
 
-/// `(event_time, slide_ns, size_ns, offset_ns)` → a bound of the row's pane, or the starts of all its windows.
+/// `(event_time)` → a bound of the row's pane, or of all its windows.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct AssignWindow {
     bound: Bound,
+    spec: WindowSpec,
+    name: String,
     signature: Signature,
 }
 
 impl AssignWindow {
-    fn new(bound: Bound) -> Self {
-        let exact = TypeSignature::Exact(vec![TIMESTAMP, DataType::Int64, DataType::Int64, DataType::Int64]);
-        Self { bound, signature: Signature::new(exact, Volatility::Immutable) }
+    fn new(bound: Bound, spec: WindowSpec) -> Self {
+        let bound_name = match bound {
+            Bound::Start => "start",
+            Bound::End => "end",
+            Bound::Starts => "starts",
+            Bound::Ends => "ends",
+        };
+        let signature = Signature::new(TypeSignature::Exact(vec![TIMESTAMP]), Volatility::Immutable);
+        Self { bound, spec, name: format!("lictor_window_{bound_name}[{spec}]"), signature }
+    }
+
+    fn of_pane(&self, times: &TimestampNanosecondArray, bound: impl Fn(Window) -> EventTime) -> ArrayRef {
+        // Rows come roughly in order, and a pane holds many of them.
+        let pane = Cell::new(Window { start: EventTime::MAX, end: EventTime::MIN });
+        let bound_at = |at: i64| {
+            let at = EventTime(at);
+            if at < pane.get().start || at >= pane.get().end {
+                pane.set(self.spec.pane_at(at));
+            }
+            bound(pane.get()).0
+        };
+        Arc::new(times.unary::<_, TimestampNanosecondType>(bound_at))
+    }
+
+    fn of_windows(&self, times: &TimestampNanosecondArray, bound: impl Fn(&Window) -> EventTime) -> ArrayRef {
+        let mut bounds = ListBuilder::new(TimestampNanosecondBuilder::new());
+        for at in times {
+            if let Some(at) = at {
+                let windows = self.spec.windows_at(EventTime(at));
+                windows.iter().for_each(|window| bounds.values().append_value(bound(window).0));
+            }
+            bounds.append(at.is_some());
+        }
+        Arc::new(bounds.finish())
     }
 }
 
 impl ScalarUDFImpl for AssignWindow {
     fn name(&self) -> &str {
-        match self.bound {
-            Bound::Start => "lictor_window_start",
-            Bound::End => "lictor_window_end",
-            Bound::Starts => "lictor_window_starts",
-        }
+        &self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -306,44 +346,20 @@ impl ScalarUDFImpl for AssignWindow {
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(match self.bound {
             Bound::Start | Bound::End => TIMESTAMP,
-            Bound::Starts => DataType::List(Arc::new(Field::new_list_field(TIMESTAMP, true))),
+            Bound::Starts | Bound::Ends => DataType::List(Arc::new(Field::new_list_field(TIMESTAMP, true))),
         })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let times = args.args[0].to_array(args.number_rows)?;
         let times = times.as_primitive::<TimestampNanosecondType>();
-        let spec = spec_of_values(&args.args[1..])?;
-        let pane = spec.pane_ns();
-        let bound = |shift: i64| {
-            let at = |t: i64| floor(t, pane, spec.offset_ns).saturating_add(shift);
-            Arc::new(times.unary::<_, TimestampNanosecondType>(at))
-        };
         Ok(ColumnarValue::Array(match self.bound {
-            Bound::Start => bound(0),
-            Bound::End => bound(pane),
-            Bound::Starts => Arc::new(all_starts(times, spec)),
+            Bound::Start => self.of_pane(times, |pane| pane.start),
+            Bound::End => self.of_pane(times, |pane| pane.end),
+            Bound::Starts => self.of_windows(times, |window| window.start),
+            Bound::Ends => self.of_windows(times, |window| window.end),
         }))
     }
-}
-
-fn all_starts(times: &TimestampNanosecondArray, spec: WindowSpec) -> impl Array + use<> {
-    let mut starts = ListBuilder::new(TimestampNanosecondBuilder::new());
-    for at in times {
-        if let Some(at) = at {
-            spec.windows_at(EventTime(at)).for_each(|w| starts.values().append_value(w.start.0));
-        }
-        starts.append(at.is_some());
-    }
-    starts.finish()
-}
-
-fn spec_of_values(values: &[ColumnarValue]) -> Result<WindowSpec> {
-    let length = |i: usize| match &values[i] {
-        ColumnarValue::Scalar(ScalarValue::Int64(Some(ns))) => Ok(*ns),
-        other => plan_err!("window lengths are literals, not {other:?}"),
-    };
-    Ok(WindowSpec { slide_ns: length(0)?, size_ns: length(1)?, offset_ns: length(2)? })
 }
 
 /// The window that an expression stands for, if it is a window column of [`WindowPlanner`]'s making: the spec, and
@@ -354,50 +370,10 @@ pub(crate) fn window_column(expr: &Expr) -> Option<(WindowSpec, bool)> {
         other => other,
     };
     let Expr::ScalarFunction(call) = expr else { return None };
-    let is_start = match call.func.name() {
-        "lictor_window_start" => true,
-        "lictor_window_end" => false,
-        _ => return None,
-    };
-    let length = |i: usize| match call.args.get(i) {
-        Some(Expr::Literal(ScalarValue::Int64(Some(ns)), _)) => Some(*ns),
-        _ => None,
-    };
-    Some((WindowSpec { slide_ns: length(1)?, size_ns: length(2)?, offset_ns: length(3)? }, is_start))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(size_ns: i64, slide_ns: i64, offset_ns: i64) -> WindowSpec {
-        WindowSpec { size_ns, slide_ns, offset_ns }
-    }
-
-    fn starts(spec: WindowSpec, at: i64) -> Vec<i64> {
-        spec.windows_at(EventTime(at)).map(|w| w.start.0).collect()
-    }
-
-    #[test]
-    fn a_row_belongs_to_one_tumbling_window_also_before_the_epoch() {
-        assert_eq!(starts(spec(10, 10, 0), 19), [10]);
-        assert_eq!(starts(spec(10, 10, 0), -1), [-10]);
-        assert_eq!(starts(spec(10, 10, 3), 12), [3]);
-    }
-
-    #[test]
-    fn a_row_belongs_to_every_hopping_window_that_holds_it() {
-        assert_eq!(starts(spec(10, 5, 0), 12), [5, 10]);
-        assert_eq!(starts(spec(10, 4, 0), 12), [4, 8, 12]);
-        assert_eq!(starts(spec(10, 4, 0), 15), [8, 12]);
-    }
-
-    #[test]
-    fn panes_tile_a_window_exactly() {
-        let s = spec(10, 4, 0);
-        assert_eq!(s.pane_ns(), 2);
-        let window = Window { start: EventTime(4), end: EventTime(14) };
-        let panes: Vec<i64> = s.panes_of(window).map(|p| p.0).collect();
-        assert_eq!(panes, [4, 6, 8, 10, 12]);
+    let assigned = call.func.inner().downcast_ref::<AssignWindow>()?;
+    match assigned.bound {
+        Bound::Start => Some((assigned.spec, true)),
+        Bound::End => Some((assigned.spec, false)),
+        Bound::Starts | Bound::Ends => None,
     }
 }

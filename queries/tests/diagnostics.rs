@@ -239,7 +239,7 @@ fn a_group_needs_the_whole_window() {
     let query = "SELECT team, window_start, window_end, max(event_time - window_start)
         FROM HOP(spans, event_time, INTERVAL '1 minute', INTERVAL '2 minutes')
         /*here*/GROUP BY team, window_start, window_end";
-    let message = "the window's bounds are not known inside the aggregate of a hopping window";
+    let message = "the window's bounds are not known inside the aggregate of overlapping windows";
     refused(query, "GROUP", message, "use window_start and window_end above the aggregate, in HAVING or SELECT");
 }
 
@@ -285,7 +285,10 @@ fn windows_have_lengths_that_work() {
     let cases = [
         (
             "TUMBLE(spans, event_time, INTERVAL '1 month')",
-            format!("months differ in length: {tumble} takes days or shorter, e.g. INTERVAL '30 days'"),
+            format!(
+                "months differ in length: {tumble} takes days or shorter; for months write \
+                 CALENDAR(t, event_time, 'month', 'UTC')"
+            ),
         ),
         (
             "TUMBLE(spans, event_time, 60)",
@@ -299,7 +302,7 @@ fn windows_have_lengths_that_work() {
         ("HOP(spans, event_time, INTERVAL '2 minutes')", format!("{hop} takes 4 or 5 arguments, not 3")),
         (
             "HOP(spans, event_time, INTERVAL '1 s', INTERVAL '1 day')",
-            format!("size and slide in {hop} make 86400 panes per window, at most 10000 are kept"),
+            format!("the lengths in {hop} make 86400 panes per window, at most 10000 are kept"),
         ),
         (
             "TUMBLE(spans, start_time, INTERVAL '1 hour')",
@@ -312,6 +315,34 @@ fn windows_have_lengths_that_work() {
     ];
     for (window, message) in cases {
         refused_plainly(&windowed(window), "SELECT", &message);
+    }
+}
+
+#[test]
+fn windows_of_the_calendar_have_a_unit_and_a_zone_and_cumulating_ones_whole_steps() {
+    let calendar = "CALENDAR(table, event_time, 'hour|day|week|month|quarter|year', 'zone')";
+    let cases = [
+        (
+            "CALENDAR(spans, event_time, 'fortnight', 'Europe/Rome')",
+            "'fortnight' is no unit of the calendar: it has hour, day, week, month, quarter, year".to_owned(),
+        ),
+        (
+            "CALENDAR(spans, event_time, 'day', 'Europe/Roma')",
+            "'Europe/Roma' is no IANA time zone, did you mean 'Europe/Rome'?".to_owned(),
+        ),
+        (
+            "CALENDAR(spans, event_time, 'day', team)",
+            "`spans.team` is no time zone: write it in single quotes".to_owned(),
+        ),
+        ("CALENDAR(spans, event_time, 'day')", format!("{calendar} takes 4 arguments, not 3")),
+        (
+            "CUMULATE(spans, event_time, INTERVAL '7 minutes', INTERVAL '1 hour')",
+            "the size in CUMULATE(table, event_time, step, size [, offset]) is no multiple of the step".to_owned(),
+        ),
+    ];
+    for (window, message) in cases {
+        let query = "/*here*/SELECT team, window_start, window_end FROM WINDOW GROUP BY team, window_start, window_end";
+        refused_plainly(&query.replace("WINDOW G", &format!("{window} G")), "SELECT", &message);
     }
 }
 

@@ -41,3 +41,15 @@ SELECT team, window_start, window_end, last_value(request_model ORDER BY kafka_o
     count(*) AS observed
 FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
 GROUP BY team, window_start, window_end
+
+-- update_cumulate
+SELECT team, window_start, window_end, count(*) AS observed, sum(cost_total) AS cost
+FROM CUMULATE(spans, event_time, INTERVAL '1 minute', INTERVAL '3 minutes')
+GROUP BY team, window_start, window_end
+HAVING count(*) BETWEEN 4 AND 20
+
+-- update_calendar
+SELECT team, region, window_start, window_end, sum(cost_total) AS observed
+FROM CALENDAR(spans, event_time, 'hour', 'Australia/Adelaide')
+GROUP BY team, region, window_start, window_end
+HAVING sum(cost_total) > 1

@@ -69,3 +69,34 @@ SELECT team, window_start, window_end, CAST(count(*) AS DOUBLE) / extract(epoch 
 FROM HOP(spans, event_time, INTERVAL '30 seconds', INTERVAL '1 minute')
 GROUP BY team, window_start, window_end
 HAVING extract(minute FROM window_start) >= 1
+
+-- cumulate
+SELECT team, window_start, window_end, count(*) AS observed, sum(cost_total) AS cost, max(latency_ms) AS high
+FROM CUMULATE(spans, event_time, INTERVAL '1 minute', INTERVAL '5 minutes')
+GROUP BY team, window_start, window_end
+
+-- cumulate_from_an_offset
+SELECT team, region, window_start, window_end, count(DISTINCT request_model) AS observed
+FROM CUMULATE(billed, event_time, INTERVAL '20 seconds', INTERVAL '2 minutes', INTERVAL '7 seconds')
+GROUP BY team, region, window_start, window_end
+
+-- calendar_hours_of_a_half_hour_zone
+SELECT team, window_start, window_end, count(*) AS observed, avg(latency_ms) AS mean
+FROM CALENDAR(spans, event_time, 'hour', 'Asia/Kolkata')
+GROUP BY team, window_start, window_end
+
+-- calendar_days
+SELECT team, window_start, window_end, count(*) AS observed, sum(cost_total) AS cost
+FROM CALENDAR(spans, event_time, 'day', 'America/Los_Angeles')
+GROUP BY team, window_start, window_end
+
+-- calendar_months_and_a_second_aggregate
+SELECT region, window_start, window_end, count(*) AS observed, max(n) AS busiest
+FROM (SELECT team, region, window_start, window_end, count(*) AS n
+      FROM CALENDAR(spans, event_time, 'month', 'Asia/Tokyo') GROUP BY team, region, window_start, window_end)
+GROUP BY region, window_start, window_end
+
+-- in_flinks_words
+SELECT team, window_start, window_end, count(*) AS observed, min(latency_ms) AS low
+FROM TABLE(HOP(TABLE spans, DESCRIPTOR(event_time), INTERVAL '30' SECONDS, INTERVAL '1' MINUTES))
+GROUP BY team, window_start, window_end

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use lictor_engine::config::duration::format_ns;
 use lictor_engine::rules_dir::{self, LoadedRules};
 use lictor_queries::{CompiledRule, Diagnostic, Emission, RuleKind};
 use serde_json::json;
@@ -104,9 +103,7 @@ fn describe(rule: &CompiledRule) -> RuleText {
     let RuleKind::Windowed(windowed) = &rule.kind else {
         return RuleText { window: "none".to_owned(), emission: "per row" };
     };
-    let spec = windowed.aggregation.spec();
-    let (size, slide) = (format_ns(spec.size_ns), format_ns(spec.slide_ns));
-    let window = if spec.is_tumbling() { size } else { format!("{size} every {slide}") };
+    let window = windowed.aggregation.spec().to_string();
     let emission = match windowed.emission {
         Emission::OnClose => "on close",
         Emission::OnUpdate => "on update",

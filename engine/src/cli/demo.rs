@@ -1,8 +1,8 @@
 //! `lictor demo`: everything in one process, with an embedded broker and a small company in trouble.
 //!
-//! Nothing is staged: the company's telemetry goes through the broker as OTLP, the shipped rules judge it in both stages
-//! that production runs, and what is printed are the events read off them. Only time is compressed: about an hour of
-//! event time passes per minute.
+//! Nothing is staged: the company's telemetry goes through the broker as OTLP, the shipped rules judge it in both
+//! stages that production runs, and what is printed are the events read off them. Only time is compressed: about an
+//! hour of event time passes per minute.
 
 use std::io;
 use std::path::PathBuf;

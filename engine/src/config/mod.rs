@@ -76,7 +76,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A group's state may need a message of its own that is larger than the broker's default of 1 MB.
 const MESSAGE_BYTES: (&str, &str) = ("max.message.bytes", "8388608");
 
-/// Parcels are read within seconds; a week, as long as telemetry is kept by default, is for the case that nobody judges.
+/// Parcels are read within seconds; a week, as long as telemetry is kept by default, is for the case that nobody
+/// judges.
 const SHUFFLE_CONFIGS: &[(&str, &str)] = &[("retention.ms", "604800000")];
 
 /// A small log must be compacted too: with the broker's defaults a segment is closed after a week or a gigabyte, and an

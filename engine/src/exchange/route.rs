@@ -9,6 +9,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use lictor_schemas::time::Window;
 use lictor_schemas::violation::Violation;
 
 use super::{RuleFailure, RuleId, Shipment};
@@ -112,6 +113,11 @@ impl Hash {
         let length = (bytes.len() as u64).to_le_bytes();
         let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         Self(bytes.iter().chain(&length).fold(self.0, step))
+    }
+
+    /// What a rule keeps for a span of event time.
+    pub(crate) fn of_span(rule: &str, span: Window) -> Self {
+        Self::of(rule.as_bytes()).add(&span.start.0.to_le_bytes()).add(&span.end.0.to_le_bytes())
     }
 
     /// One of so many buckets.

@@ -26,7 +26,7 @@ impl Dormant {
         rows.retain(|(said, _)| rules.iter().any(|rule| is_of(said, rule)));
         let mut seen = HashSet::new();
         let mut is_last: Vec<bool> =
-            rows.iter().rev().map(|(said, bytes)| seen.insert((&said.rule, said.pane, bytes))).collect();
+            rows.iter().rev().map(|(said, bytes)| seen.insert((&said.rule, said.span, bytes))).collect();
         is_last.reverse();
         let mut is_last = is_last.into_iter();
         rows.retain(|_| is_last.next().unwrap_or(true));
@@ -40,8 +40,6 @@ impl Dormant {
 
     /// The rows that lie in a bucket, in their order.
     pub(super) fn rows_of(&self, bucket: u32) -> impl Iterator<Item = &(RowsSaid, Vec<u8>)> {
-        self.rows.iter().filter(move |(said, _)| {
-            Hash::of(said.rule.as_bytes()).add(&said.pane.0.to_le_bytes()).bucket(BUCKETS) == bucket
-        })
+        self.rows.iter().filter(move |(said, _)| Hash::of_span(&said.rule, said.span).bucket(BUCKETS) == bucket)
     }
 }

@@ -14,7 +14,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use lictor_connectors::NextOffset;
 use lictor_queries::History;
-use lictor_schemas::time::EventTime;
+use lictor_schemas::time::Window;
 
 use super::JudgeSettings;
 use super::dormant::Dormant;
@@ -62,8 +62,8 @@ pub(super) struct Position {
     pub(super) chunks: BTreeMap<Key, u32>,
     /// Records of rules that are no more.
     pub(super) obsolete: Vec<Key>,
-    /// Bytes of deltas for which no buckets were written yet; below zero, buckets are ahead: one may be larger than many
-    /// deltas.
+    /// Bytes of deltas for which no buckets were written yet; below zero, buckets are ahead: one may be larger than
+    /// many deltas.
     pub(super) owed_bytes: i64,
 }
 
@@ -112,8 +112,8 @@ impl Log {
         let mut rows = RowsWriter::new(&self.names, &self.rules);
         for (number, (_, state)) in stage.states().enumerate() {
             let Some(windowed) = &state.windowed else { continue };
-            for (start, pane) in windowed.touched() {
-                rows.add(RuleId(number), start, pane, pane.touched())?;
+            for (span, pane) in windowed.touched() {
+                rows.add(RuleId(number), span, pane, pane.touched())?;
             }
         }
         let chunks = rows.finish();
@@ -127,8 +127,8 @@ impl Log {
         Ok(written)
     }
 
-    /// The next buckets: in the long run as many bytes as the deltas had, and enough of them that no generation gets too
-    /// long.
+    /// The next buckets: in the long run as many bytes as the deltas had, and enough of them that no generation gets
+    /// too long.
     fn buckets(&mut self, stage: &JudgeStage, delta: usize, records: &mut Vec<StateRecord>) -> Result<(), LogError> {
         self.at.owed_bytes += signed(delta);
         let due = self.at.progress.delta * BUCKETS / DELTAS_MAX;
@@ -139,9 +139,9 @@ impl Log {
         while self.at.progress.bucket < BUCKETS && (self.at.owed_bytes > 0 || self.at.progress.bucket < due) {
             let bucket = self.at.progress.bucket;
             let mut rows = RowsWriter::new(&self.names, &self.rules);
-            for (rule, start, pane, block) in blocks.get(&bucket).into_iter().flatten() {
+            for (rule, span, pane, block) in blocks.get(&bucket).into_iter().flatten() {
                 let groups: Vec<usize> = block.clone().collect();
-                rows.add(*rule, *start, pane, &groups)?;
+                rows.add(*rule, *span, pane, &groups)?;
             }
             self.dormant.rows_of(bucket).for_each(|(said, bytes)| rows.add_encoded(said.clone(), bytes));
             let key = |chunk| Key::Bucket { bucket, chunk };
@@ -251,19 +251,19 @@ fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-type Block<'a> = (RuleId, EventTime, &'a Pane, std::ops::Range<usize>);
+type Block<'a> = (RuleId, Window, &'a Pane, std::ops::Range<usize>);
 
 /// Which blocks of groups lie in which bucket.
 fn blocks_by_bucket(stage: &JudgeStage) -> BTreeMap<u32, Vec<Block<'_>>> {
     let mut buckets: BTreeMap<u32, Vec<Block<'_>>> = BTreeMap::new();
     for (number, (rule, state)) in stage.states().enumerate() {
         let Some(windowed) = &state.windowed else { continue };
-        for (start, pane) in windowed.panes() {
+        for (span, pane) in windowed.panes() {
             for first in (0..pane.len()).step_by(BLOCK_GROUPS) {
                 let block = (first / BLOCK_GROUPS).to_le_bytes();
-                let hash = Hash::of(rule.header.name.as_bytes()).add(&start.0.to_le_bytes()).add(&block);
+                let hash = Hash::of_span(&rule.header.name, span).add(&block);
                 let groups = first..(first + BLOCK_GROUPS).min(pane.len());
-                buckets.entry(hash.bucket(BUCKETS)).or_default().push((RuleId(number), start, pane, groups));
+                buckets.entry(hash.bucket(BUCKETS)).or_default().push((RuleId(number), span, pane, groups));
             }
         }
     }
@@ -284,7 +284,7 @@ impl<'a> RowsWriter<'a> {
         Self { names, rules, heads: Vec::new(), bytes: Vec::new(), chunks: Vec::new() }
     }
 
-    fn add(&mut self, rule: RuleId, pane_start: EventTime, pane: &Pane, groups: &[usize]) -> Result<(), LogError> {
+    fn add(&mut self, rule: RuleId, span: Window, pane: &Pane, groups: &[usize]) -> Result<(), LogError> {
         let Some((state, _)) = &self.names.name(rule).windowed else { return Ok(()) };
         if groups.is_empty() {
             return Ok(());
@@ -294,15 +294,15 @@ impl<'a> RowsWriter<'a> {
         let bytes = ipc::encode(&batch).map_err(|error| failed(error.into()))?;
         if bytes.len() > PARCEL_BYTES && groups.len() > 1 {
             let (first, second) = groups.split_at(groups.len() / 2);
-            self.add(rule, pane_start, pane, first)?;
-            return self.add(rule, pane_start, pane, second);
+            self.add(rule, span, pane, first)?;
+            return self.add(rule, span, pane, second);
         }
         if bytes.len() > ROW_BYTES_MAX {
             return Err(LogError { rule, error: PaneError::TooLarge { bytes: bytes.len(), max: ROW_BYTES_MAX } });
         }
         let RuleSaid { name, incarnation, .. } = &self.rules[rule.0];
         let (name, state, incarnation) = (name.clone(), state.clone(), *incarnation);
-        self.add_encoded(RowsSaid { rule: name, state, incarnation, pane: pane_start, bytes: bytes.len() }, &bytes);
+        self.add_encoded(RowsSaid { rule: name, state, incarnation, span, bytes: bytes.len() }, &bytes);
         Ok(())
     }
 

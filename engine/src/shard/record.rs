@@ -13,7 +13,7 @@ use std::fmt;
 
 use lictor_connectors::NextOffset;
 use lictor_schemas::tables::Signal;
-use lictor_schemas::time::EventTime;
+use lictor_schemas::time::{EventTime, Window};
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::parcel::MarkSaid;
@@ -160,7 +160,8 @@ pub(super) struct RowsSaid {
     pub(super) rule: String,
     pub(super) state: String,
     pub(super) incarnation: u32,
-    pub(super) pane: EventTime,
+    /// The pane, or the window.
+    pub(super) span: Window,
     pub(super) bytes: usize,
 }
 

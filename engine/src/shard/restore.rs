@@ -13,7 +13,7 @@ use arrow::ipc::reader::StreamReader;
 use lictor_connectors::NextOffset;
 use lictor_queries::History;
 use lictor_schemas::tables::Signal;
-use lictor_schemas::time::EventTime;
+use lictor_schemas::time::{EventTime, Window};
 
 use super::dormant::Dormant;
 use super::log::{Log, Position, rules_said};
@@ -75,7 +75,7 @@ fn said(next: Option<NextOffset>) -> String {
 pub struct Restoring {
     settings: Arc<JudgeSettings>,
     manifest: Option<Manifest>,
-    panes: BTreeMap<(RuleId, u32, EventTime), RestoredRows>,
+    panes: BTreeMap<(RuleId, u32, Window), RestoredRows>,
     /// Rows of rules that we do not have.
     unknown: Vec<(RowsSaid, Vec<u8>)>,
     histories: BTreeMap<(String, u32), HistoryChunks>,
@@ -183,7 +183,7 @@ impl Restoring {
             let aggregation = &windowed.aggregation;
             let schema = logged_schema(&aggregation.key_schema(), &aggregation.state_schema());
             let batch = ipc::decode(batch, schema).map_err(PackedError::malformed)?;
-            let place = (rule, head.incarnation, head.pane);
+            let place = (rule, head.incarnation, head.span);
             let rows = self.panes.entry(place).or_insert_with(|| RestoredRows::new(aggregation));
             rows.put(batch.columns());
         }
@@ -280,8 +280,8 @@ impl Restoring {
             let closed_to = watermark(manifest, rule.signal);
             let failed = |error| RestoreError::Pane { rule: said.name.clone(), error };
             let mut panes = BTreeMap::new();
-            let first = (RuleId(number), said.incarnation, EventTime::MIN);
-            let last = (RuleId(number), said.incarnation, EventTime::MAX);
+            let ends = [EventTime::MIN, EventTime::MAX].map(|at| Window { start: at, end: at });
+            let [first, last] = ends.map(|span| (RuleId(number), said.incarnation, span));
             let of_rule: Vec<_> = self.panes.range(first..=last).map(|(key, _)| *key).collect();
             for key in of_rule {
                 let Some(rows) = self.panes.remove(&key) else { continue };

@@ -93,7 +93,8 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
 
     /// Runs until it is told to stop; the last epoch is committed before it returns. Returns the events published.
     ///
-    /// What the scan loop has written at last is judged first: parcels are deleted by age, and nobody may come for long.
+    /// What the scan loop has written at last is judged first: parcels are deleted by age, and who knows when somebody
+    /// comes again.
     pub(super) fn run(mut self) -> Result<u64, TaskError> {
         while !self.stop.is_set() {
             self.epoch()?;

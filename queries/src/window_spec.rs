@@ -1,0 +1,258 @@
+//! How event time is cut into windows, and windows into panes.
+//!
+//! A *pane* is the largest span that every window either contains or does not touch: sums are kept per pane, and a
+//! window is put together from the panes in it. Panes tile event time: each instant is in exactly one.
+
+use std::fmt;
+
+use chrono_tz::Tz;
+use lictor_schemas::time::{EventTime, Window};
+
+use crate::calendar::{self, CalendarUnit};
+
+/// A family of windows. Lengths are in nanoseconds; offsets count from 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WindowSpec {
+    /// Windows of one length, each beginning a slide after the one before; tumbling if the slide is the length.
+    Hop {
+        /// The length of a window.
+        size_ns: i64,
+        /// From one window's start to the next.
+        slide_ns: i64,
+        /// How far the first window's start lies behind the epoch.
+        offset_ns: i64,
+    },
+    /// Windows that begin together and end a step after each other, until the last has its full length; then anew.
+    Cumulate {
+        /// The length of the longest.
+        size_ns: i64,
+        /// From one window's end to the next; the size is a multiple of it.
+        step_ns: i64,
+        /// How far the first windows' start lies behind the epoch.
+        offset_ns: i64,
+    },
+    /// Periods of civil time.
+    Calendar {
+        /// How long.
+        unit: CalendarUnit,
+        /// Whose clocks and calendars.
+        zone: Tz,
+    },
+}
+
+impl WindowSpec {
+    /// Windows of one length, one after the other.
+    #[must_use]
+    pub fn tumbling(size_ns: i64, offset_ns: i64) -> Self {
+        Self::Hop { size_ns, slide_ns: size_ns, offset_ns }
+    }
+
+    /// Whether no two windows overlap: then they are their own panes.
+    #[must_use]
+    pub fn is_disjoint(&self) -> bool {
+        match self {
+            Self::Hop { size_ns, slide_ns, .. } => size_ns == slide_ns,
+            Self::Cumulate { size_ns, step_ns, .. } => size_ns == step_ns,
+            Self::Calendar { .. } => true,
+        }
+    }
+
+    /// The pane that holds `at`.
+    #[must_use]
+    pub fn pane_at(&self, at: EventTime) -> Window {
+        match *self {
+            Self::Hop { size_ns, slide_ns, offset_ns } => fixed(at, gcd(size_ns, slide_ns), offset_ns),
+            Self::Cumulate { step_ns, offset_ns, .. } => fixed(at, step_ns, offset_ns),
+            Self::Calendar { unit, zone } => calendar::period_at(unit, zone, at),
+        }
+    }
+
+    /// How many panes the longest window has.
+    #[must_use]
+    pub fn panes_max(&self) -> i64 {
+        match *self {
+            Self::Hop { size_ns, slide_ns, .. } => size_ns / gcd(size_ns, slide_ns),
+            Self::Cumulate { size_ns, step_ns, .. } => size_ns / step_ns,
+            Self::Calendar { .. } => 1,
+        }
+    }
+
+    /// The windows that hold the instant `at`, in the order of their ends.
+    #[must_use]
+    pub fn windows_at(&self, at: EventTime) -> Vec<Window> {
+        match *self {
+            Self::Hop { size_ns, slide_ns, offset_ns } => {
+                let last = fixed(at, slide_ns, offset_ns).start;
+                let count = (size_ns - at.0.saturating_sub(last.0) + slide_ns - 1).div_euclid(slide_ns).max(0);
+                let nth_before = |n: i64| last.plus(-n.saturating_mul(slide_ns));
+                (0..count).rev().map(nth_before).map(|start| Window { start, end: start.plus(size_ns) }).collect()
+            }
+            Self::Cumulate { size_ns, step_ns, offset_ns } => {
+                let start = fixed(at, size_ns, offset_ns).start;
+                let first = fixed(at, step_ns, offset_ns).end;
+                let ends = (0..).map(|n: i64| first.plus(n.saturating_mul(step_ns)));
+                ends.take_while(|end| *end <= start.plus(size_ns)).map(|end| Window { start, end }).collect()
+            }
+            Self::Calendar { .. } => vec![self.pane_at(at)],
+        }
+    }
+
+    /// The end of the last window that holds `at`.
+    #[must_use]
+    pub fn last_end_at(&self, at: EventTime) -> EventTime {
+        match *self {
+            Self::Hop { size_ns, slide_ns, offset_ns } => fixed(at, slide_ns, offset_ns).start.plus(size_ns),
+            Self::Cumulate { size_ns, offset_ns, .. } => fixed(at, size_ns, offset_ns).end,
+            Self::Calendar { .. } => self.pane_at(at).end,
+        }
+    }
+
+    /// The window with the earliest end after `at`.
+    #[must_use]
+    pub fn first_ending_after(&self, at: EventTime) -> Window {
+        match *self {
+            Self::Hop { size_ns, slide_ns, offset_ns } => {
+                let start = fixed(at.plus(-size_ns), slide_ns, offset_ns).end;
+                Window { start, end: start.plus(size_ns) }
+            }
+            Self::Cumulate { size_ns, step_ns, offset_ns } => {
+                let end = fixed(at, step_ns, offset_ns).end;
+                Window { start: fixed(at, size_ns, offset_ns).start, end }
+            }
+            Self::Calendar { .. } => self.pane_at(at),
+        }
+    }
+}
+
+fn gcd(mut a: i64, mut b: i64) -> i64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Of the spans of one length that begin at `offset` and follow each other, the one that holds `at`.
+fn fixed(at: EventTime, length_ns: i64, offset_ns: i64) -> Window {
+    let start = at.plus(-at.0.saturating_sub(offset_ns).rem_euclid(length_ns));
+    Window { start, end: start.plus(length_ns) }
+}
+
+/// A length of time in the largest unit that it is a multiple of, such as `90s` or `1d`.
+struct Length(i64);
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(i64, &str); 6] = [
+            (86_400_000_000_000, "d"),
+            (3_600_000_000_000, "h"),
+            (60_000_000_000, "m"),
+            (1_000_000_000, "s"),
+            (1_000_000, "ms"),
+            (1_000, "us"),
+        ];
+        let unit = UNITS.into_iter().find(|(ns, _)| self.0 % ns == 0);
+        let (ns, unit) = unit.unwrap_or((1, "ns"));
+        write!(f, "{}{unit}", self.0 / ns)
+    }
+}
+
+impl fmt::Display for WindowSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let offset = match *self {
+            Self::Hop { size_ns, slide_ns, offset_ns } => {
+                write!(f, "{}", Length(size_ns))?;
+                if !self.is_disjoint() {
+                    write!(f, " every {}", Length(slide_ns))?;
+                }
+                offset_ns
+            }
+            Self::Cumulate { size_ns, step_ns, offset_ns } => {
+                write!(f, "{} up to {}", Length(step_ns), Length(size_ns))?;
+                offset_ns
+            }
+            Self::Calendar { unit, zone } => return write!(f, "{} in {}", unit.as_str(), zone.name()),
+        };
+        if offset == 0 { Ok(()) } else { write!(f, " from {}", Length(offset)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(size_ns: i64, slide_ns: i64, offset_ns: i64) -> WindowSpec {
+        WindowSpec::Hop { size_ns, slide_ns, offset_ns }
+    }
+
+    fn at(spec: WindowSpec, at: i64) -> Vec<(i64, i64)> {
+        spec.windows_at(EventTime(at)).iter().map(|w| (w.start.0, w.end.0)).collect()
+    }
+
+    #[test]
+    fn a_row_belongs_to_one_tumbling_window_also_before_the_epoch() {
+        assert_eq!(at(hop(10, 10, 0), 19), [(10, 20)]);
+        assert_eq!(at(hop(10, 10, 0), -1), [(-10, 0)]);
+        assert_eq!(at(hop(10, 10, 3), 12), [(3, 13)]);
+    }
+
+    #[test]
+    fn a_row_belongs_to_every_hopping_window_that_holds_it() {
+        assert_eq!(at(hop(10, 5, 0), 12), [(5, 15), (10, 20)]);
+        assert_eq!(at(hop(10, 4, 0), 12), [(4, 14), (8, 18), (12, 22)]);
+        assert_eq!(at(hop(10, 4, 0), 15), [(8, 18), (12, 22)]);
+    }
+
+    #[test]
+    fn cumulating_windows_begin_together_and_grow() {
+        let spec = WindowSpec::Cumulate { size_ns: 30, step_ns: 10, offset_ns: 5 };
+        assert_eq!(at(spec, 5), [(5, 15), (5, 25), (5, 35)]);
+        assert_eq!(at(spec, 24), [(5, 25), (5, 35)]);
+        assert_eq!(at(spec, 34), [(5, 35)]);
+        assert_eq!(at(spec, 35), [(35, 45), (35, 55), (35, 65)]);
+    }
+
+    /// Whatever the family: panes tile time, windows are made of whole panes, and ends come one after the other.
+    #[test]
+    fn panes_tile_time_and_windows_are_whole_panes() {
+        let calendar = WindowSpec::Calendar { unit: CalendarUnit::Day, zone: chrono_tz::Europe::Rome };
+        let hour = 3_600_000_000_000;
+        let specs = [
+            (hop(10, 4, 1), 1),
+            (hop(10, 10, 0), 1),
+            (WindowSpec::Cumulate { size_ns: 12, step_ns: 3, offset_ns: 2 }, 1),
+            (calendar, hour),
+        ];
+        for (spec, scale) in specs {
+            let mut windows = Vec::new();
+            for instant in (-40..60).map(|n| EventTime(n * scale)) {
+                let pane = spec.pane_at(instant);
+                assert!(pane.start <= instant && instant < pane.end);
+                assert_eq!(spec.pane_at(pane.start), pane, "{spec}");
+                assert_eq!(spec.pane_at(pane.end).start, pane.end, "{spec}");
+                let holding = spec.windows_at(instant);
+                assert_eq!(holding, spec.windows_at(pane.start), "{spec}");
+                assert!(holding.iter().all(|w| w.start <= pane.start && pane.end <= w.end), "{spec}");
+                assert_eq!(holding.last().map(|w| w.end), Some(spec.last_end_at(instant)), "{spec}");
+                windows.extend(holding);
+            }
+            windows.sort_by_key(|w| (w.end, w.start));
+            windows.dedup();
+            assert!(windows.windows(2).all(|two| two[0].end < two[1].end), "{spec}");
+            for two in windows.windows(2) {
+                assert_eq!(spec.first_ending_after(two[0].end), two[1], "{spec}");
+                assert_eq!(spec.first_ending_after(two[1].end.plus(-1)), two[1], "{spec}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_spec_reads_as_people_say_it() {
+        let minute = 60_000_000_000;
+        assert_eq!(hop(60 * minute, 10 * minute, 0).to_string(), "1h every 10m");
+        assert_eq!(WindowSpec::tumbling(90 * minute, 5 * minute).to_string(), "90m from 5m");
+        let cumulate = WindowSpec::Cumulate { size_ns: 1_440 * minute, step_ns: minute, offset_ns: 0 };
+        assert_eq!(cumulate.to_string(), "1m up to 1d");
+        let calendar = WindowSpec::Calendar { unit: CalendarUnit::Week, zone: chrono_tz::Asia::Tokyo };
+        assert_eq!(calendar.to_string(), "week in Asia/Tokyo");
+    }
+}
