@@ -8,6 +8,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/content.rs"]
+mod content;
 #[path = "support/difference.rs"]
 mod difference;
 #[path = "support/http.rs"]
@@ -23,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster::{Cluster, PATIENCE};
+use content::content;
 use difference::difference;
 use http::{free_port, metric};
 use instance::Instance;
@@ -34,7 +37,7 @@ use lictor_schemas::event::EnforcementEvent;
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
-use published::{content, published};
+use published::published;
 use serde_json::{Value, json};
 
 const SECOND_NS: i64 = 1_000_000_000;

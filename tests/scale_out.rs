@@ -8,6 +8,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/content.rs"]
+mod content;
 #[path = "support/http.rs"]
 mod http;
 #[path = "support/instance.rs"]
@@ -27,6 +29,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimestampNanosecondType};
 use cluster::{Cluster, PATIENCE};
+use content::content;
 use fastrand::Rng;
 use http::{free_port, metric};
 use instance::Instance;
@@ -40,7 +43,7 @@ use lictor_schemas::otlp::{Decoder, RecordMeta};
 use lictor_schemas::prices::PriceTable;
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
-use published::{content, published};
+use published::published;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

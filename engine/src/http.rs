@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! `/metrics`, `/healthz`, `/readyz` and, for this machine only, `POST /-/reload`.
 //!
 //! They are served by a thread of their own, so that a loop that hangs is still seen to hang. The loop and this thread
 //! share two values: what is counted ([`Metrics`]) and whether the loop is well ([`Health`]).
@@ -8,13 +8,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use thiserror::Error;
 use tokio::net::TcpListener as AsyncListener;
 use tokio::runtime;
@@ -106,15 +107,21 @@ pub struct HttpServer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Asks for rules to be read again; the answer is what has changed, or what is wrong.
+pub type ReloadRequest = oneshot::Sender<Result<String, String>>;
+
 /// What the answers are made of.
 struct Shared<C> {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    /// Where rules are asked for; none if others than this machine could.
+    reload: Option<SyncSender<ReloadRequest>>,
     clock: C,
 }
 
 impl HttpServer {
-    /// Listens on `address`; port 0 takes a free one, see [`HttpServer::address`].
+    /// Listens on `address`; port 0 takes a free one, see [`HttpServer::address`]. `reload` is asked for other rules,
+    /// if only this machine can ask: nobody is asked for a password.
     ///
     /// # Errors
     /// [`HttpError::Listen`] if the port is taken or not ours to take.
@@ -122,6 +129,7 @@ impl HttpServer {
         address: SocketAddr,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
+        reload: SyncSender<ReloadRequest>,
         clock: C,
     ) -> Result<Self, HttpError> {
         let listen = |source| HttpError::Listen { address, source };
@@ -130,7 +138,8 @@ impl HttpServer {
         let address = listener.local_addr().map_err(listen)?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Start)?;
         let (stop, stopped) = oneshot::channel();
-        let router = router(Arc::new(Shared { metrics, health, clock }));
+        let reload = Some(reload).filter(|_| address.ip().is_loopback());
+        let router = router(Arc::new(Shared { metrics, health, reload, clock }));
         let serve = move || {
             if let Err(error) = runtime.block_on(serve(listener, router, stopped)) {
                 tracing::error!(%error, "the HTTP server has ended");
@@ -178,13 +187,14 @@ async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver
 }
 
 fn router<C: Clock + Send + Sync + 'static>(shared: Arc<Shared<C>>) -> Router {
-    let (for_metrics, for_health) = (Arc::clone(&shared), Arc::clone(&shared));
+    let (for_metrics, for_health, for_reload) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
     Router::new()
         .route("/metrics", get(move || async move { for_metrics.metrics() }))
         .route(
             "/healthz",
             get(move || async move { verdict(for_health.health.liveness(for_health.clock.monotonic())) }),
         )
+        .route("/-/reload", post(move || async move { for_reload.reload().await }))
         .route("/readyz", get(move || async move { verdict(shared.health.readiness()) }))
 }
 
@@ -192,6 +202,22 @@ impl<C> Shared<C> {
     fn metrics(&self) -> Response {
         self.metrics.observe_ready(self.health.readiness().is_ok());
         ([(header::CONTENT_TYPE, OPENMETRICS)], self.metrics.encode()).into_response()
+    }
+
+    async fn reload(&self) -> Response {
+        let Some(reload) = &self.reload else {
+            let why = "rules are read again for this machine only: let `http` be a loopback address, or send SIGHUP\n";
+            return (StatusCode::FORBIDDEN, why).into_response();
+        };
+        let (request, answer) = oneshot::channel();
+        if reload.try_send(request).is_err() {
+            return (StatusCode::SERVICE_UNAVAILABLE, "somebody else has asked just now\n").into_response();
+        }
+        match answer.await {
+            Ok(Ok(said)) => (StatusCode::OK, said).into_response(),
+            Ok(Err(why)) => (StatusCode::UNPROCESSABLE_ENTITY, why).into_response(),
+            Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "lictor is stopping\n").into_response(),
+        }
     }
 }
 
@@ -206,6 +232,7 @@ fn verdict(verdict: Result<(), String>) -> Response {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
+    use std::sync::mpsc::sync_channel;
 
     use lictor_schemas::time::EventTime;
 
@@ -225,7 +252,8 @@ mod tests {
 
     fn start(health: &Arc<Health>, monotonic: Duration) -> HttpServer {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        HttpServer::start(any, Arc::new(Metrics::new()), Arc::clone(health), At(monotonic)).unwrap()
+        let (reload, _) = sync_channel(1);
+        HttpServer::start(any, Arc::new(Metrics::new()), Arc::clone(health), reload, At(monotonic)).unwrap()
     }
 
     fn ask(server: &HttpServer, path: &str) -> String {
@@ -277,9 +305,36 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_asked_for_with_post_and_the_answer_is_passed_on() {
+        let (reload, requests) = sync_channel::<ReloadRequest>(1);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = HttpServer::start(any, Arc::default(), Arc::default(), reload, At(Duration::ZERO)).unwrap();
+        check(&server, "/-/reload", 405, "");
+        let answer = |answer: Result<&str, &str>| {
+            let request = requests.recv().unwrap();
+            request.send(answer.map(str::to_owned).map_err(str::to_owned)).unwrap();
+        };
+        let asked = |server: &HttpServer| {
+            let mut connection = TcpStream::connect(server.address()).unwrap();
+            let head = "POST /-/reload HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            connection.write_all(head.as_bytes()).unwrap();
+            connection
+        };
+        for (said, status) in [(Ok("rule a: new\n"), " 200 "), (Err("a.sql:1:1: no\n"), " 422 ")] {
+            let mut connection = asked(&server);
+            answer(said);
+            let mut text = String::new();
+            connection.read_to_string(&mut text).unwrap();
+            assert!(text.starts_with(&format!("HTTP/1.1{status}")), "{text}");
+            assert!(text.ends_with(said.unwrap_or_else(|why| why)), "{text}");
+        }
+    }
+
+    #[test]
     fn a_taken_port_is_named() {
         let server = start(&Arc::new(Health::default()), Duration::ZERO);
-        let again = HttpServer::start(server.address(), Arc::default(), Arc::default(), At(Duration::ZERO));
+        let (reload, _) = sync_channel(1);
+        let again = HttpServer::start(server.address(), Arc::default(), Arc::default(), reload, At(Duration::ZERO));
         let message = again.unwrap_err().to_string();
         let expected = format!("cannot listen on {} (`http` in the configuration): ", server.address());
         assert!(message.starts_with(&expected) && message.to_lowercase().contains("in use"), "{message}");

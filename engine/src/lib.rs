@@ -12,6 +12,7 @@ pub mod company;
 pub mod config;
 pub mod decision;
 pub mod exchange;
+pub mod fingerprint;
 pub mod http;
 mod ipc;
 pub mod judge_stage;
@@ -28,6 +29,7 @@ pub mod shard;
 pub mod shipped;
 mod state_rows;
 pub mod tasks;
+pub mod verdict;
 pub mod watermark;
 pub mod windowed;
 

@@ -3,7 +3,9 @@
 //! The loop observes epochs and states, the HTTP thread encodes; both share this value. Labels come from closed sets
 //! only (rules, tables, reasons, partitions), never from telemetry: a customer's id must not become a time series.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lictor_connectors::{AbortCause, TopicPartition};
@@ -29,6 +31,11 @@ const DURATION_BUCKETS: [f64; 14] =
 /// The limit that a rule reaches by having too many subjects in violation at once.
 const LIMIT_SUBJECTS: &str = "subjects";
 
+const RULE_STATES: [&str; 2] = ["running", "quarantined"];
+
+/// The rules that were read are in use, or those before still are.
+const RELOAD_OUTCOMES: [&str; 2] = ["applied", "refused"];
+
 type Labels<const N: usize> = [(&'static str, String); N];
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -49,12 +56,15 @@ pub struct Metrics {
     watermark_lag: Family<Labels<1>, Seconds>,
     consumer_lag: Family<Labels<2>, Gauge>,
     rule_state: Family<Labels<2>, Gauge>,
+    /// The rules that were told of last.
+    rules: Mutex<BTreeSet<String>>,
     groups: Family<Labels<1>, Gauge>,
     state_bytes: Family<Labels<1>, Gauge>,
     dropped_groups: Family<Labels<1>, Counter>,
     dead_letters: Family<Labels<1>, Counter>,
     late_rows: Family<Labels<2>, Counter>,
     limit_reached: Family<Labels<2>, Counter>,
+    reloads: Family<Labels<1>, Counter>,
     ready: Gauge,
 }
 
@@ -120,6 +130,7 @@ impl Metrics {
                 Family::default(),
             ),
             consumer_lag: to.add("consumer_lag", "Records of the input that were not read yet, by partition"),
+            rules: Mutex::default(),
             rule_state: to.add("rule_state", "1 for the state that a rule is in, else 0"),
             groups: to.add("groups", "Groups with state over all open windows, by rule"),
             state_bytes: to.add_with_unit("state", "Memory of that state, by rule", Unit::Bytes, Family::default()),
@@ -127,6 +138,7 @@ impl Metrics {
             dead_letters: to.add("dead_letters", "Records and parts of records that could not be decoded, by reason"),
             late_rows: to.add("late_rows", "Rows that came too late or from the future, by table and reason"),
             limit_reached: to.add("limit_reached", "Epochs that found a rule at one of its limits"),
+            reloads: to.add("reloads", "Times that rules were read again, by outcome"),
             ready: to.add("ready", "1 once both stages serve what they were assigned, else 0"),
             registry: Registry::default(),
         };
@@ -145,6 +157,9 @@ impl Metrics {
                 let labels = [("stage", stage.as_str().to_owned()), ("cause", cause.as_str().to_owned())];
                 self.aborts.get_or_create(&labels).inc_by(0);
             }
+        }
+        for outcome in RELOAD_OUTCOMES {
+            self.reloads.get_or_create(&[("outcome", outcome.to_owned())]).inc_by(0);
         }
         for table in Table::ALL {
             self.rows.get_or_create(&row_labels(table, "used")).inc_by(0);
@@ -211,8 +226,19 @@ impl Metrics {
         self.restore_duration.observe(took.as_secs_f64());
     }
 
-    /// Takes over how the rules are doing.
+    /// Takes over how the rules are doing; others are forgotten.
     pub fn observe_status(&self, rules: &[RuleStatus]) {
+        let names = rules.iter().map(|status| status.name.clone()).collect();
+        let before = std::mem::replace(&mut *self.rules.lock().unwrap_or_else(PoisonError::into_inner), names);
+        for name in before.iter().filter(|name| rules.iter().all(|status| status.name != **name)) {
+            let rule = [("rule", name.clone())];
+            for family in [&self.directives_active, &self.groups, &self.state_bytes] {
+                family.remove(&rule);
+            }
+            for state in RULE_STATES {
+                self.rule_state.remove(&[("rule", name.clone()), ("state", state.to_owned())]);
+            }
+        }
         for status in rules {
             let rule = || [("rule", status.name.clone())];
             self.directives_active.get_or_create(&rule()).set(as_gauge(status.firing));
@@ -221,7 +247,7 @@ impl Metrics {
             // The rule counts by itself; a counter of ours must only follow.
             self.dropped_groups.get_or_create(&rule()).inner().fetch_max(status.dropped, Ordering::Relaxed);
             let is_quarantined = status.quarantined.is_some();
-            for (state, holds) in [("running", !is_quarantined), ("quarantined", is_quarantined)] {
+            for (state, holds) in RULE_STATES.into_iter().zip([!is_quarantined, is_quarantined]) {
                 let labels = [("rule", status.name.clone()), ("state", state.to_owned())];
                 self.rule_state.get_or_create(&labels).set(i64::from(holds));
             }
@@ -244,6 +270,12 @@ impl Metrics {
             let labels = [("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
             self.consumer_lag.get_or_create(&labels).set(*records);
         }
+    }
+
+    /// Counts a reading of rules while others run.
+    pub fn observe_reload(&self, is_applied: bool) {
+        let outcome = RELOAD_OUTCOMES[usize::from(!is_applied)];
+        self.reloads.get_or_create(&[("outcome", outcome.to_owned())]).inc();
     }
 
     /// Takes over whether `/readyz` says yes.
@@ -367,8 +399,9 @@ mod tests {
     #[test]
     fn a_rule_is_in_one_state() {
         let metrics = Metrics::new();
+        metrics.observe_status(&[status("a", None), status("b", Some("overflow")), status("gone", None)]);
         metrics.observe_status(&[status("a", None), status("b", Some("overflow"))]);
-        metrics.observe_status(&[status("a", None)]);
+        assert!(!metrics.encode().contains("_state{rule=\"gone\""), "a rule that was removed has no state");
         check(
             &metrics,
             &[
@@ -459,6 +492,7 @@ mod tests {
             "lictor_partitions",
             "lictor_ready",
             "lictor_records_total",
+            "lictor_reloads_total",
             "lictor_restored_bytes_total",
             "lictor_rows_total",
             "lictor_rule_state",

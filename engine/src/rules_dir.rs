@@ -31,6 +31,8 @@ pub struct LoadedRules {
     pub rules: RuleSet,
     /// Everything that is wrong, by file and place.
     pub diagnostics: Vec<Diagnostic>,
+    /// What all of this was read from: files, and the directory.
+    pub sources: Vec<PathBuf>,
 }
 
 /// Why a rules directory cannot be used at all.
@@ -105,12 +107,15 @@ fn compile(
     if files.is_empty() {
         return Err(RulesDirError::Empty { path: dir.to_path_buf() });
     }
-    let prices = Arc::new(load_prices(root, prices)?);
+    let prices_path = prices.map_or_else(|| root.join(PRICES_FILE), Path::to_path_buf);
+    let prices = Arc::new(load_prices(&prices_path, prices.is_some())?);
     let declared = lictor_queries::references(&files);
     let references = load_references(root, &declared, overrides)?;
     let (rules, mut diagnostics) = lictor_queries::compile(&files, &references);
     diagnostics.extend(fill(&rules, &declared, &references));
-    Ok(LoadedRules { files, references, prices, rules, diagnostics })
+    let tables = declared.iter().map(|decl| reference_path(root, decl));
+    let sources = [dir.to_path_buf(), prices_path].into_iter().chain(tables).collect();
+    Ok(LoadedRules { files, references, prices, rules, diagnostics, sources })
 }
 
 fn unreadable(path: &Path) -> impl Fn(io::Error) -> RulesDirError {
@@ -146,17 +151,13 @@ fn read_rule(root: &Path, path: &Path) -> Result<RuleFile, RulesDirError> {
     Ok(RuleFile { file: parts.join("/"), text })
 }
 
-fn load_prices(root: &Path, named: Option<&Path>) -> Result<PriceTable, RulesDirError> {
-    let path = match named {
-        Some(path) => path.to_path_buf(),
-        None => root.join(PRICES_FILE),
-    };
-    let text = match fs::read_to_string(&path) {
+fn load_prices(path: &Path, is_named: bool) -> Result<PriceTable, RulesDirError> {
+    let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(PriceTable::empty()),
-        Err(error) => return Err(unreadable(&path)(error)),
+        Err(error) if !is_named && error.kind() == io::ErrorKind::NotFound => return Ok(PriceTable::empty()),
+        Err(error) => return Err(unreadable(path)(error)),
     };
-    PriceTable::from_csv(&text).map_err(|faults| RulesDirError::Prices { path, faults })
+    PriceTable::from_csv(&text).map_err(|faults| RulesDirError::Prices { path: path.to_path_buf(), faults })
 }
 
 fn load_references(
@@ -176,9 +177,12 @@ fn load_references(
     Ok(references)
 }
 
+fn reference_path(root: &Path, decl: &ReferenceDecl) -> PathBuf {
+    root.join(&decl.file).parent().unwrap_or(root).join(&decl.location)
+}
+
 fn load_reference(root: &Path, decl: &ReferenceDecl) -> Result<RecordBatch, String> {
-    let folder = root.join(&decl.file);
-    let path = folder.parent().unwrap_or(root).join(&decl.location);
+    let path = reference_path(root, decl);
     let format = match decl.format {
         ReferenceFormat::Csv => TableFormat::Csv,
         ReferenceFormat::Json => TableFormat::Json,

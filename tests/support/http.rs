@@ -10,8 +10,14 @@ pub(crate) fn free_port() -> u16 {
 
 /// Head and body of an answer.
 pub(crate) fn get(port: u16, path: &str) -> io::Result<String> {
+    ask(port, "GET", path)
+}
+
+/// Head and body of the answer to a request without a body.
+pub(crate) fn ask(port: u16, method: &str, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    let head = "host: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    write!(stream, "{method} {path} HTTP/1.1\r\n{head}")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)

@@ -1,7 +1,6 @@
 //! What an application has published.
 
 use lictor_schemas::event::EnforcementEvent;
-use serde_json::Value;
 
 use crate::cluster::Cluster;
 
@@ -15,12 +14,4 @@ pub(crate) fn published(cluster: &Cluster, purpose: &str) -> Vec<EnforcementEven
     let mut messages = cluster.read(purpose, |read| read.last().is_some_and(|last| is_end(&last.payload)));
     messages.pop();
     messages.iter().map(|message| EnforcementEvent::from_json(message.payload.as_ref().unwrap()).unwrap()).collect()
-}
-
-/// An event without what may differ between two applications: when it was published, and under which name.
-pub(crate) fn content(event: &EnforcementEvent) -> Value {
-    let mut event = event.clone();
-    event.data.detected_at = None;
-    event.source = String::new();
-    serde_json::from_slice(&event.to_json()).unwrap()
 }

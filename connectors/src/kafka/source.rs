@@ -76,10 +76,28 @@ impl KafkaSource {
 
     fn subscribe(joining: Joining, topics: &[String]) -> Result<Self, ConnectorError> {
         let Joining { consumer, reset } = joining;
-        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&names).map_err(|error| refused("subscribe", &error))?;
         let (topics, assigned) = (topics.to_vec(), BTreeMap::new());
-        Ok(Self { consumer, topics, reset, assigned, revoked: None, has_warned_of_return: false })
+        let source = Self { consumer, topics, reset, assigned, revoked: None, has_warned_of_return: false };
+        source.ask_for_topics()?;
+        Ok(source)
+    }
+
+    fn ask_for_topics(&self) -> Result<(), ConnectorError> {
+        let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        self.consumer.subscribe(&names).map_err(|error| refused("subscribe", &error))
+    }
+
+    /// Reads `topics` from now on, in place of those before: partitions come and go as in any rebalance. Nothing
+    /// happens if they are the same.
+    ///
+    /// # Errors
+    /// librdkafka refuses a topic name.
+    pub fn read_topics(&mut self, topics: &[String]) -> Result<(), ConnectorError> {
+        if self.topics == topics {
+            return Ok(());
+        }
+        self.topics = topics.to_vec();
+        self.ask_for_topics()
     }
 
     /// Who this member is in its group; `None` while it may not speak for its partitions: it has not joined, it was

@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use lictor_engine::rules_dir::{self, LoadedRules};
+use lictor_engine::verdict::{RuleOutline, Verdict, verdicts};
 use lictor_queries::{CompiledRule, Diagnostic, Emission, RuleKind};
 use serde_json::json;
 
+use super::reload::to_text;
 use super::terminal::{Painter, columns};
 
 #[derive(Debug, Args)]
@@ -21,6 +23,9 @@ pub(super) struct Arguments {
     /// The price table; by default llm_prices.csv in the rules directory.
     #[arg(long)]
     prices: Option<PathBuf>,
+    /// Another rules directory: says of each rule what becomes of its state when these rules take the place of those.
+    #[arg(long)]
+    against: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,13 +41,24 @@ enum Format {
 /// Checks and reports; the exit code is 1 if there is a fault.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let loaded = rules_dir::load(&arguments.rules, arguments.prices.as_deref())?;
+    let edits = arguments.against.as_deref().map(|before| edits(before, &loaded)).transpose()?.unwrap_or_default();
     let mut stdout = io::stdout().lock();
     match arguments.format {
         Format::Text => {
             report_faults(&loaded, &mut io::stderr().lock(), Painter::for_stream(&io::stderr()))?;
             report_rules(&loaded, &mut stdout)?;
+            for (rule, verdict) in &edits {
+                writeln!(stdout, "{rule}: {verdict}")?;
+            }
         }
-        Format::Json => writeln!(stdout, "{:#}", as_json(&loaded))?,
+        Format::Json => {
+            let mut json = as_json(&loaded);
+            let edits = edits.iter().map(|(rule, verdict)| json!({"rule": rule, "verdict": verdict.to_string()}));
+            if arguments.against.is_some() {
+                json["edits"] = edits.collect();
+            }
+            writeln!(stdout, "{json:#}")?;
+        }
         Format::Github => {
             for diagnostic in &loaded.diagnostics {
                 writeln!(stdout, "{}", as_annotation(&arguments.rules, diagnostic))?;
@@ -54,6 +70,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if loaded.diagnostics.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What becomes of each rule if `after` takes the place of the rules in `before`.
+fn edits(before: &Path, after: &LoadedRules) -> anyhow::Result<Vec<(String, Verdict)>> {
+    let before = rules_dir::load(before, None)?;
+    Ok(verdicts(&RuleOutline::of_set(&before.rules), &RuleOutline::of_set(&after.rules)))
+}
+
 /// Renders every fault with its source.
 pub(super) fn report_faults(loaded: &LoadedRules, to: &mut impl Write, painter: Painter) -> io::Result<()> {
     for diagnostic in &loaded.diagnostics {
@@ -61,6 +83,11 @@ pub(super) fn report_faults(loaded: &LoadedRules, to: &mut impl Write, painter: 
         writeln!(to, "{}", diagnostic.render(source, painter.color))?;
     }
     Ok(())
+}
+
+/// Every fault with its source, without colours.
+pub(super) fn render_faults(loaded: &LoadedRules) -> String {
+    to_text(|to| report_faults(loaded, to, Painter { color: false }))
 }
 
 fn report_rules(loaded: &LoadedRules, to: &mut impl Write) -> io::Result<()> {
@@ -220,7 +247,8 @@ GROUP BY s.team, window_start, window_end HAVING sum(s.cost_total) > 5;";
     fn the_exit_code_tells_whether_there_are_faults() {
         for (text, code) in [(GOOD, ExitCode::SUCCESS), ("SELECT 1", ExitCode::FAILURE)] {
             let (dir, _) = load(text);
-            let arguments = Arguments { rules: dir.path().to_path_buf(), format: Format::Json, prices: None };
+            let arguments =
+                Arguments { rules: dir.path().to_path_buf(), format: Format::Json, prices: None, against: None };
             assert_eq!(format!("{:?}", run(&arguments).unwrap()), format!("{code:?}"));
         }
     }

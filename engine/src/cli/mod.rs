@@ -6,6 +6,7 @@
 mod check;
 mod demo;
 mod demo_report;
+mod reload;
 mod run;
 mod schema;
 mod tail;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
@@ -18,6 +19,7 @@ use lictor_engine::tasks;
 use tracing_subscriber::EnvFilter;
 
 use super::check::report_faults;
+use super::reload::Reloader;
 use super::terminal::Painter;
 use super::watched::Watcher;
 use super::{explain, stop_flag};
@@ -68,8 +70,12 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     let stop = stop_flag()?;
     let clock = SystemClock::start();
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-    let serve = |address| HttpServer::start(address, Arc::clone(&metrics), Arc::clone(&health), clock);
+    let (ask, requests) = sync_channel(1);
+    let serve = |address| HttpServer::start(address, Arc::clone(&metrics), Arc::clone(&health), ask, clock);
     let _server = config.http.map(serve).transpose()?;
+    let (to_tasks, rule_sets) = sync_channel(1);
+    let reloader = Reloader::new(config, &loaded, Arc::clone(&metrics));
+    let sources = loaded.sources.clone();
     let created = ensure_topics(&config.kafka, &config.topic_specs())
         .with_context(|| format!("brokers {}", config.kafka.bootstrap_servers()))?;
     if !created.is_empty() {
@@ -83,8 +89,9 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     }
     let (application_id, instance_id) = (&config.application_id, &config.instance_id);
     tracing::info!(application_id, instance_id, rules, topics = topics.join(", "), "judging");
-    let watcher = Watcher::new(metrics, health, clock);
-    let summary = tasks::run(&config.kafka, stages, &config.task_options(topics), clock, (&stop, &watcher))?;
+    reloader.start(requests, sources, to_tasks)?;
+    let (options, watcher) = (config.task_options(topics), Watcher::new(metrics, health, clock));
+    let summary = tasks::run_reloading(&config.kafka, stages, &options, clock, (&stop, &watcher), rule_sets)?;
     tracing::info!(summary.records, summary.events, "stopped");
     Ok(ExitCode::SUCCESS)
 }

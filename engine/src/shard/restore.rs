@@ -74,6 +74,7 @@ fn said(next: Option<NextOffset>) -> String {
 #[derive(Debug)]
 pub struct Restoring {
     settings: Arc<JudgeSettings>,
+    is_retried: bool,
     manifest: Option<Manifest>,
     panes: BTreeMap<(RuleId, u32, Window), RestoredRows>,
     /// Rows of rules that we do not have.
@@ -93,11 +94,12 @@ struct HistoryChunks {
 }
 
 impl Restoring {
-    /// Nothing is read yet.
+    /// Nothing is read yet. If it `is_retried`, rules that were quarantined begin anew.
     #[must_use]
-    pub fn new(settings: &Arc<JudgeSettings>) -> Self {
+    pub fn new(settings: &Arc<JudgeSettings>, is_retried: bool) -> Self {
         Self {
             settings: Arc::clone(settings),
+            is_retried,
             manifest: None,
             panes: BTreeMap::new(),
             unknown: Vec::new(),
@@ -232,7 +234,9 @@ impl Restoring {
             obsolete: Vec::new(),
             owed_bytes: 0,
         };
-        let (rules, mut position) = rules_said(&self.settings, &manifest.rules, position);
+        let is_retried = |rule: &RuleSaid| self.is_retried && rule.quarantined.is_some();
+        let known: Vec<RuleSaid> = manifest.rules.iter().filter(|rule| !is_retried(rule)).cloned().collect();
+        let (rules, mut position) = rules_said(&self.settings, &known, position);
         let marks = std::mem::take(&mut manifest.marks).into_iter().map(Mark::from);
         let marks: Vec<Mark> = marks.filter(|m| signals.iter().any(|t| **t == *m.partition.topic)).collect();
         let watermarks = Watermarks::from_parts(self.settings.lateness_ns, marks, manifest.watermarks.clone());

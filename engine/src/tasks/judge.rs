@@ -158,6 +158,11 @@ impl JudgeTask {
         self.shards.values().map(|served| served.shard.watermark(signal)).min().unwrap_or(EventTime::MIN)
     }
 
+    /// The shards that are served.
+    pub fn served(&self) -> impl Iterator<Item = TopicPartition> {
+        self.shards.keys().map(|number| TopicPartition::new(&self.topics.shuffle, *number))
+    }
+
     /// Whether a shard is served.
     #[must_use]
     pub fn serves(&self, number: i32) -> bool {

@@ -1,6 +1,5 @@
 //! The judge task's loop: parcels in, events and state out.
 
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -12,12 +11,13 @@ use lictor_schemas::time::EventTime;
 
 use super::committer::{Outcome, commit};
 use super::judge::JudgeEpoch;
+use super::reload::{JudgeRules, Reloading, SharedRules};
 use super::restorer::Restorer;
 use super::run::{Backoff, ReadingOptions, Stage, Stop};
 use super::{Batch, JudgeTask, TaskError, TaskObserver};
 use crate::clock::Clock;
 use crate::packed::PackedError;
-use crate::shard::{JudgeSettings, Restoring, Shard};
+use crate::shard::{Restoring, Shard};
 
 /// Bytes of parcels after which an epoch ends: a commit of that size takes a tenth of a second.
 const EPOCH_BYTES: usize = 16 << 20;
@@ -47,6 +47,7 @@ pub(super) struct JudgeLoop<'a, C> {
     /// Publishes events before their state is committed; none if delivery is exactly once.
     early: Option<KafkaSink>,
     restorer: Restorer<Restored>,
+    reloading: Reloading,
     options: ReadingOptions,
     clock: C,
     stop: &'a Stop<'a>,
@@ -69,7 +70,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
         source: KafkaSource,
         task: JudgeTask,
         Writers { transactions, early }: Writers,
-        restorer: Restorer<Restored>,
+        (restorer, reloading): (Restorer<Restored>, Reloading),
         (options, clock): (ReadingOptions, C),
         (stop, observer): (&'a Stop<'a>, &'a dyn TaskObserver),
     ) -> Self {
@@ -79,6 +80,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
             transactions,
             early,
             restorer,
+            reloading,
             options,
             clock,
             stop,
@@ -98,6 +100,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
     pub(super) fn run(mut self) -> Result<u64, TaskError> {
         while !self.stop.is_set() {
             self.epoch()?;
+            self.reload()?;
         }
         let deadline = self.clock.monotonic() + DRAIN_MAX;
         loop {
@@ -204,6 +207,21 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
         Ok(())
     }
 
+    /// Goes over to other rules, if there are any: every shard is read back with them.
+    fn reload(&mut self) -> Result<(), TaskError> {
+        let Some(stages) = self.reloading.next() else { return Ok(()) };
+        self.commit(true)?;
+        let shards: Vec<TopicPartition> = self.task.served().chain(self.restorer.waiting().cloned()).collect();
+        tracing::info!(stage = "judge", shards = shards.len(), "going over to other rules");
+        self.reloading.apply(stages, shards.iter().map(|shard| shard.partition).collect())?;
+        self.source.hold(&shards)?;
+        for shard in &shards {
+            self.task.drop_shard(shard.partition);
+            self.restorer.request(shard)?;
+        }
+        Ok(())
+    }
+
     fn reassign(&mut self, change: AssignmentChange) -> Result<(), TaskError> {
         match change {
             AssignmentChange::Assigned(shards) => {
@@ -276,8 +294,8 @@ fn age(at: EventTime, now: EventTime) -> Duration {
 /// Reads shards back from the state topic.
 pub(super) fn restorer<C: Clock + Copy + Send + 'static>(
     mut log: KafkaRestorer,
-    settings: Arc<JudgeSettings>,
-    (state_topic, inputs): (String, Vec<String>),
+    rules: SharedRules,
+    state_topic: String,
     (patience, clock): (Duration, C),
 ) -> Result<Restorer<Restored>, TaskError> {
     let restore = move |shard: &TopicPartition| {
@@ -285,7 +303,8 @@ pub(super) fn restorer<C: Clock + Copy + Send + 'static>(
         failpoint::hit("judge.restore");
         let committed = log.committed(std::slice::from_ref(shard), patience)?;
         let committed = committed.into_iter().find_map(|(_, committed)| committed).map(|c| c.next);
-        let mut restoring = Restoring::new(&settings);
+        let (JudgeRules { settings, inputs, .. }, is_retried) = rules.of_shard(shard.partition);
+        let mut restoring = Restoring::new(&settings, is_retried);
         let mut taken = Ok(());
         let partition = TopicPartition::new(&state_topic, shard.partition);
         log.read(&partition, patience, &mut |record| {

@@ -9,6 +9,7 @@
 mod committer;
 mod judge;
 mod judge_loop;
+mod reload;
 mod restorer;
 mod run;
 mod scan;
@@ -17,7 +18,7 @@ mod scan_loop;
 use lictor_connectors::{Consumed, Outgoing};
 
 pub use judge::JudgeTask;
-pub use run::{Delivery, ReadingOptions, Stage, Summary, TaskError, TaskObserver, TaskOptions, run};
+pub use run::{Delivery, ReadingOptions, Stage, Summary, TaskError, TaskObserver, TaskOptions, run, run_reloading};
 pub use scan::{ScanEpoch, ScanTask};
 
 use crate::live::OutputTopics;

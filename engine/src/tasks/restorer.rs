@@ -56,7 +56,12 @@ impl<T: Send + 'static> Restorer<T> {
         self.pending.remove(partition);
     }
 
-    /// Partitions that are waited for.
+    /// The partitions that are waited for.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.pending.keys()
+    }
+
+    /// How many partitions are waited for.
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }

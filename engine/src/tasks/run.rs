@@ -1,8 +1,8 @@
 //! Both tasks of an instance, side by side until it is told to stop.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use lictor_connectors::{
 };
 
 use super::judge_loop::{JudgeLoop, Writers, restorer};
+use super::reload::{Reloading, SharedRules};
 use super::scan_loop::ScanLoop;
 use super::{JudgeTask, ScanTask, TaskTopics};
 use crate::aside::Undecodable;
@@ -256,28 +257,45 @@ pub fn run<C: Clock + Copy + Send + Sync + 'static>(
     stages: Stages,
     options: &TaskOptions,
     clock: C,
+    ends: (&AtomicBool, &dyn TaskObserver),
+) -> Result<Summary, TaskError> {
+    let (_, nothing) = sync_channel(0);
+    run_reloading(properties, stages, options, clock, ends, nothing)
+}
+
+/// As [`run`], going over to each of the `rule_sets` that come.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_reloading<C: Clock + Copy + Send + Sync + 'static>(
+    properties: &KafkaProperties,
+    stages: Stages,
+    options: &TaskOptions,
+    clock: C,
     (stop, observer): (&AtomicBool, &dyn TaskObserver),
+    rule_sets: Receiver<Stages>,
 ) -> Result<Summary, TaskError> {
     let stop = Stop { asked: stop, failed: AtomicBool::new(false), scanned: AtomicBool::new(false) };
     let Stages { scan, judge, routes } = stages;
     let names = judge.names.clone();
     let router = Router::new(options.shards, routes);
     let scan = ScanTask::new(scan, router, names, options.topics.clone(), &options.application_id);
-    let judge = Arc::new(judge);
+    let (reloading, of_scan) =
+        Reloading::new(SharedRules::new(judge, options.inputs.clone()), rule_sets, options.shards);
     let clients = Clients { properties, options };
     let scanning = || {
         let source = clients.source(Stage::Scan, &options.inputs)?;
         let writers = (clients.transactions(Stage::Scan)?, clients.restorer(Stage::Scan)?);
-        let records = ScanLoop::try_new(source, scan, writers, options.reading, clock, (&stop, observer))?.run()?;
+        let ends = (&stop, observer);
+        let records = ScanLoop::try_new(source, scan, writers, of_scan, (options.reading, clock), ends)?.run()?;
         stop.scanned.store(true, Ordering::Release);
         Ok(records)
     };
     let judging = || {
         let transactions = clients.transactions(Stage::Judge)?;
         let source = clients.source(Stage::Judge, std::slice::from_ref(&options.topics.shuffle))?;
-        let topics = (options.topics.state.clone(), options.inputs.clone());
-        let patience = (options.reading.patience, clock);
-        let restorer = restorer(clients.restorer(Stage::Judge)?, Arc::clone(&judge), topics, patience)?;
+        let (state, patience) = (options.topics.state.clone(), (options.reading.patience, clock));
+        let restorer = restorer(clients.restorer(Stage::Judge)?, reloading.shared.clone(), state, patience)?;
         let early = match options.delivery {
             Delivery::ExactlyOnce => None,
             Delivery::AtLeastOnce => Some(KafkaSink::try_new(properties, &clients.client_id(Stage::Judge))?),
@@ -285,7 +303,8 @@ pub fn run<C: Clock + Copy + Send + Sync + 'static>(
         let task = JudgeTask::new(options.topics.clone());
         let writers = Writers { transactions, early };
         let ends = (&stop, observer);
-        JudgeLoop::try_new(source, task, writers, restorer, (options.reading, clock), ends).run()
+        let readers = (restorer, reloading);
+        JudgeLoop::try_new(source, task, writers, readers, (options.reading, clock), ends).run()
     };
     thread::scope(|scope| {
         let scanning = thread::Builder::new().name("scan".to_owned()).spawn_scoped(scope, || stop.run(scanning))?;

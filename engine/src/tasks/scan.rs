@@ -12,6 +12,7 @@ use lictor_connectors::{Committed, Consumed, NextOffset, Outgoing, RecordRef, To
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
+use super::reload::ScanRules;
 use super::{Batch, Message, TaskTopics};
 use crate::exchange::parcel::{self, RuleNames};
 use crate::exchange::route::Router;
@@ -99,6 +100,18 @@ impl ScanTask {
             sources: Vec::new(),
             shipped: Shipped::default(),
             quarantined: BTreeSet::new(),
+        }
+    }
+
+    /// Goes over to other rules at `now`, by the processing clock; to be called when nothing is read that is not
+    /// committed.
+    pub(super) fn replace_rules(&mut self, rules: ScanRules, now: EventTime) {
+        let ScanRules { stage, router, names, inputs: _ } = rules;
+        (self.stage, self.router, self.names) = (stage, router, names);
+        (self.shipped, self.quarantined) = (Shipped::default(), BTreeSet::new());
+        for (partition, read) in &mut self.partitions {
+            *read = Partition { committed: read.committed, sent: read.committed, now: read.committed };
+            self.stage.resume(partition.clone(), read.committed.high, now);
         }
     }
 

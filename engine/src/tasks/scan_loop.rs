@@ -1,6 +1,7 @@
 //! The scan task's loop: telemetry in, parcels out.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use lictor_connectors::{
 use lictor_schemas::time::EventTime;
 
 use super::committer::{Committer, Outcome};
+use super::reload::ScanRules;
 use super::restorer::Restorer;
 use super::run::{Backoff, ReadingOptions, Stage, Stop};
 use super::scan::ScanEpoch;
@@ -33,6 +35,7 @@ pub(super) struct ScanLoop<'a, C> {
     task: ScanTask,
     committer: Committer,
     restorer: Restorer<Option<Committed>>,
+    rules: Receiver<ScanRules>,
     options: ReadingOptions,
     clock: C,
     stop: &'a Stop<'a>,
@@ -54,8 +57,8 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         source: KafkaSource,
         task: ScanTask,
         (transactions, asker): (KafkaTransactions, KafkaRestorer),
-        options: ReadingOptions,
-        clock: C,
+        rules: Receiver<ScanRules>,
+        (options, clock): (ReadingOptions, C),
         (stop, observer): (&'a Stop<'a>, &'a dyn TaskObserver),
     ) -> Result<Self, TaskError> {
         let patience = options.patience;
@@ -73,6 +76,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
             task,
             committer: Committer::start(transactions, "scan-committer", clock)?,
             restorer: Restorer::start("scan-restorer", ask)?,
+            rules,
             options,
             clock,
             stop,
@@ -98,6 +102,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
 
     fn epoch(&mut self) -> Result<(), TaskError> {
         self.observer.alive(Stage::Scan);
+        self.reload()?;
         let deadline = self.clock.monotonic() + self.options.linger;
         while self.task.rows_pending() < self.options.rows_max && !self.stop.is_set() {
             let wait = deadline.saturating_sub(self.clock.monotonic());
@@ -108,6 +113,16 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         self.ask_for_sources()?;
         self.take_over()?;
         self.end_epoch()
+    }
+
+    /// Goes over to other rules, if there are any.
+    fn reload(&mut self) -> Result<(), TaskError> {
+        let Ok(rules) = self.rules.try_recv() else { return Ok(()) };
+        self.commit_all()?;
+        self.source.read_topics(&rules.inputs)?;
+        self.task.replace_rules(rules, self.clock.now());
+        self.sources_at = Some(self.clock.monotonic());
+        Ok(())
     }
 
     /// Waits for one record; false if the epoch must end because partitions come or go.

@@ -214,7 +214,7 @@ impl Instance {
     }
 
     fn take_shard(&mut self, cluster: &Cluster, shard: i32) {
-        let mut restoring = Restoring::new(&self.settings);
+        let mut restoring = Restoring::new(&self.settings, false);
         for (key, value) in cluster.state.get(&shard).into_iter().flatten() {
             restoring.absorb(key, value.as_deref()).unwrap();
         }

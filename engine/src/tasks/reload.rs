@@ -1,0 +1,91 @@
+//! How running tasks go over to other rules.
+//!
+//! The judge task goes first: parcels of rules that it does not know would be left out. Its shards are read back from
+//! the state log with the new rules, as after a restart, while the group stays as it is. Then the scan task takes over
+//! its part. Both commit before, so nothing is lost and nothing is repeated.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::TaskError;
+use crate::exchange::parcel::RuleNames;
+use crate::exchange::route::Router;
+use crate::pipeline::Stages;
+use crate::scan_stage::ScanStage;
+use crate::shard::JudgeSettings;
+
+/// The scan task's part of a rule set.
+pub(super) struct ScanRules {
+    pub(super) stage: ScanStage,
+    pub(super) router: Router,
+    pub(super) names: RuleNames,
+    /// The topics that the rules read.
+    pub(super) inputs: Vec<String>,
+}
+
+/// The judge task's part: whoever reads a shard back asks for it.
+#[derive(Clone)]
+pub(super) struct JudgeRules {
+    pub(super) settings: Arc<JudgeSettings>,
+    pub(super) inputs: Vec<String>,
+    /// Shards whose quarantined rules get another try when they are read back.
+    retried: BTreeSet<i32>,
+}
+
+/// The judge task's rules, shared with the thread that reads shards back.
+#[derive(Clone)]
+pub(super) struct SharedRules(Arc<Mutex<JudgeRules>>);
+
+impl SharedRules {
+    pub(super) fn new(settings: JudgeSettings, inputs: Vec<String>) -> Self {
+        let settings = Arc::new(settings);
+        Self(Arc::new(Mutex::new(JudgeRules { settings, inputs, retried: BTreeSet::new() })))
+    }
+
+    /// The rules, and whether those of `shard` that are quarantined get another try: once after each reload.
+    pub(super) fn of_shard(&self, shard: i32) -> (JudgeRules, bool) {
+        let mut rules = self.lock();
+        let is_retried = rules.retried.remove(&shard);
+        (rules.clone(), is_retried)
+    }
+
+    fn replace(&self, settings: JudgeSettings, inputs: Vec<String>, retried: BTreeSet<i32>) {
+        *self.lock() = JudgeRules { settings: Arc::new(settings), inputs, retried };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, JudgeRules> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The judge task's end: takes rule sets in, hands the scan task its part on.
+pub(super) struct Reloading {
+    pub(super) shared: SharedRules,
+    rule_sets: Receiver<Stages>,
+    scan: SyncSender<ScanRules>,
+    shards: u32,
+}
+
+impl Reloading {
+    /// Rule sets come from `rule_sets`; the other value is the scan task's end.
+    pub(super) fn new(shared: SharedRules, rule_sets: Receiver<Stages>, shards: u32) -> (Self, Receiver<ScanRules>) {
+        let (scan, of_scan) = sync_channel(1);
+        (Self { shared, rule_sets, scan, shards }, of_scan)
+    }
+
+    /// A rule set that is to be gone over to.
+    pub(super) fn next(&self) -> Option<Stages> {
+        self.rule_sets.try_recv().ok()
+    }
+
+    /// From now on shards are read back with the new rules; waits until the scan task has taken over those before.
+    pub(super) fn apply(&self, stages: Stages, retried: BTreeSet<i32>) -> Result<(), TaskError> {
+        let Stages { scan, judge, routes } = stages;
+        let inputs: Vec<String> = scan.topics_read().into_iter().collect();
+        let (names, router) = (judge.names.clone(), Router::new(self.shards, routes));
+        self.shared.replace(judge, inputs.clone(), retried);
+        let of_scan = ScanRules { stage: scan, router, names, inputs };
+        self.scan.send(of_scan).map_err(|_| TaskError::Thread("scan"))
+    }
+}
