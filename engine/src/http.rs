@@ -1,14 +1,16 @@
-//! `/metrics`, `/healthz`, `/readyz` and, for this machine only, `POST /-/reload`.
+//! `/metrics`, `/healthz`, `/readyz`, `/watermarks` and, for this machine only, `POST /-/reload`.
 //!
 //! They are served by a thread of their own, so that a loop that hangs is still seen to hang. The loop and this thread
 //! share two values: what is counted ([`Metrics`]) and whether the loop is well ([`Health`]).
 
+use std::collections::BTreeMap;
 use std::future::IntoFuture;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,6 +18,10 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use lictor_connectors::TopicPartition;
+use lictor_schemas::tables::Signal;
+use lictor_schemas::time::EventTime;
+use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::net::TcpListener as AsyncListener;
 use tokio::runtime;
@@ -24,6 +30,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::tasks::Stage;
+use crate::watermark::Mark;
 
 /// A loop that did not come round for so long hangs: an epoch takes milliseconds, and a commit that waits for a broker
 /// that is away is worth telling.
@@ -39,6 +46,27 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub struct Health {
     progressed_ms: [AtomicU64; 2],
     is_serving: [AtomicBool; 2],
+    times: Mutex<BTreeMap<Signal, SignalTime>>,
+}
+
+/// How far the time of a signal has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalTime {
+    /// The watermark of the shard that is furthest behind.
+    pub watermark: EventTime,
+    /// The input partition that holds it back; none if all are idle.
+    pub held_by: Option<Mark>,
+}
+
+impl SignalTime {
+    fn to_json(&self) -> Value {
+        let begun = |at: EventTime| (at > EventTime::MIN).then(|| at.to_rfc3339());
+        let held_by = self.held_by.as_ref().map(|mark| {
+            let TopicPartition { topic, partition } = &mark.partition;
+            json!({"topic": topic.as_ref(), "partition": partition, "high": mark.high.and_then(begun)})
+        });
+        json!({"watermark": begun(self.watermark), "held_by": held_by})
+    }
 }
 
 impl Health {
@@ -51,6 +79,16 @@ impl Health {
     /// A stage serves all partitions that it was assigned: for good, since other partitions come and go.
     pub fn serving(&self, stage: Stage) {
         self.is_serving[stage as usize].store(true, Ordering::Relaxed);
+    }
+
+    /// How far the time of each signal has come, as of now.
+    pub fn set_times(&self, times: BTreeMap<Signal, SignalTime>) {
+        *self.times.lock().unwrap_or_else(PoisonError::into_inner) = times;
+    }
+
+    fn times(&self) -> Value {
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.iter().map(|(signal, time)| (signal.as_str().to_owned(), time.to_json())).collect()
     }
 
     /// Whether the loops are alive at `now`.
@@ -188,12 +226,14 @@ async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver
 
 fn router<C: Clock + Send + Sync + 'static>(shared: Arc<Shared<C>>) -> Router {
     let (for_metrics, for_health, for_reload) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
+    let for_times = Arc::clone(&shared);
     Router::new()
         .route("/metrics", get(move || async move { for_metrics.metrics() }))
         .route(
             "/healthz",
             get(move || async move { verdict(for_health.health.liveness(for_health.clock.monotonic())) }),
         )
+        .route("/watermarks", get(move || async move { for_times.watermarks() }))
         .route("/-/reload", post(move || async move { for_reload.reload().await }))
         .route("/readyz", get(move || async move { verdict(shared.health.readiness()) }))
 }
@@ -202,6 +242,10 @@ impl<C> Shared<C> {
     fn metrics(&self) -> Response {
         self.metrics.observe_ready(self.health.readiness().is_ok());
         ([(header::CONTENT_TYPE, OPENMETRICS)], self.metrics.encode()).into_response()
+    }
+
+    fn watermarks(&self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.health.times().to_string()).into_response()
     }
 
     async fn reload(&self) -> Response {
@@ -233,8 +277,6 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
     use std::sync::mpsc::sync_channel;
-
-    use lictor_schemas::time::EventTime;
 
     use super::*;
 
@@ -328,6 +370,20 @@ mod tests {
             assert!(text.starts_with(&format!("HTTP/1.1{status}")), "{text}");
             assert!(text.ends_with(said.unwrap_or_else(|why| why)), "{text}");
         }
+    }
+
+    #[test]
+    fn who_holds_time_back_is_told() {
+        let health = Arc::new(Health::default());
+        let server = start(&health, Duration::ZERO);
+        check(&server, "/watermarks", 200, "{}");
+        let (partition, signal) = (TopicPartition::new("spans", 3), Signal::Traces);
+        let mark = Mark { partition, signal, high: Some(EventTime::from_ms(2_000)), is_idle: false };
+        let time = SignalTime { watermark: EventTime::from_ms(1_000), held_by: Some(mark) };
+        health.set_times(BTreeMap::from([(Signal::Traces, time)]));
+        let held_by = r#"{"high":"1970-01-01T00:00:02Z","partition":3,"topic":"spans"}"#;
+        let expected = format!(r#"{{"traces":{{"held_by":{held_by},"watermark":"1970-01-01T00:00:01Z"}}}}"#);
+        check(&server, "/watermarks", 200, &expected);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use lictor_schemas::time::EventTime;
 use crate::decision::{Decision, Decisions, LimitReport};
 use crate::exchange::{RuleFailure, RuleId, Shipment};
 use crate::pane::PaneError;
-use crate::watermark::Watermarks;
+use crate::watermark::{Mark, Watermarks};
 use crate::windowed::{Closed, WindowedRule, WindowedState};
 
 /// The judging half of a rule: the same for every shard.
@@ -193,6 +193,12 @@ impl JudgeStage {
     #[must_use]
     pub fn watermark(&self, signal: Signal) -> EventTime {
         self.watermarks.of(signal)
+    }
+
+    /// The input partition that holds a signal's time back; none if all are idle.
+    #[must_use]
+    pub fn slowest(&self, signal: Signal) -> Option<&Mark> {
+        self.watermarks.slowest(signal)
     }
 
     /// How every rule is doing, in the order of the rule set.

@@ -99,6 +99,25 @@ impl Aggregation {
         self.spec
     }
 
+    /// The group keys besides the window, as `name TYPE`.
+    pub(crate) fn explain_keys(&self) -> Vec<String> {
+        let keys = self.groups.iter().zip(self.raw_schema.fields());
+        let keys = keys.filter(|((column, _), _)| matches!(column, GroupColumn::Key(_)));
+        keys.map(|(_, field)| format!("{} {}", field.name(), field.data_type())).collect()
+    }
+
+    /// What is kept of a group, as `aggregate: TYPE, TYPE`.
+    pub(crate) fn explain_states(&self) -> Vec<String> {
+        let mut fields = self.shapes.states.fields().iter();
+        let mut states = Vec::new();
+        for ((aggregate, arguments), width) in self.aggregates.iter().zip(&self.arguments).zip(&self.shapes.widths) {
+            let types: Vec<String> = fields.by_ref().take(*width).map(|f| f.data_type().to_string()).collect();
+            let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+            states.push(format!("{}({}): {}", aggregate.fun().name(), arguments.join(", "), types.join(", ")));
+        }
+        states
+    }
+
     pub(crate) fn try_new(rule: &str, planned: PlannedAggregate) -> Result<Self> {
         let PlannedAggregate { spec, groups, aggregates, arguments, filters, above, raw_schema, output_schema } =
             planned;

@@ -135,6 +135,11 @@ impl Finish {
         self.columns.latest_of_group(groups, row)
     }
 
+    /// What is done with finished groups, level by level.
+    pub(crate) fn explain(&self) -> Vec<Vec<String>> {
+        self.levels.iter().map(|level| level.stage.explain()).collect()
+    }
+
     pub(crate) fn with(mut self, head: &RuleHeader, measures: Measures) -> Self {
         self.columns = self.columns.with_header(head).with_measures(measures);
         self

@@ -4,6 +4,7 @@
 //! functions over a window's results) runs as a DataFusion plan to its end, and is reset before each run: a plan that
 //! is executed twice without it keeps growing its metrics.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray};
@@ -17,7 +18,7 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::streaming::StreamingTableExec;
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 
 use crate::slot::Slot;
 
@@ -78,6 +79,18 @@ impl Step {
     }
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filter { predicate, .. } => write!(f, "filter {predicate}"),
+            Self::Project { exprs, .. } => {
+                let exprs: Vec<String> = exprs.iter().map(ToString::to_string).collect();
+                write!(f, "project {}", exprs.join(", "))
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 enum How {
     Steps(Vec<Step>),
@@ -112,6 +125,22 @@ impl Stage {
     /// The columns that must go in.
     pub(crate) fn input_schema(&self) -> &SchemaRef {
         self.input.schema()
+    }
+
+    /// What it does, a line per step: filters and projections in the order in which they are done, else DataFusion's
+    /// plan, whose last line is done first.
+    pub(crate) fn explain(&self) -> Vec<String> {
+        match &self.how {
+            How::Steps(steps) => steps.iter().map(ToString::to_string).collect(),
+            How::Plan(plan) => {
+                displayable(plan.as_ref()).indent(false).to_string().lines().map(str::to_owned).collect()
+            }
+        }
+    }
+
+    /// The columns that it reads of its input.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        self.input_schema().fields().iter().map(|field| field.name().clone()).collect()
     }
 
     /// Runs the stage over one batch; the batch may have more columns than needed, in any order.

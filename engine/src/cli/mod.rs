@@ -6,6 +6,7 @@
 mod check;
 mod demo;
 mod demo_report;
+mod explain;
 mod reload;
 mod run;
 mod schema;
@@ -42,6 +43,8 @@ enum Command {
     Topics(topics::Arguments),
     /// Compiles a rules directory and reports everything that is wrong with it.
     Check(check::Arguments),
+    /// Shows how rules run: what they read and keep, windows, plans; or who holds time back.
+    Explain(explain::Arguments),
     /// Runs the tests that lie beside the rules.
     Test(test::Arguments),
     /// Shows the tables that rules read: columns, types, units and the attributes they come from.
@@ -59,6 +62,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
     }

@@ -2,17 +2,19 @@
 //!
 //! The tasks know neither: they see an observer, and this is it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_connectors::TopicPartition;
 use lictor_engine::clock::Clock;
 use lictor_engine::decision::{Decision, LimitReport};
-use lictor_engine::http::Health;
+use lictor_engine::http::{Health, SignalTime};
 use lictor_engine::metrics::Metrics;
 use lictor_engine::scan_stage::ScanCounts;
 use lictor_engine::tasks::{JudgeTask, Stage, TaskObserver};
 use lictor_schemas::tables::Signal;
+use lictor_schemas::time::EventTime;
 
 /// Tells of every epoch at once, and of state from time to time.
 pub(super) struct Watcher<C> {
@@ -63,9 +65,15 @@ impl<C: Clock + Sync> TaskObserver for Watcher<C> {
 
     fn status(&self, task: &JudgeTask) {
         self.metrics.observe_status(&task.status());
+        let mut times = BTreeMap::new();
         for signal in Signal::ALL {
-            self.metrics.observe_watermark(signal, task.watermark(signal), self.clock.now());
+            let (watermark, held_by) = (task.watermark(signal), task.slowest(signal).cloned());
+            self.metrics.observe_watermark(signal, watermark, self.clock.now());
+            if watermark > EventTime::MIN || held_by.is_some() {
+                times.insert(signal, SignalTime { watermark, held_by });
+            }
         }
+        self.health.set_times(times);
     }
 }
 
@@ -79,7 +87,7 @@ mod tests {
     struct Still(Duration);
 
     impl Clock for Still {
-        fn now(&self) -> lictor_schemas::time::EventTime {
+        fn now(&self) -> EventTime {
             ManualClock::default().now()
         }
 

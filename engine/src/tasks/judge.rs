@@ -12,6 +12,7 @@ use crate::judge_stage::RuleStatus;
 use crate::packed::PackedError;
 use crate::pane::PaneError;
 use crate::shard::{Changes, Shard};
+use crate::watermark::Mark;
 
 /// The shards of an instance.
 #[derive(Debug)]
@@ -155,7 +156,17 @@ impl JudgeTask {
     /// The watermark of a signal: of the shard that is furthest behind.
     #[must_use]
     pub fn watermark(&self, signal: Signal) -> EventTime {
-        self.shards.values().map(|served| served.shard.watermark(signal)).min().unwrap_or(EventTime::MIN)
+        self.furthest_behind(signal).map_or(EventTime::MIN, |shard| shard.watermark(signal))
+    }
+
+    /// The input partition that holds a signal's time back there; none if all are idle.
+    #[must_use]
+    pub fn slowest(&self, signal: Signal) -> Option<&Mark> {
+        self.furthest_behind(signal)?.stage().slowest(signal)
+    }
+
+    fn furthest_behind(&self, signal: Signal) -> Option<&Shard> {
+        self.shards.values().map(|served| &served.shard).min_by_key(|shard| shard.watermark(signal))
     }
 
     /// The shards that are served.
