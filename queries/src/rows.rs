@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimeUnit, Ti
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 use datafusion::common::{Result, exec_err};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::time::{EventTime, Window};
@@ -21,7 +21,7 @@ use lictor_schemas::violation::{Exemplar, Subject, Violation};
 use serde_json::{Map, Number, Value};
 
 use crate::aggregation::GroupColumn;
-use crate::lineage::{Origin, origin_at};
+use crate::lineage::{Origin, origin, origin_at};
 use crate::shape::{Refusal, Windowed, refuse};
 
 /// The row number of a group in a batch of evaluated groups.
@@ -126,7 +126,13 @@ impl ResultColumns {
     /// Every group key that still distinguishes rows must be selected, else two violations would have one subject.
     fn check_subject(&self, plan: &LogicalPlan, windowed: &Windowed, selected: &[usize]) -> Result<(), Refusal> {
         let folded = crate::lineage::top_aggregate(plan).filter(|top| **top != windowed.aggregate);
-        if folded.is_some_and(|top| top.group_expr.len() > self.subject.len() + 2) {
+        // The planner adds columns that follow from the keys; they distinguish nothing.
+        let follows = |top: &Aggregate, expr: &Expr| match expr {
+            Expr::Column(column) => origin(&top.input, column) == Origin::Other,
+            _ => false,
+        };
+        let said = |top: &Aggregate| top.group_expr.iter().filter(|expr| !follows(top, expr)).count();
+        if folded.is_some_and(|top| said(top) > self.subject.len() + 2) {
             let help = "select every column of the second GROUP BY";
             return refuse("a key of the second GROUP BY is not selected", help, "SELECT");
         }
@@ -358,9 +364,9 @@ impl Found {
     }
 }
 
-fn name_of(expr: &datafusion::logical_expr::Expr) -> String {
+fn name_of(expr: &Expr) -> String {
     match expr {
-        datafusion::logical_expr::Expr::Column(c) => c.name.clone(),
+        Expr::Column(c) => c.name.clone(),
         other => other.to_string(),
     }
 }

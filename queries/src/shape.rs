@@ -235,7 +235,10 @@ fn group_columns(aggregate: &Aggregate) -> Result<(WindowSpec, Vec<GroupColumn>)
     let mut spec = None;
     let mut keys = 0;
     let mut groups = Vec::new();
-    for expr in &aggregate.group_expr {
+    for (nth, expr) in aggregate.group_expr.iter().enumerate() {
+        if aggregate.group_expr[..nth].contains(expr) {
+            return refuse(format!("GROUP BY has `{expr}` twice"), "leave one of them out", "GROUP");
+        }
         if matches!(expr, Expr::GroupingSet(_)) {
             let help = "write one rule per grouping";
             return refuse("GROUPING SETS, CUBE and ROLLUP have no single subject", help, "GROUP");

@@ -226,6 +226,10 @@ fn a_group_needs_the_whole_window() {
     let query = format!("SELECT team, count(*) {minute} /*here*/GROUP BY team");
     refused(&query, "GROUP", "the GROUP BY leaves the window out", "group by window_start, window_end too");
 
+    let query =
+        format!("SELECT team, window_start, window_end {minute} /*here*/GROUP BY team, team, window_start, window_end");
+    refused(&query, "GROUP", "GROUP BY has `spans.team` twice", "leave one of them out");
+
     let query = "SELECT team, window_start /*here*/FROM TUMBLE(spans, event_time, INTERVAL '1 minute')";
     let help = "group by the window: GROUP BY …, window_start, window_end";
     refused(query, "FROM", "the window has no GROUP BY", help);

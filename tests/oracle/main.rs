@@ -1,14 +1,15 @@
 //! The streamed result of a windowed rule equals what DataFusion's batch engine says of the same query over all rows.
 //!
-//! Random rows, out of order within the lateness, are cut at random into what a scan sums up before it ships, and
-//! windows close at random in between. What the engine's panes make of that is compared with [`oracle`], group by
-//! group: the window, every column of the result, nothing missing and nothing more. The queries are in
-//! `oracle_queries/`.
+//! Random rows, out of order within the lateness, are dealt to two scans and cut at random into what a scan sums up
+//! before it ships, and windows close at random in between. What the engine's panes make of that is compared with
+//! [`oracle`], group by group: the window, every column of the result, nothing missing and nothing more. The queries
+//! are in `queries/`, and [`generated`].
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-#[path = "support/difference.rs"]
+#[path = "../support/difference.rs"]
 mod difference;
+mod generated;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -148,16 +149,18 @@ fn said(violation: &Violation) -> Value {
 
 /// Runs a rule over the rows as the engine would: sums of some rows are shipped, then windows may close.
 struct Stream {
-    scan: Scan,
+    /// Of two partitions, or of two instances.
+    scans: [Scan; 2],
     state: WindowedState,
     found: Found,
 }
 
 impl Stream {
-    fn new(rule: WindowedRule) -> Self {
+    /// One rule, compiled twice.
+    fn new([rule, again]: [WindowedRule; 2]) -> Self {
         let WindowedRule { emission, scan, aggregation, finish, .. } = rule;
         let state = WindowedState::new(Arc::new(windowed::WindowedRule { emission, aggregation, finish }));
-        Self { scan, state, found: Found::new() }
+        Self { scans: [scan, again.scan], state, found: Found::new() }
     }
 
     fn run(mut self, hours: &[RecordBatch]) -> Result<Found, String> {
@@ -174,11 +177,11 @@ impl Stream {
         let (mut at, mut high) = (0, i64::MIN);
         while at < rows.num_rows() {
             let count = random.usize(1..=25).min(rows.num_rows() - at);
-            self.scan.absorb(&rows.slice(at, count)).map_err(|e| e.to_string())?;
+            self.scans[random.usize(0..2)].absorb(&rows.slice(at, count)).map_err(|e| e.to_string())?;
             high = times.values()[at..at + count].iter().copied().fold(high, i64::max);
             at += count;
             if random.bool() {
-                self.ship()?;
+                self.ship_of(random.usize(0..2))?;
             }
             if random.usize(0..3) == 0 {
                 self.state.commit().map_err(|e| e.to_string())?;
@@ -192,7 +195,11 @@ impl Stream {
     }
 
     fn ship(&mut self) -> Result<(), String> {
-        for partial in self.scan.flush().map_err(|e| e.to_string())? {
+        (0..2).try_for_each(|scan| self.ship_of(scan))
+    }
+
+    fn ship_of(&mut self, scan: usize) -> Result<(), String> {
+        for partial in self.scans[scan].flush().map_err(|e| e.to_string())? {
             self.state.absorb(&partial).map_err(|e| e.to_string())?;
         }
         let Some(update) = self.state.take_update().map_err(|e| e.to_string())? else { return Ok(()) };
@@ -272,18 +279,24 @@ fn files(case: &Case<'_>, emission: &str) -> Vec<RuleFile> {
     vec![RuleFile { file: "rule.sql".to_owned(), text: format!("{TABLES}{rule}") }]
 }
 
-/// Compares what one query gives; how many rows that are, or how the two sides differ.
-fn compare(case: &Case<'_>, emission: &str, hours: &[RecordBatch]) -> Result<usize, String> {
-    let (files, references) = (files(case, emission), references());
-    let (mut set, faults) = compile(&files, &references);
+fn compiled(files: &[RuleFile], references: &References) -> Result<WindowedRule, String> {
+    let (mut set, faults) = compile(files, references);
     if let Some(fault) = faults.first() {
         return Err(fault.render(&files[0].text, false));
     }
-    for (name, rows) in &references {
+    for (name, rows) in references {
         set.fill_reference(name, rows.as_ref().unwrap())?;
     }
-    let RuleKind::Windowed(rule) = set.rules.remove(0).kind else { return Err("it is not windowed".to_owned()) };
-    let streamed = Stream::new(*rule).run(hours)?;
+    match set.rules.remove(0).kind {
+        RuleKind::Windowed(rule) => Ok(*rule),
+        RuleKind::RowWise(_) => Err("it is not windowed".to_owned()),
+    }
+}
+
+/// Compares what one query gives; how many rows that are, or how the two sides differ.
+fn compare(case: &Case<'_>, emission: &str, hours: &[RecordBatch]) -> Result<usize, String> {
+    let (files, references) = (files(case, emission), references());
+    let streamed = Stream::new([compiled(&files, &references)?, compiled(&files, &references)?]).run(hours)?;
     let whole = concat_batches(&hours[0].schema(), hours).unwrap();
     let batches = oracle(&files, &references, case.name, &BTreeMap::from([(Table::Spans, whole)]));
     let subject = streamed
@@ -323,25 +336,25 @@ fn check(queries: &str, emission: &str) {
 
 #[test]
 fn aggregates() {
-    check(include_str!("oracle_queries/aggregates.sql"), "CLOSE");
+    check(include_str!("queries/aggregates.sql"), "CLOSE");
 }
 
 #[test]
 fn windows() {
-    check(include_str!("oracle_queries/windows.sql"), "CLOSE");
+    check(include_str!("queries/windows.sql"), "CLOSE");
 }
 
 #[test]
 fn joins_with_reference_tables() {
-    check(include_str!("oracle_queries/joins.sql"), "CLOSE");
+    check(include_str!("queries/joins.sql"), "CLOSE");
 }
 
 #[test]
 fn window_functions_and_second_aggregates() {
-    check(include_str!("oracle_queries/over.sql"), "CLOSE");
+    check(include_str!("queries/over.sql"), "CLOSE");
 }
 
 #[test]
 fn rules_that_speak_on_update() {
-    check(include_str!("oracle_queries/updates.sql"), "UPDATE");
+    check(include_str!("queries/updates.sql"), "UPDATE");
 }
