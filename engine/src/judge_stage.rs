@@ -13,6 +13,7 @@ use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
 use crate::decision::{Decision, Decisions, LimitReport};
+use crate::exchange::route::Place;
 use crate::exchange::{RuleFailure, RuleId, Shipment};
 use crate::pane::PaneError;
 use crate::watermark::{Mark, Watermarks};
@@ -81,11 +82,17 @@ impl RuleStatus {
 }
 
 impl JudgeStage {
-    /// Nothing has been judged yet. `groups_max` bounds the groups of one rule over all its open windows.
+    /// Nothing has been judged yet at `place`. `groups_max` bounds the groups of one rule over all its open windows.
     #[must_use]
-    pub fn new(rules: Arc<[JudgeRule]>, decisions: Decisions, watermarks: Watermarks, groups_max: usize) -> Self {
+    pub fn new(
+        rules: Arc<[JudgeRule]>,
+        place: Place,
+        decisions: Decisions,
+        watermarks: Watermarks,
+        groups_max: usize,
+    ) -> Self {
         let state = |rule: &JudgeRule| RuleState {
-            windowed: rule.windowed.as_ref().map(|w| WindowedState::new(Arc::clone(w))),
+            windowed: rule.windowed.as_ref().map(|w| WindowedState::new(Arc::clone(w), place)),
             quarantined: None,
             was_quarantined: false,
         };

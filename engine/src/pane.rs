@@ -215,18 +215,21 @@ impl Pane {
         before
     }
 
-    /// Finishes all groups of a window that is made of `panes`.
-    pub(crate) fn close(panes: &[&Self], aggregation: &Aggregation, window: Window) -> Result<RecordBatch, PaneError> {
+    /// All groups of a window that is made of `panes`, each once.
+    pub(crate) fn merged(panes: &[&Self], aggregation: &Aggregation) -> Result<PartialRows, PaneError> {
         if let [pane] = panes {
-            return Ok(aggregation.evaluate(&pane.keys.gather_all()?, &pane.states.gather_all()?, window)?);
+            return pane.all();
         }
         let mut whole = Self::try_new(aggregation)?;
         for pane in panes {
-            let (keys, states) = (pane.keys.gather_all()?, pane.states.gather_all()?);
-            whole.absorb(aggregation, &PartialRows { keys, states, rows: pane.len() })?;
+            whole.absorb(aggregation, &pane.all()?)?;
         }
-        let (keys, states) = (whole.keys.gather_all()?, whole.states.gather_all()?);
-        Ok(aggregation.evaluate(&keys, &states, window)?)
+        whole.all()
+    }
+
+    fn all(&self) -> Result<PartialRows, PaneError> {
+        let (keys, states) = (self.keys.gather_all()?, self.states.gather_all()?);
+        Ok(PartialRows { keys, states, rows: self.len() })
     }
 }
 

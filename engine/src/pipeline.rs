@@ -18,7 +18,7 @@ use crate::aside::{DeadLetter, LateRows};
 use crate::decision::{Decision, LimitReport, SUBJECTS_MAX};
 use crate::exchange::RuleId;
 use crate::exchange::parcel::{RuleName, RuleNames};
-use crate::exchange::route::RuleRoute;
+use crate::exchange::route::{Place, RuleRoute};
 use crate::judge_stage::{JudgeRule, JudgeStage, RuleStatus};
 use crate::scan_stage::{ScanCounts, ScanRule, ScanStage, Scanner};
 use crate::segment::Boundaries;
@@ -104,7 +104,8 @@ impl Stages {
                     boundaries.add_windows(signal, aggregation.spec());
                     let state = Some((state_id, aggregation.partial_schema()));
                     names.push(RuleName { name: name.clone(), windowed: state });
-                    let judging = Arc::new(WindowedRule { emission, aggregation, finish });
+                    let route = RuleRoute { name: name.clone(), keys: distribution.clone() };
+                    let judging = Arc::new(WindowedRule { emission, aggregation, finish, route });
                     (Scanner::Windowed(scan), Some(judging), distribution)
                 }
             };
@@ -139,7 +140,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(rules: RuleSet, prices: Arc<PriceTable>, settings: &PipelineSettings) -> Self {
         let Stages { scan, judge, .. } = Stages::new(rules, prices, settings);
-        Self { scan, judge: judge.stage() }
+        Self { scan, judge: judge.stage(Place::ONLY) }
     }
 
     /// This instance reads `partition` from `now` on, by the processing clock: windows wait for it.

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array as _, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::TimestampNanosecondType;
 use lictor_queries::{Aggregation, Emission, Finish, GroupRef, History};
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 
+use crate::exchange::route::{Place, RuleRoute};
 pub use crate::pane::PaneError;
 use crate::pane::{Pane, PartialRows};
 
@@ -23,6 +24,8 @@ pub struct WindowedRule {
     pub aggregation: Arc<Aggregation>,
     /// What finished groups mean.
     pub finish: Finish,
+    /// On which shard each group is judged.
+    pub route: RuleRoute,
 }
 
 /// What a windowed rule remembers.
@@ -31,11 +34,15 @@ pub struct WindowedRule {
 #[derive(Debug)]
 pub struct WindowedState {
     rule: Arc<WindowedRule>,
+    /// The shard whose groups these are.
+    place: Place,
     history: History,
     /// Panes, or for rules that emit on update whole windows.
     panes: BTreeMap<Window, Pane>,
     /// Windows that end here or earlier are closed.
     closed_to: EventTime,
+    /// Windows that began earlier are not whole; not known before the first watermark.
+    since: Option<EventTime>,
     /// Partial rows that came for closed windows only.
     dropped: u64,
     /// Panes with something new since the last commit.
@@ -49,6 +56,7 @@ pub struct WindowedState {
 struct Committed {
     history: History,
     closed_to: EventTime,
+    since: Option<EventTime>,
     dropped: u64,
     removed: BTreeMap<Window, Pane>,
     /// Panes that were not there.
@@ -88,22 +96,25 @@ pub struct Closed {
 impl WindowedState {
     /// Nothing has been seen yet.
     #[must_use]
-    pub fn new(rule: Arc<WindowedRule>) -> Self {
+    pub fn new(rule: Arc<WindowedRule>, place: Place) -> Self {
         let history = rule.finish.empty_history();
-        Self::restored(rule, BTreeMap::new(), history, EventTime::MIN)
+        Self::restored(rule, place, BTreeMap::new(), history, (EventTime::MIN, None))
     }
 
-    /// The state as a log had it; windows that end at or before `closed_to` are closed.
+    /// The state as a log had it: windows that end at or before `closed_to` are closed, and whole `since` then, which
+    /// is not known of a rule that is new.
     pub(crate) fn restored(
         rule: Arc<WindowedRule>,
+        place: Place,
         panes: BTreeMap<Window, Pane>,
         history: History,
-        closed_to: EventTime,
+        (closed_to, since): (EventTime, Option<EventTime>),
     ) -> Self {
         let (removed, created) = (BTreeMap::new(), BTreeSet::new());
-        let committed = Committed { history: history.clone(), closed_to, dropped: 0, removed, created };
+        let since = since.or((closed_to > EventTime::MIN).then_some(closed_to));
+        let committed = Committed { history: history.clone(), closed_to, since, dropped: 0, removed, created };
         let touched = BTreeSet::new();
-        Self { rule, history, panes, closed_to, dropped: 0, touched, has_new_history: false, committed }
+        Self { rule, place, history, panes, closed_to, since, dropped: 0, touched, has_new_history: false, committed }
     }
 
     /// What is there now stays.
@@ -117,6 +128,7 @@ impl WindowedState {
         self.committed.removed.clear();
         self.committed.created.clear();
         self.committed.closed_to = self.closed_to;
+        self.committed.since = self.since;
         self.committed.dropped = self.dropped;
         if std::mem::take(&mut self.has_new_history) {
             self.committed.history.clone_from(&self.history);
@@ -137,6 +149,7 @@ impl WindowedState {
             self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.rule.aggregation))?;
         }
         self.closed_to = self.committed.closed_to;
+        self.since = self.committed.since;
         self.dropped = self.committed.dropped;
         if std::mem::take(&mut self.has_new_history) {
             self.history.clone_from(&self.committed.history);
@@ -169,6 +182,11 @@ impl WindowedState {
     pub(crate) fn size_bytes(&self) -> usize {
         let remembered: usize = self.history.iter().flatten().map(RecordBatch::get_array_memory_size).sum();
         self.panes.values().map(Pane::size_bytes).sum::<usize>() + remembered
+    }
+
+    /// Windows that began earlier are not whole.
+    pub(crate) fn since(&self) -> EventTime {
+        self.since.unwrap_or(EventTime::MIN)
     }
 
     /// Partial rows that came for closed windows only.
@@ -240,7 +258,7 @@ impl WindowedState {
     /// # Errors
     /// The rule's query fails on a group's values.
     pub fn take_update(&mut self) -> Result<Option<Update>, PaneError> {
-        let WindowedRule { emission, aggregation, finish } = &*self.rule;
+        let WindowedRule { emission, aggregation, finish, .. } = &*self.rule;
         if *emission == Emission::OnClose {
             return Ok(None);
         }
@@ -268,6 +286,7 @@ impl WindowedState {
         if watermark <= self.closed_to {
             return Ok(Vec::new());
         }
+        self.since.get_or_insert(watermark);
         let rule = Arc::clone(&self.rule);
         let spec = rule.aggregation.spec();
         let mut closed = Vec::new();
@@ -277,8 +296,10 @@ impl WindowedState {
                 closed.push(Closed { window, next_end, violations: None });
                 continue;
             }
-            let panes: Vec<&Pane> = self.panes.range(panes_in(window)).map(|(_, pane)| pane).collect();
-            let groups = Pane::close(&panes, &rule.aggregation, window)?;
+            if !self.fills_gaps(window) && self.panes.range(panes_in(window)).next().is_none() {
+                continue;
+            }
+            let groups = self.groups_of(window)?;
             let judged = rule.finish.close(&groups, window, &mut self.history)?;
             self.has_new_history = true;
             let violations = Some(judged.into_iter().map(|j| j.violation).collect());
@@ -291,7 +312,34 @@ impl WindowedState {
         Ok(closed)
     }
 
-    /// The windows with rows that end at or before the watermark and are not closed yet, by their ends.
+    /// All groups of a window, finished.
+    fn groups_of(&mut self, window: Window) -> Result<RecordBatch, PaneError> {
+        let rule = Arc::clone(&self.rule);
+        let panes: Vec<&Pane> = self.panes.range(panes_in(window)).map(|(_, pane)| pane).collect();
+        let PartialRows { mut keys, mut states, rows } = Pane::merged(&panes, &rule.aggregation)?;
+        let is_filled = self.fills_gaps(window);
+        if let (Some(gap_fill), Some(known)) = (rule.finish.gap_fill(), self.history.last_mut()) {
+            let Place { shard, shards } = self.place;
+            let is_ours = |keys: &[ArrayRef], rows: usize| {
+                let of_rows = rule.route.shards_of(keys, rows, shards)?;
+                Ok(of_rows.into_iter().map(|of_row| Some(is_filled && of_row == shard as usize)).collect())
+            };
+            keys = gap_fill.fill(&rule.aggregation, (&keys, rows), window, known, &is_ours)?;
+            let filled = keys.first().map_or(rows, |key| key.len());
+            states = rule.aggregation.with_empty_groups(states, filled - rows)?;
+        }
+        Ok(rule.aggregation.evaluate(&keys, &states, window)?)
+    }
+
+    /// Whether keys without rows are in a window: in one that is not whole nobody knows whether they had some.
+    fn fills_gaps(&self, window: Window) -> bool {
+        let known = self.history.last().and_then(Option::as_ref);
+        let is_whole = window.start >= self.since();
+        is_whole && self.rule.finish.gap_fill().is_some_and(|gap_fill| gap_fill.may_fill(known))
+    }
+
+    /// The windows that end at or before the watermark and are not closed yet, by their ends; those without rows only
+    /// if gaps are filled, from the first watermark on.
     fn due(&self, watermark: EventTime) -> Vec<Window> {
         if self.rule.emission == Emission::OnUpdate {
             let ended = self.panes.keys().filter(|w| w.end <= watermark && w.end > self.closed_to);
@@ -301,11 +349,14 @@ impl WindowedState {
         }
         let spec = self.rule.aggregation.spec();
         let mut due = Vec::new();
-        let Some(first) = self.panes.keys().next() else { return due };
-        let mut window = spec.first_ending_after(self.closed_to.max(first.start));
+        let first = self.panes.keys().next().map(|pane| pane.start);
+        let is_every = self.rule.finish.gap_fill().is_some();
+        let from = if is_every && self.closed_to > EventTime::MIN { Some(self.closed_to) } else { first };
+        let Some(from) = from else { return due };
+        let mut window = spec.first_ending_after(self.closed_to.max(from));
         while window.end <= watermark {
             let mut at = window.end;
-            if self.panes.range(panes_in(window)).next().is_some() {
+            if is_every || self.panes.range(panes_in(window)).next().is_some() {
                 due.push(window);
             } else {
                 // One step leads over windows without rows.

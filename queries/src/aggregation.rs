@@ -10,9 +10,10 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, TimestampNanosecondArray};
+use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
@@ -178,6 +179,29 @@ impl Aggregation {
         window: Window,
     ) -> Result<RecordBatch, EvaluationError> {
         self.try_evaluate(keys, states, window).map_err(|e| self.failed(&e))
+    }
+
+    /// `states` with so many rows behind them of groups that have seen nothing.
+    ///
+    /// # Errors
+    /// An accumulator cannot say what it is before its first row.
+    pub fn with_empty_groups(&self, states: Vec<ArrayRef>, groups: usize) -> Result<Vec<ArrayRef>, EvaluationError> {
+        self.try_with_empty_groups(states, groups).map_err(|e| self.failed(&e))
+    }
+
+    fn try_with_empty_groups(&self, states: Vec<ArrayRef>, groups: usize) -> Result<Vec<ArrayRef>> {
+        if groups == 0 {
+            return Ok(states);
+        }
+        let mut empty = Vec::new();
+        for aggregate in &self.aggregates {
+            empty.extend(aggregate.create_accumulator()?.state()?);
+        }
+        let with_empty = |(states, empty): (&ArrayRef, &ScalarValue)| {
+            let empty = cast(&empty.to_array_of_size(groups)?, states.data_type())?;
+            Ok(concat(&[states.as_ref(), empty.as_ref()])?)
+        };
+        states.iter().zip(&empty).map(with_empty).collect()
     }
 
     fn failed(&self, error: &DataFusionError) -> EvaluationError {

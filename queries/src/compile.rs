@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::{Column, DataFusionError, Result};
 use datafusion::functions_aggregate::expr_fn::{count, max};
@@ -24,19 +25,20 @@ use lictor_schemas::otlp::Wanted;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::{ATTR_PREFIX, RESOURCE_ATTR_PREFIX, Table, table_schema};
 
-use crate::aggregation::{Aggregation, PlannedAggregate};
+use crate::aggregation::{Aggregation, GroupColumn, PlannedAggregate};
 use crate::diagnostic::{Diagnostic, TextSpan};
 use crate::distribution::distribution;
 use crate::exemplar;
 use crate::finish::{Finish, plan_finish};
-use crate::frame::{self, Emission, RuleText, Statement};
-use crate::options::{header, short_hash};
+use crate::frame::{self, Emission, GapFillText, RuleText, Statement};
+use crate::gap_fill::GapFill;
+use crate::options::{duration_ns, header, short_hash};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
 use crate::rows::Measures;
 use crate::scan::Scan;
 use crate::session::{Session, only_slot};
-use crate::shape::{Refusal, Windowed, analyse};
+use crate::shape::{Refusal, Windowed, analyse, refuse};
 use crate::slot::{Slot, SlotTable};
 use crate::stage::Stage;
 use crate::window::Planning;
@@ -289,6 +291,9 @@ impl Compiler {
             Ok(shape) => shape,
             Err(refusal) => return self.refused(file, rule, refusal),
         };
+        if let Some(refusal) = refuse_gap_fill(rule, shape.windowed.is_some(), emission) {
+            return self.refused(file, rule, refusal);
+        }
         if let (None, Some((_, span))) = (&shape.windowed, rule.emission) {
             let fault = Diagnostic::new(file, span, "EMIT has no meaning for a rule without a window")
                 .help("leave it out: every row is judged as it arrives");
@@ -297,7 +302,7 @@ impl Compiler {
         }
         let Some(head) = head else { return };
         let kind = match &shape.windowed {
-            Some(windowed) => self.windowed(&head, &plan, windowed, emission, shape.table),
+            Some(windowed) => self.windowed(&head, &plan, windowed, rule, shape.table),
             None => self.row_wise(&head, &plan, shape.table),
         };
         match kind {
@@ -309,7 +314,8 @@ impl Compiler {
 
     fn refused(&mut self, file: &str, rule: &RuleText, refusal: Refusal) {
         let at = refusal.keyword.and_then(|k| find_word(&rule.query, k));
-        let at = at.or_else(|| rule.emission.filter(|_| refusal.keyword == Some("EMIT")).map(|e| e.1));
+        let gap_fill = rule.gap_fill.as_ref().filter(|_| refusal.keyword == Some("GAP")).map(|said| said.span);
+        let at = gap_fill.or(at).or_else(|| rule.emission.filter(|_| refusal.keyword == Some("EMIT")).map(|e| e.1));
         let span = at.map_or_else(|| query_span(&rule.query, rule.name_span), TextSpan::from);
         self.faults.push(Diagnostic::new(file, span, refusal.message).help(refusal.help));
     }
@@ -327,9 +333,15 @@ impl Compiler {
         head: &RuleHeader,
         plan: &LogicalPlan,
         windowed: &Windowed,
-        emission: Emission,
+        text: &RuleText,
         table: Table,
     ) -> Result<Result<RuleKind, Refusal>> {
+        let emission = text.emission.map_or(Emission::OnClose, |e| e.0);
+        let gap_fill = match text.gap_fill.as_ref().map(|said| self.gap_fill(said, windowed)).transpose()? {
+            Some(Err(refusal)) => return Ok(Err(refusal)),
+            Some(Ok(gap_fill)) => Some(gap_fill),
+            None => None,
+        };
         let (extended, measures) = with_measures(&windowed.aggregate)?;
         let telemetry = Arc::clone(&self.tables[&table]);
         telemetry.take_planned();
@@ -338,7 +350,7 @@ impl Compiler {
         let stage = Stage::new(input, only_slot(&telemetry)?, Arc::clone(&self.session.runner));
         let groups = SlotTable::new(Arc::clone(&aggregation.output_schema));
         let finish = match plan_finish(&self.session, &head.name, plan, windowed, &groups)? {
-            Ok(finish) => finish.with(head, measures),
+            Ok(finish) => finish.with(head, measures, gap_fill),
             Err(refusal) => return Ok(Err(refusal)),
         };
         self.want(table, &stage);
@@ -348,6 +360,43 @@ impl Compiler {
         let state_id = state_id(emission, windowed, &aggregation);
         let rule = WindowedRule { emission, scan, aggregation, finish, distribution, state_id };
         Ok(Ok(RuleKind::Windowed(Box::new(rule))))
+    }
+
+    /// Where the keys of `GAP FILL` come from.
+    fn gap_fill(&self, said: &GapFillText, windowed: &Windowed) -> Result<Result<GapFill, Refusal>> {
+        let keep_ns = match said.keep.as_ref().map(|(text, _)| (text, duration_ns(text))) {
+            None => None,
+            Some((_, Some(ns))) if ns > 0 => Some(ns),
+            Some((text, _)) => {
+                let help = "write a length of time such as '1 day' or '90 minutes'";
+                return Ok(refuse(format!("`{text}` is no length of time"), help, "GAP"));
+            }
+        };
+        let Some((name, _)) = &said.table else { return Ok(Ok(GapFill { expected: None, keep_ns })) };
+        let Some(table) = self.reference_tables.get(name) else {
+            let known: Vec<&str> = self.reference_tables.keys().map(String::as_str).collect();
+            let help = closest(name, &known).map_or_else(
+                || "declare it with CREATE EXTERNAL TABLE".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            return Ok(refuse(format!("there is no reference table `{name}` to fill gaps from"), help, "GAP"));
+        };
+        let (schema, mut columns) = (TableProvider::schema(table.as_ref()), Vec::new());
+        let keys = windowed.groups.iter().zip(&windowed.aggregate.group_expr);
+        for (_, key) in keys.filter(|(group, _)| matches!(group, GroupColumn::Key(_))) {
+            let key = match key {
+                Expr::Column(column) => column.name.clone(),
+                other => other.schema_name().to_string(),
+            };
+            match schema.index_of(&key) {
+                Ok(column) => columns.push(column),
+                Err(_) => {
+                    let message = format!("reference table `{name}` has no column `{key}`, which the rule groups by");
+                    return Ok(refuse(message, "let the table have a column of every group key", "GAP"));
+                }
+            }
+        }
+        Ok(Ok(GapFill { expected: Some(table.slot(&columns)?), keep_ns }))
     }
 
     fn want(&mut self, table: Table, stage: &Stage) {
@@ -370,6 +419,20 @@ impl Compiler {
             _ => named.note(format!("tables: {}", known.join(", "))),
         }
     }
+}
+
+/// Gaps are filled in windows that have ended.
+fn refuse_gap_fill(rule: &RuleText, is_windowed: bool, emission: Emission) -> Option<Refusal> {
+    rule.gap_fill.as_ref()?;
+    let refused: Result<(), Refusal> = match (is_windowed, emission) {
+        (false, _) => refuse("GAP FILL has no meaning for a rule without a window", "leave it out", "GAP"),
+        (true, Emission::OnUpdate) => {
+            let help = "write EMIT ON CLOSE: that a key has no rows is known when its window has ended";
+            refuse("GAP FILL does not go with EMIT ON UPDATE", help, "GAP")
+        }
+        (true, Emission::OnClose) => Ok(()),
+    };
+    refused.err()
 }
 
 /// Raised when states that look the same mean something else than before.

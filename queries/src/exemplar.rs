@@ -10,7 +10,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, StringViewArray, StructArray,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int32Type, Int64Type};
-use datafusion::common::{Result, not_impl_err};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
 
@@ -54,7 +54,7 @@ impl AggregateUDFImpl for Exemplar {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        not_impl_err!("{NAME} runs over groups only")
+        Ok(Box::new(OfOneGroup(Heaviest { rows: vec![None] })))
     }
 
     fn state_fields(&self, _: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -165,6 +165,35 @@ impl GroupsAccumulator for Heaviest {
 
     fn size(&self) -> usize {
         self.rows.capacity() * size_of::<Option<Row>>()
+    }
+}
+
+/// The heaviest row of the only group.
+#[derive(Debug)]
+struct OfOneGroup(Heaviest);
+
+impl Accumulator for OfOneGroup {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let groups = vec![0; values[0].len()];
+        self.0.absorb(values, &groups, None, 1);
+        Ok(())
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.update_batch(states)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let result = StructArray::try_new(fields(), self.0.columns(EmitTo::All), None)?;
+        ScalarValue::try_from_array(&result, 0)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.0.columns(EmitTo::All).iter().map(|column| ScalarValue::try_from_array(column, 0)).collect()
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>() + GroupsAccumulator::size(&self.0)
     }
 }
 

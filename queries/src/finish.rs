@@ -23,6 +23,7 @@ use lictor_schemas::time::{EventTime, Window as TimeWindow};
 
 use crate::EvaluationError;
 use crate::aggregation::GroupColumn;
+use crate::gap_fill::GapFill;
 use crate::lineage::{Origin, origin, origin_at};
 use crate::options::short_hash;
 use crate::rows::{GroupRef, Judged, Measures, ResultColumns};
@@ -66,13 +67,20 @@ pub struct Finish {
     rule: String,
     levels: Vec<Level>,
     columns: ResultColumns,
+    gap_fill: Option<GapFill>,
 }
 
 impl Finish {
     /// A history in which nothing has happened.
     #[must_use]
     pub fn empty_history(&self) -> History {
-        self.levels.iter().map(|_| None).collect()
+        self.levels.iter().map(|_| None).chain(self.gap_fill.as_ref().map(|_| None)).collect()
+    }
+
+    /// Which keys are filled in, if any are; what is known of them is the last history.
+    #[must_use]
+    pub fn gap_fill(&self) -> Option<&GapFill> {
+        self.gap_fill.as_ref()
     }
 
     /// The violations of one closed window; `groups` are all its groups, as evaluated. Windows must be closed in the
@@ -119,7 +127,8 @@ impl Finish {
     #[must_use]
     pub fn history_id(&self) -> String {
         let specs: Vec<_> = self.levels.iter().map(|l| (&l.history, l.stage.input_schema())).collect();
-        short_hash(&format!("{specs:?}"))
+        let known = self.gap_fill.as_ref().and_then(|gap_fill| gap_fill.keep_ns).map(|_| "known keys");
+        short_hash(&format!("{specs:?}{}", known.unwrap_or_default()))
     }
 
     /// How many rows back the window functions look, summed over nested ones.
@@ -140,8 +149,9 @@ impl Finish {
         self.levels.iter().map(|level| level.stage.explain()).collect()
     }
 
-    pub(crate) fn with(mut self, head: &RuleHeader, measures: Measures) -> Self {
+    pub(crate) fn with(mut self, head: &RuleHeader, measures: Measures, gap_fill: Option<GapFill>) -> Self {
         self.columns = self.columns.with_header(head).with_measures(measures);
+        self.gap_fill = gap_fill;
         self
     }
 
@@ -270,7 +280,7 @@ pub(crate) fn plan_finish(
         levels.push(Level { stage, history, window_end });
         cut = top.clone();
     }
-    Ok(Ok(Finish { rule: rule.to_owned(), levels, columns }))
+    Ok(Ok(Finish { rule: rule.to_owned(), levels, columns, gap_fill: None }))
 }
 
 fn is_window_end(origin: Origin, groups: &[GroupColumn]) -> bool {

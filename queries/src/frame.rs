@@ -53,8 +53,19 @@ pub(crate) struct RuleText {
     pub options: Vec<OptionText>,
     pub query: Vec<TokenWithSpan>,
     pub emission: Option<(Emission, Span)>,
+    pub gap_fill: Option<GapFillText>,
     /// Every token that can change the meaning, for the version hash.
     pub canonical: String,
+}
+
+/// `GAP FILL [FROM table] [FOR INTERVAL 'length']`, said.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GapFillText {
+    pub span: Span,
+    /// The reference table whose rows are the keys.
+    pub table: Option<(String, Span)>,
+    /// How long keys are kept that had rows.
+    pub keep: Option<(String, Span)>,
 }
 
 /// `CREATE EXTERNAL TABLE`, said.
@@ -135,9 +146,10 @@ impl<'a> Cursor<'a> {
         };
         self.keyword("AS", "a rule reads CREATE RULE name WITH (…) AS SELECT …")?;
         let emission = self.take_emission()?;
+        let gap_fill = self.take_gap_fill()?;
         let query = self.rest("the rule's query")?;
         let description = std::mem::take(&mut self.comment);
-        Ok(RuleText { name, name_span, description, options, query, emission, canonical })
+        Ok(RuleText { name, name_span, description, options, query, emission, gap_fill, canonical })
     }
 
     fn view(&mut self) -> Parsed<Statement> {
@@ -204,6 +216,35 @@ impl<'a> Cursor<'a> {
         };
         self.tokens.truncate(emit);
         Ok(Some((emission, span)))
+    }
+
+    /// Cuts `GAP FILL …` off the end.
+    fn take_gap_fill(&mut self) -> Parsed<Option<GapFillText>> {
+        let is =
+            |token: Option<&&TokenWithSpan>, expected: &str| token.and_then(|t| word(t)).as_deref() == Some(expected);
+        let starts_at = |at: &usize| is(self.tokens.get(*at), "GAP") && is(self.tokens.get(at + 1), "FILL");
+        let Some(start) = (self.at..self.tokens.len()).rev().find(starts_at) else { return Ok(None) };
+        let mut said = GapFillText { span: self.tokens[start].span, table: None, keep: None };
+        let mut tail = Cursor { file: self.file, tokens: self.tokens.clone(), at: start + 2, comment: String::new() };
+        while tail.at < tail.tokens.len() {
+            match tail.peek_word().as_deref() {
+                Some("FROM") if said.table.is_none() => {
+                    tail.at += 1;
+                    said.table = Some(tail.identifier("a reference table")?);
+                }
+                Some("FOR") if said.keep.is_none() => {
+                    tail.at += 1;
+                    tail.keyword("INTERVAL", GAP_FILL)?;
+                    said.keep = Some(tail.string("a length of time in single quotes")?);
+                }
+                _ => return Err(tail.unexpected("FROM or FOR", GAP_FILL)),
+            }
+        }
+        if said.table.is_none() && said.keep.is_none() {
+            return Err(tail.unexpected("FROM or FOR", GAP_FILL));
+        }
+        self.tokens.truncate(start);
+        Ok(Some(said))
     }
 
     fn rest(&mut self, what: &str) -> Parsed<Vec<TokenWithSpan>> {
@@ -282,6 +323,8 @@ impl<'a> Cursor<'a> {
         Box::new(Diagnostic::new(self.file, span, format!("expected {expected}, found {found}")).note(note))
     }
 }
+
+const GAP_FILL: &str = "write GAP FILL FROM reference_table, GAP FILL FOR INTERVAL '1 day', or both";
 
 fn word(token: &TokenWithSpan) -> Option<String> {
     match &token.token {
@@ -376,6 +419,22 @@ mod tests {
         let (statements, diagnostics) =
             parse("t.sql", "SELECT 1;\nCREATE VIEW v AS SELECT 1;\nCREATE RULE r WITH (a=1) AS SELECT 2;");
         assert_eq!((statements.len(), diagnostics.len()), (1, 2));
+    }
+
+    #[test]
+    fn a_gap_fill_is_cut_off_between_query_and_emission() {
+        let text = "CREATE RULE r AS SELECT 1 GAP FILL FROM Teams FOR INTERVAL '2 days' EMIT ON CLOSE";
+        let Statement::Rule(rule) = one(text) else { panic!("no rule") };
+        let said = rule.gap_fill.unwrap();
+        assert_eq!(
+            (rule.query.len(), said.table.unwrap().0, said.keep.unwrap().0),
+            (2, "teams".into(), "2 days".into())
+        );
+        refused(
+            "CREATE RULE r AS SELECT 1 GAP FILL EMIT ON CLOSE",
+            "t.sql:1:31: expected FROM or FOR, found the end of the statement",
+        );
+        refused("CREATE RULE r AS SELECT 1 GAP FILL WITH x", "t.sql:1:36: expected FROM or FOR, found `WITH`");
     }
 
     #[test]

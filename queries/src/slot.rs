@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -44,6 +45,12 @@ impl Slot {
         let narrowed = batches.iter().map(|b| self.narrow(b)).collect::<Result<_, _>>()?;
         *self.batches.lock().unwrap_or_else(PoisonError::into_inner) = narrowed;
         Ok(())
+    }
+
+    /// The rows as one batch; none if it was never filled.
+    pub(crate) fn rows(&self) -> Option<RecordBatch> {
+        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        concat_batches(&self.schema, batches.iter()).ok().filter(|_| !batches.is_empty())
     }
 
     /// The columns of `batch` that the plan reads, in its order.
@@ -90,6 +97,13 @@ pub(crate) struct SlotTable {
 impl SlotTable {
     pub(crate) fn new(schema: SchemaRef) -> Arc<Self> {
         Arc::new(Self { schema, planned: Mutex::default() })
+    }
+
+    /// A slot for somebody who reads these columns without a plan.
+    pub(crate) fn slot(&self, columns: &[usize]) -> Result<Slot> {
+        let slot = Slot::new(Arc::new(self.schema.project(columns)?));
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner).push(slot.clone());
+        Ok(slot)
     }
 
     /// The slots of all scans planned since the last call.

@@ -351,6 +351,22 @@ fn windows_of_the_calendar_have_a_unit_and_a_zone_and_cumulating_ones_whole_step
 }
 
 #[test]
+fn gaps_are_filled_in_closed_windows_with_keys_that_are_known() {
+    let query = per_minute("count(*) AS observed", "/*here*/GAP FILL FROM budgts EMIT ON CLOSE");
+    refused(&query, "GAP", "there is no reference table `budgts` to fill gaps from", "did you mean `budgets`?");
+    let query = per_minute("count(*) AS observed", "/*here*/GAP FILL FOR INTERVAL 'long' EMIT ON CLOSE");
+    refused(&query, "GAP", "`long` is no length of time", "write a length of time such as '1 day' or '90 minutes'");
+    let query = per_minute("count(*) AS observed", "/*here*/GAP FILL FROM budgets EMIT ON UPDATE");
+    let help = "write EMIT ON CLOSE: that a key has no rows is known when its window has ended";
+    refused(&query, "GAP", "GAP FILL does not go with EMIT ON UPDATE", help);
+    let query = per_minute("count(*) AS observed", "/*here*/GAP FILL FROM budgets").replace("team,", "region,");
+    let help = "let the table have a column of every group key";
+    refused(&query, "GAP", "reference table `budgets` has no column `region`, which the rule groups by", help);
+    let query = "SELECT team, cost_total AS observed FROM spans /*here*/GAP FILL FROM budgets";
+    refused(query, "GAP", "GAP FILL has no meaning for a rule without a window", "leave it out");
+}
+
+#[test]
 fn telemetry_decides_which_rows_a_join_gives() {
     let query = "SELECT b.team FROM spans AS s RIGHT /*here*/JOIN budgets AS b ON b.team = s.team";
     let message = "a Right join would also give rows of the reference table that no telemetry touched";

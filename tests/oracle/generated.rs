@@ -1,7 +1,7 @@
 //! Queries and rows drawn from a seed: what nobody thought of.
 //!
-//! `LICTOR_ORACLE_PAIRS` (200) says how many, `LICTOR_ORACLE_SEED` (1) where to begin; the seed of a pair that differs is
-//! printed with the simplest query and the fewest rows that still differ.
+//! `LICTOR_ORACLE_PAIRS` (200) says how many, `LICTOR_ORACLE_SEED` (1) where to begin; the seed of a pair that differs
+//! is printed with the simplest query and the fewest rows that still differ.
 
 use std::env;
 
@@ -155,11 +155,10 @@ impl Query {
         let keys: Vec<String> = keys.iter().map(own).collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         let filter = filter.replace("team IS", &format!("{of}team IS"));
+        let (keys, by, aggregates) = (columns(&keys, 'k'), keys.join(", "), columns(aggregates, 'a'));
         let inner = format!(
-            "SELECT {}{}window_start, window_end FROM {window}{join}{filter} GROUP BY {}, window_start, window_end{having}",
-            columns(&keys, 'k'),
-            columns(aggregates, 'a'),
-            keys.join(", ")
+            "SELECT {keys}{aggregates}window_start, window_end FROM {window}{join}{filter}
+             GROUP BY {by}, window_start, window_end{having}"
         );
         match shape {
             Shape::JoinAbove(join) => {

@@ -23,6 +23,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, Timestam
 use arrow::util::display::array_value_to_string;
 use difference::difference;
 use fastrand::Rng;
+use lictor_engine::exchange::route::{Place, RuleRoute};
 use lictor_engine::windowed::{self, WindowedState};
 use lictor_queries::{References, RuleFile, RuleKind, Scan, WindowedRule, compile, oracle};
 use lictor_schemas::tables::{Table, table_schema};
@@ -159,7 +160,9 @@ impl Stream {
     /// One rule, compiled twice.
     fn new([rule, again]: [WindowedRule; 2]) -> Self {
         let WindowedRule { emission, scan, aggregation, finish, .. } = rule;
-        let state = WindowedState::new(Arc::new(windowed::WindowedRule { emission, aggregation, finish }));
+        let route = RuleRoute { name: "rule".to_owned(), keys: Vec::new() };
+        let rule = Arc::new(windowed::WindowedRule { emission, aggregation, finish, route });
+        let state = WindowedState::new(rule, Place::ONLY);
         Self { scans: [scan, again.scan], state, found: Found::new() }
     }
 

@@ -23,6 +23,31 @@ pub struct RuleRoute {
     pub keys: Vec<usize>,
 }
 
+impl RuleRoute {
+    /// The shard of each of `rows` rows with these key columns, of so many `shards`.
+    pub(crate) fn shards_of(&self, keys: &[ArrayRef], rows: usize, shards: u32) -> Result<Vec<usize>, ArrowError> {
+        let mut hashes = vec![Hash::of(self.name.as_bytes()); rows];
+        for key in &self.keys {
+            add_column(&mut hashes, &keys[*key])?;
+        }
+        Ok(hashes.into_iter().map(|hash| hash.bucket(shards) as usize).collect())
+    }
+}
+
+/// One shard of so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its number, from 0.
+    pub shard: u32,
+    /// How many there are.
+    pub shards: u32,
+}
+
+impl Place {
+    /// Where everything is judged in one place.
+    pub const ONLY: Self = Self { shard: 0, shards: 1 };
+}
+
 /// Splits shipments by shard.
 #[derive(Clone, Debug)]
 pub struct Router {
@@ -77,12 +102,7 @@ impl Router {
 
     /// The shard of each row of a partial batch `[pane_start, key…, state…]`.
     fn shards_of(&self, rule: RuleId, partial: &RecordBatch) -> Result<Vec<usize>, ArrowError> {
-        let route = &self.rules[rule.0];
-        let mut hashes = vec![Hash::of(route.name.as_bytes()); partial.num_rows()];
-        for key in &route.keys {
-            add_column(&mut hashes, partial.column(1 + key))?;
-        }
-        Ok(hashes.into_iter().map(|hash| hash.bucket(self.shards) as usize).collect())
+        self.rules[rule.0].shards_of(&partial.columns()[1..], partial.num_rows(), self.shards)
     }
 
     fn split_violations(&self, rule: RuleId, violations: Vec<Violation>, split: &mut [Shipment]) {

@@ -26,6 +26,7 @@ use crate::ipc;
 use crate::judge_stage::{JudgeStage, RuleState};
 use crate::packed::pack;
 use crate::pane::{Pane, PaneError};
+use crate::windowed::WindowedState;
 
 /// Buckets of a snapshot: a commit writes whole ones, so a 64th of the state at a time.
 pub(super) const BUCKETS: u32 = 64;
@@ -206,7 +207,12 @@ impl Log {
         let (marks, watermarks) = stage.watermarks().parts();
         let quarantined = |state: &RuleState| state.quarantined.clone();
         let rules = self.rules.iter().zip(stage.states());
-        let rules = rules.map(|(said, (_, state))| RuleSaid { quarantined: quarantined(state), ..said.clone() });
+        let since = |state: &RuleState| state.windowed.as_ref().map(WindowedState::since);
+        let rules = rules.map(|(said, (_, state))| RuleSaid {
+            quarantined: quarantined(state),
+            since: since(state),
+            ..said.clone()
+        });
         let manifest = Manifest {
             seq: self.at.seq,
             next_offset: next.0,
@@ -242,7 +248,16 @@ pub(super) fn rules_said(
         );
         let quarantined = known.and_then(|known| known.quarantined.clone());
         let history = rule.windowed.as_ref().map(|w| w.finish.history_id());
-        said.push(RuleSaid { name: rule.header.name.clone(), version, state, history, incarnation, quarantined });
+        let since = known.and_then(|known| known.since);
+        said.push(RuleSaid {
+            name: rule.header.name.clone(),
+            version,
+            state,
+            history,
+            incarnation,
+            quarantined,
+            since,
+        });
     }
     (said, position)
 }

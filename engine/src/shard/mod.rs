@@ -21,6 +21,7 @@ pub use restore::{RestoreError, Restoring};
 
 use crate::decision::{Decision, Decisions};
 use crate::exchange::parcel::{self, RuleNames};
+use crate::exchange::route::Place;
 use crate::judge_stage::{JudgeRule, JudgeStage, RuleStatus};
 use crate::packed::PackedError;
 use crate::pane::PaneError;
@@ -48,11 +49,12 @@ pub struct JudgeSettings {
 }
 
 impl JudgeSettings {
-    /// A judge stage that remembers nothing.
+    /// A judge stage at `place` that remembers nothing.
     #[must_use]
-    pub fn stage(&self) -> JudgeStage {
+    pub fn stage(&self, place: Place) -> JudgeStage {
         let decisions = Decisions::new(&self.application_id, self.subjects_max);
-        JudgeStage::new(Arc::clone(&self.rules), decisions, Watermarks::new(self.lateness_ns), self.groups_max)
+        let watermarks = Watermarks::new(self.lateness_ns);
+        JudgeStage::new(Arc::clone(&self.rules), place, decisions, watermarks, self.groups_max)
     }
 }
 
@@ -81,8 +83,8 @@ pub struct Changes {
 impl Shard {
     /// A shard nothing was ever written for.
     #[must_use]
-    pub fn empty(settings: &Arc<JudgeSettings>) -> Self {
-        let stage = settings.stage();
+    pub fn empty(settings: &Arc<JudgeSettings>, place: Place) -> Self {
+        let stage = settings.stage(place);
         let log = Log::new(settings);
         Self { settings: Arc::clone(settings), stage, log, orphans: Vec::new(), is_dirty: false, newest: None }
     }

@@ -139,6 +139,9 @@ pub(super) struct RuleSaid {
     pub(super) incarnation: u32,
     /// Why it does not run any more.
     pub(super) quarantined: Option<String>,
+    /// Windows that began earlier are not whole: the rule was not there yet.
+    #[serde(default)]
+    pub(super) since: Option<EventTime>,
 }
 
 /// Where a shard's log stands.

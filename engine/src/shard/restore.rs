@@ -21,6 +21,7 @@ use super::record::{HistorySaid, Key, Manifest, RowsSaid, RuleSaid};
 use super::{JudgeSettings, Shard};
 use crate::decision::SubjectState;
 use crate::exchange::RuleId;
+use crate::exchange::route::Place;
 use crate::ipc;
 use crate::packed::{PackedError, unpack};
 use crate::pane::{Pane, PaneError, RestoredRows, logged_schema};
@@ -74,6 +75,7 @@ fn said(next: Option<NextOffset>) -> String {
 #[derive(Debug)]
 pub struct Restoring {
     settings: Arc<JudgeSettings>,
+    place: Place,
     is_retried: bool,
     manifest: Option<Manifest>,
     panes: BTreeMap<(RuleId, u32, Window), RestoredRows>,
@@ -96,9 +98,10 @@ struct HistoryChunks {
 impl Restoring {
     /// Nothing is read yet. If it `is_retried`, rules that were quarantined begin anew.
     #[must_use]
-    pub fn new(settings: &Arc<JudgeSettings>, is_retried: bool) -> Self {
+    pub fn new(settings: &Arc<JudgeSettings>, place: Place, is_retried: bool) -> Self {
         Self {
             settings: Arc::clone(settings),
+            place,
             is_retried,
             manifest: None,
             panes: BTreeMap::new(),
@@ -225,7 +228,7 @@ impl Restoring {
         if logged != committed {
             return Err(RestoreError::Mismatch { logged, committed });
         }
-        let Some(mut manifest) = self.manifest.take() else { return Ok(Shard::empty(&self.settings)) };
+        let Some(mut manifest) = self.manifest.take() else { return Ok(Shard::empty(&self.settings, self.place)) };
         let position = Position {
             seq: manifest.seq,
             next: logged,
@@ -241,7 +244,7 @@ impl Restoring {
         let marks: Vec<Mark> = marks.filter(|m| signals.iter().any(|t| **t == *m.partition.topic)).collect();
         let watermarks = Watermarks::from_parts(self.settings.lateness_ns, marks, manifest.watermarks.clone());
         let states = self.states(&rules, &manifest)?;
-        let mut stage = self.settings.stage();
+        let mut stage = self.settings.stage(self.place);
         let quarantined = rules.iter().enumerate();
         let quarantined = quarantined.filter_map(|(n, r)| Some((RuleId(n), r.quarantined.clone()?)));
         stage.restore(watermarks, states, quarantined.collect::<Vec<_>>());
@@ -294,7 +297,8 @@ impl Restoring {
                 }
             }
             let history = self.history_of(said, windowed.finish.empty_history());
-            let state = WindowedState::restored(Arc::clone(windowed), panes, history, closed_to);
+            let state =
+                WindowedState::restored(Arc::clone(windowed), self.place, panes, history, (closed_to, said.since));
             states.push((RuleId(number), state));
         }
         Ok(states)

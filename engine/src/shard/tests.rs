@@ -10,9 +10,10 @@ use lictor_schemas::tables::{Signal, Table};
 use serde_json::json;
 
 use super::*;
-use crate::exchange::route::Router;
+use crate::exchange::route::{Place, Router};
 use crate::live::OutputTopics;
 use crate::pipeline::{PipelineSettings, Stages};
+use crate::scan_stage::ScanStage;
 use crate::tasks::{ScanTask, TaskTopics};
 
 const SPANS: &str = "otlp_spans";
@@ -41,7 +42,7 @@ struct Bench {
 impl Bench {
     fn new(text: &str) -> Self {
         let (scan, settings) = instance(text);
-        let shard = Shard::empty(&settings);
+        let shard = Shard::empty(&settings, Place::ONLY);
         Self { scan, settings, shard, log: Vec::new(), next: NextOffset(0), offset: 0, is_retried: false }
     }
 
@@ -85,7 +86,7 @@ impl Bench {
     }
 
     fn restored(&self, committed: Option<NextOffset>) -> Result<Shard, RestoreError> {
-        let mut restoring = Restoring::new(&self.settings, self.is_retried);
+        let mut restoring = Restoring::new(&self.settings, Place::ONLY, self.is_retried);
         for (key, value) in &self.log {
             restoring.absorb(key.as_bytes(), value.as_deref())?;
         }
@@ -114,13 +115,19 @@ fn instance(text: &str) -> (ScanTask, Arc<JudgeSettings>) {
     assert_eq!(faults.is_empty(), !text.ends_with(FAULTY), "{faults:?}");
     let Stages { scan, judge, routes } =
         Stages::new(rules, Arc::new(PriceTable::empty()), &PipelineSettings::default());
+    let scan = scan_task(scan, Router::new(1, routes), &judge);
+    (scan, Arc::new(judge))
+}
+
+/// Reads the only partition.
+fn scan_task(stage: ScanStage, router: Router, judge: &JudgeSettings) -> ScanTask {
     let topics =
         TaskTopics { shuffle: "l.shuffle".to_owned(), state: "l.state".to_owned(), outputs: OutputTopics::default() };
-    let mut scan = ScanTask::new(scan, Router::new(1, routes), judge.names.clone(), topics, "lictor");
+    let mut scan = ScanTask::new(stage, router, judge.names.clone(), topics, "lictor");
     scan.expect(&[(SPANS.to_owned(), 1)]);
     let standing = Committed { next: NextOffset(0), metadata: String::new() };
     scan.assign(&TopicPartition::new(SPANS, 0), &standing, START);
-    (scan, Arc::new(judge))
+    scan
 }
 
 fn teams(names: &[&str]) -> Vec<String> {
@@ -293,4 +300,71 @@ fn what_was_undone_is_not_written() {
     bench.restart(&counted(""));
     let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
     assert_eq!(observed(&decisions), [("team=a".to_owned(), Some(1.0)), ("team=b".to_owned(), Some(1.0))]);
+}
+
+fn silent(fill: &str) -> String {
+    format!(
+        "CREATE RULE silent WITH (action = 'notify', reason_code = 'x_test') AS
+         SELECT team, window_start, window_end, count(*) AS observed
+         FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end
+         HAVING count(*) = 0 GAP FILL {fill};"
+    )
+}
+
+#[test]
+fn keys_that_gaps_are_filled_for_survive_a_restart_and_not_their_time() {
+    let rule = silent("FOR INTERVAL '10 minutes'");
+    let mut bench = Bench::new(&rule);
+    bench.read(START, &teams(&["a", "b"]));
+    bench.read(START.plus(MINUTE_NS + MINUTE_NS / 2), &teams(&["b"]));
+    bench.commit();
+    bench.restart(&rule);
+    let decisions = bench.read(START.plus(2 * MINUTE_NS + MINUTE_NS / 2), &teams(&["b"]));
+    assert_eq!(observed(&decisions), [("team=a".to_owned(), Some(0.0))]);
+    bench.commit();
+    bench.restart(&rule);
+    let decisions = bench.read(START.plus(20 * MINUTE_NS), &teams(&["c"]));
+    let fired = decisions.iter().filter(|d| d.event.data.finding.observed.is_some());
+    let of_b = fired.filter(|d| d.event.to_subject_text() == "team=b").count();
+    assert!(of_b > 0, "b has fallen silent too");
+    bench.commit();
+    assert_eq!(bench.shard.status()[0].groups, 1, "c in its window: a and b are forgotten");
+}
+
+#[test]
+fn every_expected_key_is_judged_on_one_shard() {
+    let text = format!(
+        "CREATE EXTERNAL TABLE expected (team VARCHAR) STORED AS CSV LOCATION 'e.csv'; {}",
+        silent("FROM expected")
+    );
+    let names: Vec<String> = (0..40).map(|n| format!("team-{n}")).collect();
+    let column: arrow::array::ArrayRef = Arc::new(arrow::array::StringViewArray::from_iter_values(&names));
+    let rows = arrow::array::RecordBatch::try_from_iter([("team", column)]).unwrap();
+    let references = References::from([("expected".to_owned(), Ok(rows.clone()))]);
+    let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text }], &references);
+    assert_eq!(faults, []);
+    rules.fill_reference("expected", &rows).unwrap();
+    let stages = Stages::new(rules, Arc::new(PriceTable::empty()), &PipelineSettings::default());
+    let (settings, shards) = (Arc::new(stages.judge), 3);
+    let mut scan = scan_task(stages.scan, Router::new(shards, stages.routes), &settings);
+    let place = |shard| Place { shard, shards };
+    let mut served: Vec<Shard> = (0..shards).map(|shard| Shard::empty(&settings, place(shard))).collect();
+    let mut silent = Vec::new();
+    for (offset, at) in [START, START.plus(MINUTE_NS + MINUTE_NS / 2)].into_iter().enumerate() {
+        let columns = [("team".to_owned(), json!("team-7"))].into();
+        let row = RowDraft { table: Table::Spans, event_time: at, columns };
+        let payload = encode_protobuf(Signal::Traces, &[row]).unwrap();
+        let (offset, payload) = (i64::try_from(offset).unwrap(), Some(payload.as_slice()));
+        scan.absorb(RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key: None, payload }, START);
+        for message in scan.end_epoch(START, true).batch.messages {
+            let shard = usize::try_from(message.partition.unwrap()).unwrap();
+            silent.extend(served[shard].absorb(&message.outgoing.payload.unwrap()).unwrap());
+        }
+        scan.commit();
+    }
+    let mut subjects: Vec<String> = silent.iter().map(|d| d.event.to_subject_text()).collect();
+    subjects.sort();
+    let mut expected: Vec<String> = names.iter().filter(|n| *n != "team-7").map(|n| format!("team={n}")).collect();
+    expected.sort();
+    assert_eq!(subjects, expected);
 }

@@ -16,6 +16,7 @@ use super::restorer::Restorer;
 use super::run::{Backoff, ReadingOptions, Stage, Stop};
 use super::{Batch, JudgeTask, TaskError, TaskObserver};
 use crate::clock::Clock;
+use crate::exchange::route::Place;
 use crate::packed::PackedError;
 use crate::shard::{Restoring, Shard};
 
@@ -295,7 +296,7 @@ fn age(at: EventTime, now: EventTime) -> Duration {
 pub(super) fn restorer<C: Clock + Copy + Send + 'static>(
     mut log: KafkaRestorer,
     rules: SharedRules,
-    state_topic: String,
+    (state_topic, shards): (String, u32),
     (patience, clock): (Duration, C),
 ) -> Result<Restorer<Restored>, TaskError> {
     let restore = move |shard: &TopicPartition| {
@@ -304,7 +305,8 @@ pub(super) fn restorer<C: Clock + Copy + Send + 'static>(
         let committed = log.committed(std::slice::from_ref(shard), patience)?;
         let committed = committed.into_iter().find_map(|(_, committed)| committed).map(|c| c.next);
         let (JudgeRules { settings, inputs, .. }, is_retried) = rules.of_shard(shard.partition);
-        let mut restoring = Restoring::new(&settings, is_retried);
+        let place = Place { shard: u32::try_from(shard.partition).unwrap_or_default(), shards };
+        let mut restoring = Restoring::new(&settings, place, is_retried);
         let mut taken = Ok(());
         let partition = TopicPartition::new(&state_topic, shard.partition);
         log.read(&partition, patience, &mut |record| {

@@ -294,7 +294,8 @@ pub fn run_reloading<C: Clock + Copy + Send + Sync + 'static>(
     let judging = || {
         let transactions = clients.transactions(Stage::Judge)?;
         let source = clients.source(Stage::Judge, std::slice::from_ref(&options.topics.shuffle))?;
-        let (state, patience) = (options.topics.state.clone(), (options.reading.patience, clock));
+        let state = (options.topics.state.clone(), options.shards);
+        let patience = (options.reading.patience, clock);
         let restorer = restorer(clients.restorer(Stage::Judge)?, reloading.shared.clone(), state, patience)?;
         let early = match options.delivery {
             Delivery::ExactlyOnce => None,

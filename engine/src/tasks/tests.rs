@@ -14,7 +14,7 @@ use lictor_schemas::time::EventTime;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::exchange::route::Router;
+use crate::exchange::route::{Place, Router};
 use crate::pipeline::{Pipeline, PipelineSettings, Stages};
 use crate::shard::{JudgeSettings, Restoring};
 
@@ -214,7 +214,7 @@ impl Instance {
     }
 
     fn take_shard(&mut self, cluster: &Cluster, shard: i32) {
-        let mut restoring = Restoring::new(&self.settings, false);
+        let mut restoring = Restoring::new(&self.settings, Place::ONLY, false);
         for (key, value) in cluster.state.get(&shard).into_iter().flatten() {
             restoring.absorb(key, value.as_deref()).unwrap();
         }
