@@ -279,7 +279,14 @@ impl JudgeStage {
     fn advance(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
         let JudgeRule { header, signal, .. } = &self.rules[rule.0];
         let watermark = self.watermarks.of(*signal);
-        let closed = self.states[rule.0].windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
+        let windowed = &mut self.states[rule.0].windowed;
+        let mut sessions = windowed.as_mut().map_or(Ok(Vec::new()), |w| w.close_sessions(watermark))?;
+        for violation in &mut sessions {
+            let end = violation.window.map_or(violation.at, |window| window.end);
+            violation.valid_until.get_or_insert(end.plus(header.ttl_ns));
+        }
+        decided.extend(self.decisions.rows(header, sessions));
+        let closed = windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
         for Closed { window, next_end, violations } in closed.unwrap_or_default() {
             decided.extend(match violations {
                 Some(violations) => self.decisions.replace(header, violations, window, next_end),

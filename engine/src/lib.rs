@@ -25,6 +25,7 @@ pub mod rule_test;
 pub mod rules_dir;
 pub mod scan_stage;
 pub mod segment;
+mod sessions;
 pub mod shard;
 pub mod shipped;
 mod state_rows;

@@ -72,7 +72,7 @@ impl PartialRows {
         Ok(Self { keys, states, rows: rows.len() })
     }
 
-    fn take(&self, rows: &[usize]) -> Result<Self, ArrowError> {
+    pub(crate) fn take(&self, rows: &[usize]) -> Result<Self, ArrowError> {
         let indices: UInt64Array = rows.iter().map(|r| *r as u64).collect();
         let pick = |c: &ArrayRef| take(c.as_ref(), &indices, None);
         let keys = self.keys.iter().map(pick).collect::<Result<_, _>>()?;
@@ -227,7 +227,7 @@ impl Pane {
         whole.all()
     }
 
-    fn all(&self) -> Result<PartialRows, PaneError> {
+    pub(crate) fn all(&self) -> Result<PartialRows, PaneError> {
         let (keys, states) = (self.keys.gather_all()?, self.states.gather_all()?);
         Ok(PartialRows { keys, states, rows: self.len() })
     }

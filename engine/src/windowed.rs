@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::TimestampNanosecondType;
-use lictor_queries::{Aggregation, Emission, Finish, GroupRef, History};
+use lictor_queries::{Aggregation, Emission, Finish, GroupRef, History, WindowSpec};
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 
 use crate::exchange::route::{Place, RuleRoute};
 pub use crate::pane::PaneError;
 use crate::pane::{Pane, PartialRows};
+use crate::sessions;
 
 /// The judging half of a windowed rule, as its text says: the same for every shard.
 #[derive(Debug)]
@@ -223,7 +224,10 @@ impl WindowedState {
         let rule = Arc::clone(&self.rule);
         let key_count = rule.aggregation.key_schema().fields().len();
         for (start, rows) in rows_of {
-            let rows = PartialRows::select(partial, &rows, key_count)?;
+            let rows = self.timely(PartialRows::select(partial, &rows, key_count)?)?;
+            if rows.rows == 0 {
+                continue;
+            }
             for place in self.places(rule.aggregation.spec().pane_at(start), rows.rows) {
                 self.touched.insert(place);
                 let pane = match self.panes.entry(place) {
@@ -237,6 +241,15 @@ impl WindowedState {
             }
         }
         Ok(())
+    }
+
+    /// The rows that could not be of a session that has ended; others are let through, panes tell whether they are late.
+    fn timely(&mut self, rows: PartialRows) -> Result<PartialRows, PaneError> {
+        let WindowSpec::Session { .. } = self.rule.aggregation.spec() else { return Ok(rows) };
+        let Some((_, latest)) = self.rule.aggregation.bounds(&rows.states) else { return Ok(rows) };
+        let timely: Vec<usize> = (0..rows.rows).filter(|row| latest[*row] >= self.closed_to.0).collect();
+        self.dropped += (rows.rows - timely.len()) as u64;
+        if timely.len() == rows.rows { Ok(rows) } else { Ok(rows.take(&timely)?) }
     }
 
     /// Where rows of a pane are kept: in the pane, or in every open window that holds it.
@@ -278,7 +291,8 @@ impl WindowedState {
         Ok(whole)
     }
 
-    /// Closes every window that ends at or before the watermark, the earliest first.
+    /// Closes every window that ends at or before the watermark, the earliest first; sessions are closed by
+    /// [`WindowedState::close_sessions`].
     ///
     /// # Errors
     /// The rule's query fails on a group's values.
@@ -305,11 +319,37 @@ impl WindowedState {
             let violations = Some(judged.into_iter().map(|j| j.violation).collect());
             closed.push(Closed { window, next_end, violations });
         }
+        self.let_go(watermark);
+        Ok(closed)
+    }
+
+    /// The violations in sessions that have ended at the watermark, in the order of their last rows; none for a rule
+    /// with other windows.
+    ///
+    /// # Errors
+    /// The rule's query fails on a group's values.
+    pub fn close_sessions(&mut self, watermark: EventTime) -> Result<Vec<Violation>, PaneError> {
+        let rule = Arc::clone(&self.rule);
+        let WindowSpec::Session { gap_ns } = rule.aggregation.spec() else { return Ok(Vec::new()) };
+        if watermark <= self.closed_to {
+            return Ok(Vec::new());
+        }
+        let (of_rule, times) = ((&*rule.aggregation, &rule.finish), (gap_ns, self.closed_to, watermark));
+        let touched = &mut self.touched;
+        let mut touch = |span| {
+            touched.insert(span);
+        };
+        let violations = sessions::close(&mut self.panes, of_rule, times, &mut touch)?;
+        self.let_go(watermark);
+        Ok(violations)
+    }
+
+    /// Time has passed what has no part in an open window.
+    fn let_go(&mut self, watermark: EventTime) {
         self.closed_to = watermark;
         // In the order of their starts panes are over one after the other.
-        let over = self.panes.keys().copied().take_while(|span| !Self::is_open(&rule, *span, watermark));
+        let over = self.panes.keys().copied().take_while(|span| !Self::is_open(&self.rule, *span, watermark));
         over.collect::<Vec<_>>().into_iter().for_each(|span| self.remove(span));
-        Ok(closed)
     }
 
     /// All groups of a window, finished.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, TimestampNanosecondArray};
 use arrow::compute::{cast, concat};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampNanosecondType};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
@@ -178,7 +178,40 @@ impl Aggregation {
         states: &[ArrayRef],
         window: Window,
     ) -> Result<RecordBatch, EvaluationError> {
-        self.try_evaluate(keys, states, window).map_err(|e| self.failed(&e))
+        let rows = states.first().map_or(0, |s| s.len());
+        self.try_evaluate(keys, states, &vec![window; rows]).map_err(|e| self.failed(&e))
+    }
+
+    /// As [`Aggregation::evaluate`], each group in a window of its own.
+    ///
+    /// # Errors
+    /// An accumulator refuses.
+    pub fn evaluate_each(
+        &self,
+        keys: &[ArrayRef],
+        states: &[ArrayRef],
+        windows: &[Window],
+    ) -> Result<RecordBatch, EvaluationError> {
+        self.try_evaluate(keys, states, windows).map_err(|e| self.failed(&e))
+    }
+
+    /// Of sessions: the earliest and the latest event time of each group's rows, in nanoseconds.
+    #[must_use]
+    pub fn bounds(&self, states: &[ArrayRef]) -> Option<(Vec<i64>, Vec<i64>)> {
+        let place = |function: &str| {
+            let mut at = 0;
+            for ((aggregate, arguments), width) in self.aggregates.iter().zip(&self.arguments).zip(&self.shapes.widths)
+            {
+                let is_time = arguments.first().is_some_and(|a| a.to_string().starts_with("event_time@"));
+                if aggregate.fun().name() == function && is_time {
+                    return Some(at);
+                }
+                at += width;
+            }
+            None
+        };
+        let times = |at: usize| states[at].as_primitive::<TimestampNanosecondType>().values().to_vec();
+        Some((times(place("min")?), times(place("max")?)))
     }
 
     /// `states` with so many rows behind them of groups that have seen nothing.
@@ -222,11 +255,10 @@ impl Aggregation {
         Ok(merged)
     }
 
-    fn try_evaluate(&self, keys: &[ArrayRef], states: &[ArrayRef], window: Window) -> Result<RecordBatch> {
+    fn try_evaluate(&self, keys: &[ArrayRef], states: &[ArrayRef], windows: &[Window]) -> Result<RecordBatch> {
         let rows = states.first().map_or(0, |s| s.len());
         let identity: Vec<usize> = (0..rows).collect();
-        let mut columns: Vec<ArrayRef> =
-            self.groups.iter().map(|(g, _)| group_column(*g, keys, window, rows)).collect();
+        let mut columns: Vec<ArrayRef> = self.groups.iter().map(|(g, _)| group_column(*g, keys, windows)).collect();
         let mut at = 0;
         for (aggregate, width) in self.aggregates.iter().zip(&self.shapes.widths) {
             let mut accumulator = accumulator(aggregate)?;
@@ -252,10 +284,12 @@ fn key_field(i: usize, field: &Arc<Field>) -> Field {
     field.as_ref().clone().with_name(format!("k{i}")).with_nullable(true)
 }
 
-fn group_column(column: GroupColumn, keys: &[ArrayRef], window: Window, rows: usize) -> ArrayRef {
+fn group_column(column: GroupColumn, keys: &[ArrayRef], windows: &[Window]) -> ArrayRef {
     match column {
-        GroupColumn::WindowStart => Arc::new(TimestampNanosecondArray::from(vec![window.start.0; rows])),
-        GroupColumn::WindowEnd => Arc::new(TimestampNanosecondArray::from(vec![window.end.0; rows])),
+        GroupColumn::WindowStart => {
+            Arc::new(TimestampNanosecondArray::from_iter_values(windows.iter().map(|w| w.start.0)))
+        }
+        GroupColumn::WindowEnd => Arc::new(TimestampNanosecondArray::from_iter_values(windows.iter().map(|w| w.end.0))),
         GroupColumn::Key(i) => Arc::clone(&keys[i]),
     }
 }

@@ -12,7 +12,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::{Column, DataFusionError, Result};
-use datafusion::functions_aggregate::expr_fn::{count, max};
+use datafusion::functions_aggregate::expr_fn::{count, max, min};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, AggregateUDF, Expr, LogicalPlan, cast, lit};
 use datafusion::physical_plan::ExecutionPlan;
@@ -42,6 +42,7 @@ use crate::shape::{Refusal, Windowed, analyse, refuse};
 use crate::slot::{Slot, SlotTable};
 use crate::stage::Stage;
 use crate::window::Planning;
+use crate::window_spec::WindowSpec;
 
 /// A rule, ready to run.
 #[derive(Debug)]
@@ -342,7 +343,16 @@ impl Compiler {
             Some(Ok(gap_fill)) => Some(gap_fill),
             None => None,
         };
-        let (extended, measures) = with_measures(&windowed.aggregate)?;
+        let is_session = matches!(windowed.spec, WindowSpec::Session { .. });
+        if is_session && gap_fill.is_some() {
+            let help = "use TUMBLE: a session without rows does not exist";
+            return Ok(refuse("GAP FILL does not go with SESSION", help, "GAP"));
+        }
+        let (extended, measures) = with_measures(&windowed.aggregate, is_session)?;
+        if is_session && measures.latest.is_none() {
+            let help = "select event_time in the subquery or view";
+            return Ok(refuse("the rows of the session do not have their event_time any more", help, "FROM"));
+        }
         let telemetry = Arc::clone(&self.tables[&table]);
         telemetry.take_planned();
         let physical = self.session.physical(&LogicalPlan::Aggregate(extended))?;
@@ -488,7 +498,7 @@ fn find_word(query: &[TokenWithSpan], word: &str) -> Option<Span> {
 }
 
 /// Adds `count`, `latest` and, where ids are at hand, `exemplar` to an aggregate.
-fn with_measures(aggregate: &Aggregate) -> Result<(Aggregate, Measures)> {
+fn with_measures(aggregate: &Aggregate, is_session: bool) -> Result<(Aggregate, Measures)> {
     let input = aggregate.input.schema();
     let find = |name: &str| {
         let found = input.columns().into_iter().filter(|c| c.name == name).collect::<Vec<Column>>();
@@ -500,7 +510,10 @@ fn with_measures(aggregate: &Aggregate) -> Result<(Aggregate, Measures)> {
     exprs.push(count(lit(1_i64)).alias("__count"));
     if let Some(time) = find("event_time") {
         measures.latest = Some(aggregate.group_expr.len() + exprs.len());
-        exprs.push(max(time).alias("__latest"));
+        exprs.push(max(time.clone()).alias("__latest"));
+        if is_session {
+            exprs.push(min(time).alias("__earliest"));
+        }
     }
     let ids = ["trace_id", "span_id", "kafka_partition", "kafka_offset"].map(find);
     if let [Some(trace), Some(span), Some(partition), Some(offset)] = ids {

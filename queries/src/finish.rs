@@ -97,6 +97,23 @@ impl Finish {
         self.run(groups, window, history).map_err(|e| self.failed(&e))
     }
 
+    /// The violations among sessions, of which `groups` has at most one per key; `windows` are theirs.
+    ///
+    /// # Errors
+    /// The query fails on these values.
+    pub fn close_sessions(&self, groups: &RecordBatch, windows: &[TimeWindow]) -> Result<Vec<Judged>, EvaluationError> {
+        let Some(window) = windows.first() else { return Ok(Vec::new()) };
+        let judged = self.run(groups, *window, &mut self.empty_history()).map_err(|e| self.failed(&e))?;
+        let of_own_window = |mut judged: Judged| {
+            if let Some(window) = judged.group.and_then(|group| windows.get(group.0)) {
+                judged.violation.window = Some(*window);
+                judged.violation.at = self.latest(groups, judged.group?).unwrap_or(window.end).min(window.end);
+            }
+            Some(judged)
+        };
+        Ok(judged.into_iter().filter_map(of_own_window).collect())
+    }
+
     /// The violations among groups of one running window; `groups` may be any of its groups.
     ///
     /// # Errors

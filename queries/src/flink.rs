@@ -6,7 +6,7 @@
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-const FUNCTIONS: [&str; 4] = ["TUMBLE", "HOP", "CUMULATE", "CALENDAR"];
+const FUNCTIONS: [&str; 5] = ["TUMBLE", "HOP", "CUMULATE", "CALENDAR", "SESSION"];
 
 /// A query's tokens without the words that only Flink wants.
 pub(crate) fn without_flinks_words(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {

@@ -1,4 +1,4 @@
-//! Windows: `TUMBLE`, `HOP`, `CUMULATE` and `CALENDAR` as table functions.
+//! Windows: `TUMBLE`, `HOP`, `CUMULATE`, `CALENDAR` and `SESSION` as table functions.
 //!
 //! A window function adds `window_start` and `window_end` to the rows of a table. When a rule runs as a stream, the two
 //! columns name the row's *pane* (for windows that do not overlap the window itself); the engine puts windows together
@@ -52,6 +52,7 @@ enum Function {
     Hop,
     Cumulate,
     Calendar,
+    Session,
 }
 
 impl Function {
@@ -61,6 +62,7 @@ impl Function {
             "hop" => Some(Self::Hop),
             "cumulate" => Some(Self::Cumulate),
             "calendar" => Some(Self::Calendar),
+            "session" => Some(Self::Session),
             _ => None,
         }
     }
@@ -71,6 +73,7 @@ impl Function {
             Self::Tumble => "TUMBLE(table, event_time, size [, offset])",
             Self::Hop => "HOP(table, event_time, slide, size [, offset])",
             Self::Cumulate => "CUMULATE(table, event_time, step, size [, offset])",
+            Self::Session => "SESSION(table, event_time, gap)",
             Self::Calendar => "CALENDAR(table, event_time, 'hour|day|week|month|quarter|year', 'zone')",
         }
     }
@@ -82,6 +85,7 @@ impl Function {
             Self::Tumble => (1, 1),
             Self::Hop | Self::Cumulate => (2, 1),
             Self::Calendar => (2, 0),
+            Self::Session => (1, 0),
         };
         if !(required..=required + optional).contains(&arguments.len()) {
             let or_more = if optional > 0 { format!(" or {}", required + optional + 2) } else { String::new() };
@@ -94,6 +98,7 @@ impl Function {
         let offset_ns = lengths.get(required).copied().unwrap_or_default();
         let spec = match self {
             Self::Tumble => WindowSpec::tumbling(lengths[0], offset_ns),
+            Self::Session => WindowSpec::Session { gap_ns: lengths[0] },
             Self::Hop => WindowSpec::Hop { slide_ns: lengths[0], size_ns: lengths[1], offset_ns },
             Self::Cumulate | Self::Calendar => {
                 WindowSpec::Cumulate { step_ns: lengths[0], size_ns: lengths[1], offset_ns }
@@ -163,6 +168,10 @@ impl WindowPlanner {
     fn assign(&self, input: LogicalPlan, time: &Expr, spec: WindowSpec) -> Result<LogicalPlan> {
         let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
         let call = |bound: Bound| ScalarUDF::new_from_impl(AssignWindow::new(bound, spec)).call(vec![time.clone()]);
+        if let (Planning::Batch, WindowSpec::Session { .. }) = (self.planning, spec) {
+            let (start, end) = (call(Bound::Row).alias(WINDOW_START), call(Bound::RowEnd).alias(WINDOW_END));
+            return LogicalPlanBuilder::from(input).project(columns.into_iter().chain([start, end]))?.build();
+        }
         if self.planning == Planning::Batch && !spec.is_disjoint() {
             let bounds = [call(Bound::Starts).alias(WINDOW_START), call(Bound::Ends).alias(WINDOW_END)];
             let both = [WINDOW_START, WINDOW_END].map(Column::from_name).to_vec();
@@ -254,6 +263,7 @@ fn check_lengths(spec: WindowSpec, shape: &str) -> Result<()> {
     let (size, step, name) = match spec {
         WindowSpec::Hop { size_ns, slide_ns, .. } => (size_ns, slide_ns, "slide"),
         WindowSpec::Cumulate { size_ns, step_ns, .. } => (size_ns, step_ns, "step"),
+        WindowSpec::Session { gap_ns } => (gap_ns, gap_ns, "gap"),
         WindowSpec::Calendar { .. } => return Ok(()),
     };
     if size <= 0 || step <= 0 {
@@ -285,6 +295,10 @@ enum Bound {
     Starts,
     /// Their ends, in the same order.
     Ends,
+    /// The row's own time: where a session of this row alone begins.
+    Row,
+    /// Where it ends.
+    RowEnd,
 }
 
 /// `(event_time)` → a bound of the row's pane, or of all its windows.
@@ -303,6 +317,8 @@ impl AssignWindow {
             Bound::End => "end",
             Bound::Starts => "starts",
             Bound::Ends => "ends",
+            Bound::Row => "row",
+            Bound::RowEnd => "row_end",
         };
         let signature = Signature::new(TypeSignature::Exact(vec![TIMESTAMP]), Volatility::Immutable);
         Self { bound, spec, name: format!("lictor_window_{bound_name}[{spec}]"), signature }
@@ -345,7 +361,7 @@ impl ScalarUDFImpl for AssignWindow {
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(match self.bound {
-            Bound::Start | Bound::End => TIMESTAMP,
+            Bound::Start | Bound::End | Bound::Row | Bound::RowEnd => TIMESTAMP,
             Bound::Starts | Bound::Ends => DataType::List(Arc::new(Field::new_list_field(TIMESTAMP, true))),
         })
     }
@@ -358,6 +374,11 @@ impl ScalarUDFImpl for AssignWindow {
             Bound::End => self.of_pane(times, |pane| pane.end),
             Bound::Starts => self.of_windows(times, |window| window.start),
             Bound::Ends => self.of_windows(times, |window| window.end),
+            Bound::Row => Arc::new(times.clone()),
+            Bound::RowEnd => {
+                let WindowSpec::Session { gap_ns } = self.spec else { return plan_err!("{} has no gap", self.spec) };
+                Arc::new(times.unary::<_, TimestampNanosecondType>(|at| EventTime(at).plus(gap_ns).0))
+            }
         }))
     }
 }
@@ -374,6 +395,8 @@ pub(crate) fn window_column(expr: &Expr) -> Option<(WindowSpec, bool)> {
     match assigned.bound {
         Bound::Start => Some((assigned.spec, true)),
         Bound::End => Some((assigned.spec, false)),
+        Bound::Row => Some((assigned.spec, true)),
+        Bound::RowEnd => Some((assigned.spec, false)),
         Bound::Starts | Bound::Ends => None,
     }
 }

@@ -31,6 +31,13 @@ pub enum WindowSpec {
         /// How far the first windows' start lies behind the epoch.
         offset_ns: i64,
     },
+    /// Per group key: rows of which each comes less than a gap after the one before. A session begins with its first row
+    /// and ends a gap after its last. Two rows within a span of one gap are always in the same session, so such spans
+    /// are the panes; which of them belong together is known per group only.
+    Session {
+        /// How long nothing may come.
+        gap_ns: i64,
+    },
     /// Periods of civil time.
     Calendar {
         /// How long.
@@ -53,6 +60,7 @@ impl WindowSpec {
         match self {
             Self::Hop { size_ns, slide_ns, .. } => size_ns == slide_ns,
             Self::Cumulate { size_ns, step_ns, .. } => size_ns == step_ns,
+            Self::Session { .. } => false,
             Self::Calendar { .. } => true,
         }
     }
@@ -63,6 +71,7 @@ impl WindowSpec {
         match *self {
             Self::Hop { size_ns, slide_ns, offset_ns } => fixed(at, gcd(size_ns, slide_ns), offset_ns),
             Self::Cumulate { step_ns, offset_ns, .. } => fixed(at, step_ns, offset_ns),
+            Self::Session { gap_ns } => fixed(at, gap_ns, 0),
             Self::Calendar { unit, zone } => calendar::period_at(unit, zone, at),
         }
     }
@@ -73,11 +82,11 @@ impl WindowSpec {
         match *self {
             Self::Hop { size_ns, slide_ns, .. } => size_ns / gcd(size_ns, slide_ns),
             Self::Cumulate { size_ns, step_ns, .. } => size_ns / step_ns,
-            Self::Calendar { .. } => 1,
+            Self::Session { .. } | Self::Calendar { .. } => 1,
         }
     }
 
-    /// The windows that hold the instant `at`, in the order of their ends.
+    /// The windows that hold the instant `at`, in the order of their ends. Of sessions the pane is all that is known.
     #[must_use]
     pub fn windows_at(&self, at: EventTime) -> Vec<Window> {
         match *self {
@@ -93,21 +102,22 @@ impl WindowSpec {
                 let ends = (0..).map(|n: i64| first.plus(n.saturating_mul(step_ns)));
                 ends.take_while(|end| *end <= start.plus(size_ns)).map(|end| Window { start, end }).collect()
             }
-            Self::Calendar { .. } => vec![self.pane_at(at)],
+            Self::Session { .. } | Self::Calendar { .. } => vec![self.pane_at(at)],
         }
     }
 
-    /// The end of the last window that holds `at`.
+    /// The end of the last window that holds `at`, or of the longest that a session of rows in its pane could have.
     #[must_use]
     pub fn last_end_at(&self, at: EventTime) -> EventTime {
         match *self {
             Self::Hop { size_ns, slide_ns, offset_ns } => fixed(at, slide_ns, offset_ns).start.plus(size_ns),
             Self::Cumulate { size_ns, offset_ns, .. } => fixed(at, size_ns, offset_ns).end,
+            Self::Session { gap_ns } => self.pane_at(at).end.plus(gap_ns),
             Self::Calendar { .. } => self.pane_at(at).end,
         }
     }
 
-    /// The window with the earliest end after `at`.
+    /// The window with the earliest end after `at`; sessions end when their rows say.
     #[must_use]
     pub fn first_ending_after(&self, at: EventTime) -> Window {
         match *self {
@@ -119,7 +129,7 @@ impl WindowSpec {
                 let end = fixed(at, step_ns, offset_ns).end;
                 Window { start: fixed(at, size_ns, offset_ns).start, end }
             }
-            Self::Calendar { .. } => self.pane_at(at),
+            Self::Session { .. } | Self::Calendar { .. } => self.pane_at(at),
         }
     }
 }
@@ -170,6 +180,7 @@ impl fmt::Display for WindowSpec {
                 write!(f, "{} up to {}", Length(step_ns), Length(size_ns))?;
                 offset_ns
             }
+            Self::Session { gap_ns } => return write!(f, "session, {} apart", Length(gap_ns)),
             Self::Calendar { unit, zone } => return write!(f, "{} in {}", unit.as_str(), zone.name()),
         };
         if offset == 0 { Ok(()) } else { write!(f, " from {}", Length(offset)) }

@@ -91,7 +91,8 @@ fn draw_window(random: &mut Rng) -> String {
     let step = pick(random, &[10, 20, 30, 45]);
     let times = random.i64(1..6);
     let offset = if random.bool() { format!(", INTERVAL '{} seconds'", random.i64(1..40)) } else { String::new() };
-    match random.usize(0..4) {
+    match random.usize(0..5) {
+        4 => format!("SESSION(SOURCE, event_time, INTERVAL '{step} seconds')"),
         0 => format!("TUMBLE(SOURCE, event_time, INTERVAL '{} seconds'{offset})", step * times),
         1 => {
             let size = step * times + pick(random, &[0, 0, 5]);
@@ -132,9 +133,11 @@ impl Query {
             // Ties within a window have no order that a query could name.
             keys.truncate(1);
         }
-        let on_update = random.bool() && !matches!(shape, Shape::Over(_) | Shape::Folded);
-        let source = pick(random, &SOURCES);
-        Self { window: draw_window(random), source, keys, aggregates, filter, having, shape, on_update }
+        let (window, source) = (draw_window(random), pick(random, &SOURCES));
+        let is_session = window.starts_with("SESSION");
+        let shape = if is_session && matches!(shape, Shape::Over(_) | Shape::Folded) { Shape::Plain } else { shape };
+        let on_update = random.bool() && !is_session && !matches!(shape, Shape::Over(_) | Shape::Folded);
+        Self { window, source, keys, aggregates, filter, having, shape, on_update }
     }
 
     fn query(&self) -> String {

@@ -221,6 +221,11 @@ impl Stream {
 
     /// Closes windows. What a rule that speaks on update has found in them stays, to be compared too.
     fn close(&mut self, watermark: EventTime) -> Result<(), String> {
+        for violation in self.state.close_sessions(watermark).map_err(|e| e.to_string())? {
+            let window = violation.window.unwrap();
+            assert!(window.end <= watermark);
+            insert(&mut self.found, window, &violation.subject.to_key(), said(&violation))?;
+        }
         for windowed::Closed { window, violations, .. } in self.state.close(watermark).map_err(|e| e.to_string())? {
             assert!(window.end <= watermark);
             for violation in violations.into_iter().flatten() {

@@ -44,6 +44,20 @@ const ON_CLOSE: &str = "
               GROUP BY team, request_model, window_start, window_end)
         WHERE request_model = 'a') WHERE calls > past;
 
+    CREATE RULE together WITH (action = 'warn', reason_code = 'x_test') AS
+    SELECT team, name, window_start, window_end, count(*) AS observed, sum(input_tokens) AS tokens
+    FROM SESSION(spans, event_time, INTERVAL '4 seconds') GROUP BY team, name, window_start, window_end;
+
+    CREATE RULE silent WITH (action = 'notify', reason_code = 'x_test') AS
+    SELECT team, request_model, window_start, window_end, count(*) AS observed
+    FROM TUMBLE(spans, event_time, INTERVAL '5 seconds') GROUP BY team, request_model, window_start, window_end
+    HAVING count(*) = 0 GAP FILL FOR INTERVAL '20 seconds';
+
+    CREATE RULE so_far WITH (action = 'notify', reason_code = 'x_test') AS
+    SELECT team, window_start, window_end, count(*) AS observed
+    FROM CUMULATE(spans, event_time, INTERVAL '5 seconds', INTERVAL '15 seconds')
+    GROUP BY team, window_start, window_end HAVING count(*) > 3;
+
     CREATE RULE dear WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
     SELECT team, trace_id, input_tokens AS observed FROM spans WHERE input_tokens > 900;";
 

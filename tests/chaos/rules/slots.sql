@@ -72,3 +72,11 @@ WHERE s.team IS NOT NULL
 GROUP BY s.team, s.feature, window_start, window_end
 HAVING count(*) >= 6
 EMIT ON UPDATE;
+
+-- Windows that end at another time for every team and slot.
+CREATE RULE slot_bursts WITH (action = 'notify', reason_code = 'x_slot_bursts', ttl = '1 second') AS
+SELECT s.team, s.feature, window_start, window_end, count(*) AS observed, sum(s.input_tokens) AS tokens
+FROM SESSION(spans, event_time, INTERVAL '2 seconds') AS s
+WHERE s.team IS NOT NULL
+GROUP BY s.team, s.feature, window_start, window_end
+EMIT ON CLOSE;

@@ -100,3 +100,25 @@ GROUP BY region, window_start, window_end
 SELECT team, window_start, window_end, count(*) AS observed, min(latency_ms) AS low
 FROM TABLE(HOP(TABLE spans, DESCRIPTOR(event_time), INTERVAL '30' SECONDS, INTERVAL '1' MINUTES))
 GROUP BY team, window_start, window_end
+
+-- sessions
+SELECT team, window_start, window_end, count(*) AS observed, sum(cost_total) AS cost, min(event_time) AS first,
+    max(event_time) AS last
+FROM SESSION(spans, event_time, INTERVAL '9 seconds')
+GROUP BY team, window_start, window_end
+
+-- sessions_of_rows_that_count
+SELECT team, region, window_start, window_end, count(DISTINCT request_model) AS observed,
+    string_agg(request_model, ',' ORDER BY kafka_offset) AS models
+FROM SESSION(billed, event_time, INTERVAL '25 seconds')
+WHERE latency_ms > 200
+GROUP BY team, region, window_start, window_end
+HAVING count(*) > 1
+
+-- sessions_and_limits
+SELECT c.team, c.window_start, c.window_end, c.cost AS observed, l.most AS threshold
+FROM (SELECT s.team, window_start, window_end, sum(s.cost_total) AS cost
+      FROM TABLE(SESSION(TABLE spans, DESCRIPTOR(event_time), INTERVAL '15' SECONDS)) AS s
+      GROUP BY s.team, window_start, window_end) AS c
+LEFT JOIN limits AS l ON l.team = c.team
+WHERE c.cost > 0.2
