@@ -183,12 +183,25 @@ impl JudgeStage {
         for (rule, partial) in shipment.partials {
             self.isolate(rule, &mut decided, |judge, decided| judge.absorb_partial(rule, &partial, decided));
         }
+        let is_beginning = !shipment.sources.is_empty();
         self.watermarks.expect(shipment.sources);
         self.watermarks.absorb(shipment.marks, shipment.now);
+        if is_beginning {
+            self.begin_new_rules();
+        }
         for rule in (0..self.rules.len()).map(RuleId) {
             self.isolate(rule, &mut decided, |judge, decided| judge.advance(rule, decided));
         }
         decided
+    }
+
+    /// Somebody has begun to read with the rules that we have.
+    fn begin_new_rules(&mut self) {
+        for (rule, state) in self.rules.iter().zip(&mut self.states) {
+            if let Some(windowed) = &mut state.windowed {
+                windowed.begins(self.watermarks.newest(rule.signal));
+            }
+        }
     }
 
     /// Windows wait for `partition` no more.
@@ -286,6 +299,9 @@ impl JudgeStage {
             violation.valid_until.get_or_insert(end.plus(header.ttl_ns));
         }
         decided.extend(self.decisions.rows(header, sessions));
+        if let Some(update) = windowed.as_mut().map(WindowedState::take_update).transpose()?.flatten() {
+            decided.extend(self.decisions.change(header, update.cleared, update.violations, update.at));
+        }
         let closed = windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
         for Closed { window, next_end, violations } in closed.unwrap_or_default() {
             decided.extend(match violations {

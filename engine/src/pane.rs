@@ -157,6 +157,11 @@ impl Pane {
         self.changed.take()
     }
 
+    /// All groups are to be looked at again.
+    pub(crate) fn change_all(&mut self) {
+        (0..self.states.len()).for_each(|group| self.changed.add(group));
+    }
+
     /// The groups with something new since the last commit.
     pub(crate) fn touched(&self) -> &[usize] {
         &self.touched.listed

@@ -145,6 +145,16 @@ impl ScanStage {
         }
     }
 
+    /// Takes over how far partitions have come from the stage `before`, which has other rules.
+    pub(crate) fn inherit(&mut self, before: &mut Self) {
+        std::mem::swap(&mut self.clocks, &mut before.clocks);
+        for signal in Signal::ALL {
+            if let Some(low) = self.clocks.low(signal) {
+                self.boundaries.resume(signal, low);
+            }
+        }
+    }
+
     /// The highest event time of a partition's rows.
     #[must_use]
     pub fn high(&self, partition: &TopicPartition) -> Option<EventTime> {

@@ -77,6 +77,6 @@ pub(crate) fn close(
             next.absorb(aggregation, &going_on)?;
         }
     }
-    violations.sort_by(|a, b| (a.at, a.subject.to_key()).cmp(&(b.at, b.subject.to_key())));
+    violations.sort_by_key(|violation| (violation.at, violation.subject.to_key()));
     Ok(violations)
 }

@@ -273,6 +273,12 @@ impl Watermarks {
         self.at.get(&signal).copied().unwrap_or(EventTime::MIN)
     }
 
+    /// The newest row of a signal that was told of.
+    pub(crate) fn newest(&self, signal: Signal) -> EventTime {
+        let of_signal = self.marks.values().map(|told| &told.mark).filter(|mark| mark.signal == signal);
+        of_signal.filter_map(|mark| mark.high).max().unwrap_or(EventTime::MIN)
+    }
+
     /// The partition that holds a signal's time back.
     #[must_use]
     pub fn slowest(&self, signal: Signal) -> Option<&Mark> {

@@ -42,8 +42,10 @@ pub struct WindowedState {
     panes: BTreeMap<Window, Pane>,
     /// Windows that end here or earlier are closed.
     closed_to: EventTime,
-    /// Windows that began earlier are not whole; not known before the first watermark.
-    since: Option<EventTime>,
+    /// Since when windows are whole.
+    beginning: Beginning,
+    /// Judge all groups of running windows anew: thresholds may be others than before.
+    is_judged_anew: bool,
     /// Partial rows that came for closed windows only.
     dropped: u64,
     /// Panes with something new since the last commit.
@@ -52,12 +54,22 @@ pub struct WindowedState {
     committed: Committed,
 }
 
+/// Since when a rule counts: windows that began earlier are not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// Since then, or since the first watermark if that has not come yet.
+    Known(Option<EventTime>),
+    /// Since whoever reads has the rule, too; not before then.
+    New(EventTime),
+}
+
 /// What was there at the last commit and is not any more.
 #[derive(Debug)]
 struct Committed {
     history: History,
     closed_to: EventTime,
-    since: Option<EventTime>,
+    beginning: Beginning,
+    is_judged_anew: bool,
     dropped: u64,
     removed: BTreeMap<Window, Pane>,
     /// Panes that were not there.
@@ -83,6 +95,10 @@ impl Update {
     }
 }
 
+/// In one step of time gaps are filled in so many windows: who jumps further was away, or a clock was wrong, and
+/// nobody wants to be told of every minute.
+const FILLED_WINDOWS_MAX: usize = 1_000;
+
 /// A window that has ended.
 #[derive(Debug)]
 pub struct Closed {
@@ -99,23 +115,35 @@ impl WindowedState {
     #[must_use]
     pub fn new(rule: Arc<WindowedRule>, place: Place) -> Self {
         let history = rule.finish.empty_history();
-        Self::restored(rule, place, BTreeMap::new(), history, (EventTime::MIN, None))
+        Self::restored(rule, place, BTreeMap::new(), history, (EventTime::MIN, Beginning::Known(None)))
     }
 
-    /// The state as a log had it: windows that end at or before `closed_to` are closed, and whole `since` then, which
-    /// is not known of a rule that is new.
+    /// The state as a log had it: windows that end at or before `closed_to` are closed.
     pub(crate) fn restored(
         rule: Arc<WindowedRule>,
         place: Place,
         panes: BTreeMap<Window, Pane>,
         history: History,
-        (closed_to, since): (EventTime, Option<EventTime>),
+        (closed_to, beginning): (EventTime, Beginning),
     ) -> Self {
         let (removed, created) = (BTreeMap::new(), BTreeSet::new());
-        let since = since.or((closed_to > EventTime::MIN).then_some(closed_to));
-        let committed = Committed { history: history.clone(), closed_to, since, dropped: 0, removed, created };
+        let (history_then, is_judged_anew) = (history.clone(), !panes.is_empty());
+        let committed =
+            Committed { history: history_then, closed_to, beginning, is_judged_anew, dropped: 0, removed, created };
         let touched = BTreeSet::new();
-        Self { rule, place, history, panes, closed_to, since, dropped: 0, touched, has_new_history: false, committed }
+        Self {
+            rule,
+            place,
+            history,
+            panes,
+            closed_to,
+            beginning,
+            is_judged_anew,
+            dropped: 0,
+            touched,
+            has_new_history: false,
+            committed,
+        }
     }
 
     /// What is there now stays.
@@ -129,7 +157,8 @@ impl WindowedState {
         self.committed.removed.clear();
         self.committed.created.clear();
         self.committed.closed_to = self.closed_to;
-        self.committed.since = self.since;
+        self.committed.beginning = self.beginning;
+        self.committed.is_judged_anew = self.is_judged_anew;
         self.committed.dropped = self.dropped;
         if std::mem::take(&mut self.has_new_history) {
             self.committed.history.clone_from(&self.history);
@@ -150,7 +179,8 @@ impl WindowedState {
             self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.rule.aggregation))?;
         }
         self.closed_to = self.committed.closed_to;
-        self.since = self.committed.since;
+        self.beginning = self.committed.beginning;
+        self.is_judged_anew = self.committed.is_judged_anew;
         self.dropped = self.committed.dropped;
         if std::mem::take(&mut self.has_new_history) {
             self.history.clone_from(&self.committed.history);
@@ -185,9 +215,19 @@ impl WindowedState {
         self.panes.values().map(Pane::size_bytes).sum::<usize>() + remembered
     }
 
-    /// Windows that began earlier are not whole.
-    pub(crate) fn since(&self) -> EventTime {
-        self.since.unwrap_or(EventTime::MIN)
+    /// Windows that began earlier are not whole; none if that is not known yet.
+    pub(crate) fn since(&self) -> Option<EventTime> {
+        match self.beginning {
+            Beginning::Known(since) => since,
+            Beginning::New(since) => Some(since),
+        }
+    }
+
+    /// Whoever reads has this rule, too, and rows up to `high` were read before.
+    pub(crate) fn begins(&mut self, high: EventTime) {
+        if let Beginning::New(since) = self.beginning {
+            self.beginning = Beginning::Known(Some(since.max(high)));
+        }
     }
 
     /// Partial rows that came for closed windows only.
@@ -243,7 +283,7 @@ impl WindowedState {
         Ok(())
     }
 
-    /// The rows that could not be of a session that has ended; others are let through, panes tell whether they are late.
+    /// The rows that could not be of a session that has ended. Whether others are late the panes tell.
     fn timely(&mut self, rows: PartialRows) -> Result<PartialRows, PaneError> {
         let WindowSpec::Session { .. } = self.rule.aggregation.spec() else { return Ok(rows) };
         let Some((_, latest)) = self.rule.aggregation.bounds(&rows.states) else { return Ok(rows) };
@@ -275,6 +315,10 @@ impl WindowedState {
         if *emission == Emission::OnClose {
             return Ok(None);
         }
+        if std::mem::take(&mut self.is_judged_anew) {
+            self.panes.values_mut().for_each(Pane::change_all);
+            self.touched.extend(self.panes.keys());
+        }
         let mut whole: Option<Update> = None;
         for window in &self.touched {
             let Some(pane) = self.panes.get_mut(window) else { continue };
@@ -300,7 +344,9 @@ impl WindowedState {
         if watermark <= self.closed_to {
             return Ok(Vec::new());
         }
-        self.since.get_or_insert(watermark);
+        if self.beginning == Beginning::Known(None) {
+            self.beginning = Beginning::Known(Some(watermark));
+        }
         let rule = Arc::clone(&self.rule);
         let spec = rule.aggregation.spec();
         let mut closed = Vec::new();
@@ -362,9 +408,9 @@ impl WindowedState {
             let Place { shard, shards } = self.place;
             let is_ours = |keys: &[ArrayRef], rows: usize| {
                 let of_rows = rule.route.shards_of(keys, rows, shards)?;
-                Ok(of_rows.into_iter().map(|of_row| Some(is_filled && of_row == shard as usize)).collect())
+                Ok(of_rows.into_iter().map(|of_row| Some(of_row == shard as usize)).collect())
             };
-            keys = gap_fill.fill(&rule.aggregation, (&keys, rows), window, known, &is_ours)?;
+            keys = gap_fill.fill(&rule.aggregation, (&keys, rows), (window, is_filled), known, &is_ours)?;
             let filled = keys.first().map_or(rows, |key| key.len());
             states = rule.aggregation.with_empty_groups(states, filled - rows)?;
         }
@@ -374,7 +420,7 @@ impl WindowedState {
     /// Whether keys without rows are in a window: in one that is not whole nobody knows whether they had some.
     fn fills_gaps(&self, window: Window) -> bool {
         let known = self.history.last().and_then(Option::as_ref);
-        let is_whole = window.start >= self.since();
+        let is_whole = self.since().is_some_and(|since| window.start >= since);
         is_whole && self.rule.finish.gap_fill().is_some_and(|gap_fill| gap_fill.may_fill(known))
     }
 
@@ -396,6 +442,7 @@ impl WindowedState {
         let mut window = spec.first_ending_after(self.closed_to.max(from));
         while window.end <= watermark {
             let mut at = window.end;
+            let is_every = is_every && due.len() < FILLED_WINDOWS_MAX;
             if is_every || self.panes.range(panes_in(window)).next().is_some() {
                 due.push(window);
             } else {
@@ -406,6 +453,10 @@ impl WindowedState {
                 at = at.max(next.start);
             }
             window = spec.first_ending_after(at);
+            if window.end <= at {
+                // The end of time.
+                break;
+            }
         }
         due
     }

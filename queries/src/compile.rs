@@ -25,13 +25,13 @@ use lictor_schemas::otlp::Wanted;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::{ATTR_PREFIX, RESOURCE_ATTR_PREFIX, Table, table_schema};
 
-use crate::aggregation::{Aggregation, GroupColumn, PlannedAggregate};
+use crate::aggregation::{Aggregation, PlannedAggregate};
 use crate::diagnostic::{Diagnostic, TextSpan};
 use crate::distribution::distribution;
 use crate::exemplar;
 use crate::finish::{Finish, plan_finish};
 use crate::frame::{self, Emission, GapFillText, RuleText, Statement};
-use crate::gap_fill::GapFill;
+use crate::gap_fill::{self, GapFill};
 use crate::options::{duration_ns, header, short_hash};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
@@ -292,7 +292,7 @@ impl Compiler {
             Ok(shape) => shape,
             Err(refusal) => return self.refused(file, rule, refusal),
         };
-        if let Some(refusal) = refuse_gap_fill(rule, shape.windowed.is_some(), emission) {
+        if let Some(refusal) = gap_fill::refuse_misplaced(rule.gap_fill.is_some(), shape.windowed.is_some(), emission) {
             return self.refused(file, rule, refusal);
         }
         if let (None, Some((_, span))) = (&shape.windowed, rule.emission) {
@@ -391,21 +391,10 @@ impl Compiler {
             );
             return Ok(refuse(format!("there is no reference table `{name}` to fill gaps from"), help, "GAP"));
         };
-        let (schema, mut columns) = (TableProvider::schema(table.as_ref()), Vec::new());
-        let keys = windowed.groups.iter().zip(&windowed.aggregate.group_expr);
-        for (_, key) in keys.filter(|(group, _)| matches!(group, GroupColumn::Key(_))) {
-            let key = match key {
-                Expr::Column(column) => column.name.clone(),
-                other => other.schema_name().to_string(),
-            };
-            match schema.index_of(&key) {
-                Ok(column) => columns.push(column),
-                Err(_) => {
-                    let message = format!("reference table `{name}` has no column `{key}`, which the rule groups by");
-                    return Ok(refuse(message, "let the table have a column of every group key", "GAP"));
-                }
-            }
-        }
+        let columns = match gap_fill::key_columns(name, &TableProvider::schema(table.as_ref()), windowed) {
+            Ok(columns) => columns,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         Ok(Ok(GapFill { expected: Some(table.slot(&columns)?), keep_ns }))
     }
 
@@ -429,20 +418,6 @@ impl Compiler {
             _ => named.note(format!("tables: {}", known.join(", "))),
         }
     }
-}
-
-/// Gaps are filled in windows that have ended.
-fn refuse_gap_fill(rule: &RuleText, is_windowed: bool, emission: Emission) -> Option<Refusal> {
-    rule.gap_fill.as_ref()?;
-    let refused: Result<(), Refusal> = match (is_windowed, emission) {
-        (false, _) => refuse("GAP FILL has no meaning for a rule without a window", "leave it out", "GAP"),
-        (true, Emission::OnUpdate) => {
-            let help = "write EMIT ON CLOSE: that a key has no rows is known when its window has ended";
-            refuse("GAP FILL does not go with EMIT ON UPDATE", help, "GAP")
-        }
-        (true, Emission::OnClose) => Ok(()),
-    };
-    refused.err()
 }
 
 /// Raised when states that look the same mean something else than before.

@@ -11,10 +11,13 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampNanose
 use arrow::compute::{cast, concat, filter, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
 use datafusion::common::{DataFusionError, Result};
+use datafusion::logical_expr::Expr;
 use lictor_schemas::time::Window;
 
 use crate::EvaluationError;
-use crate::aggregation::{Aggregation, KeyIndex};
+use crate::aggregation::{Aggregation, GroupColumn, KeyIndex};
+use crate::frame::Emission;
+use crate::shape::{Refusal, Windowed, refuse};
 use crate::slot::Slot;
 
 /// Which keys there ought to be.
@@ -36,8 +39,8 @@ impl GapFill {
         self.expected.is_some() || known.is_some_and(|known| known.num_rows() > 0)
     }
 
-    /// The key columns of a window, those without rows behind the `rows` that are `present`; `known` is remembered from
-    /// earlier windows and updated.
+    /// The key columns of a window, those without rows behind the `rows` that are `present`, unless the window is not
+    /// whole; `known` is remembered from earlier windows and updated.
     ///
     /// # Errors
     /// A reference table's column does not become the key's type.
@@ -45,7 +48,7 @@ impl GapFill {
         &self,
         aggregation: &Aggregation,
         (present, rows): (&[ArrayRef], usize),
-        window: Window,
+        (window, is_whole): (Window, bool),
         known: &mut Option<RecordBatch>,
         is_ours: IsOurs<'_>,
     ) -> Result<Vec<ArrayRef>, EvaluationError> {
@@ -56,7 +59,8 @@ impl GapFill {
         let mut index = aggregation.key_index()?;
         index.intern(present, rows)?;
         let mut keys = present.to_vec();
-        for missing in [self.of_the_past(aggregation, known.as_ref(), window), self.expected(aggregation, is_ours)] {
+        let all = [self.of_the_past(aggregation, known.as_ref(), window), self.expected(aggregation, is_ours)];
+        for missing in all.into_iter().filter(|_| is_whole) {
             if let Some((missing, count)) = missing.map_err(failed)? {
                 keys = with_unseen(&mut index, keys, &missing, count).map_err(failed)?;
             }
@@ -147,4 +151,49 @@ fn with_unseen(index: &mut KeyIndex, keys: Vec<ArrayRef>, more: &[ArrayRef], cou
         Ok(concat(&[old.as_ref(), new.as_ref()])?)
     };
     keys.iter().zip(more).map(column).collect()
+}
+
+/// The columns of a reference table that are a rule's group keys, in their order.
+pub(crate) fn key_columns(name: &str, table: &Schema, windowed: &Windowed) -> Result<Vec<usize>, Refusal> {
+    let mut columns = Vec::new();
+    let keys = windowed.groups.iter().zip(&windowed.aggregate.group_expr).zip(windowed.aggregate.schema.fields());
+    for ((_, key), field) in keys.filter(|((group, _), _)| matches!(group, GroupColumn::Key(_))) {
+        let key = match key {
+            Expr::Column(column) => column.name.clone(),
+            other => other.schema_name().to_string(),
+        };
+        let Ok(column) = table.index_of(&key) else {
+            let message = format!("reference table `{name}` has no column `{key}`, which the rule groups by");
+            return refuse(message, "let the table have a column of every group key", "GAP");
+        };
+        let (has, wants) = (table.field(column).data_type(), field.data_type());
+        if !same_type(has, wants) {
+            let message = format!("column `{key}` of `{name}` is {has}, and the rule groups by {wants}");
+            return refuse(message, "declare the column's type in CREATE EXTERNAL TABLE", "GAP");
+        }
+        columns.push(column);
+    }
+    Ok(columns)
+}
+
+/// Whether values of two types are the same key.
+fn same_type(a: &DataType, b: &DataType) -> bool {
+    let is_text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
+    a == b || (is_text(a) && is_text(b))
+}
+
+/// Gaps are filled in windows that have ended.
+pub(crate) fn refuse_misplaced(is_said: bool, is_windowed: bool, emission: Emission) -> Option<Refusal> {
+    if !is_said {
+        return None;
+    }
+    let refused: Result<(), Refusal> = match (is_windowed, emission) {
+        (false, _) => refuse("GAP FILL has no meaning for a rule without a window", "leave it out", "GAP"),
+        (true, Emission::OnUpdate) => {
+            let help = "write EMIT ON CLOSE: that a key has no rows is known when its window has ended";
+            refuse("GAP FILL does not go with EMIT ON UPDATE", help, "GAP")
+        }
+        (true, Emission::OnClose) => Ok(()),
+    };
+    refused.err()
 }

@@ -31,9 +31,9 @@ pub enum WindowSpec {
         /// How far the first windows' start lies behind the epoch.
         offset_ns: i64,
     },
-    /// Per group key: rows of which each comes less than a gap after the one before. A session begins with its first row
-    /// and ends a gap after its last. Two rows within a span of one gap are always in the same session, so such spans
-    /// are the panes; which of them belong together is known per group only.
+    /// Per group key: rows of which each comes less than a gap after the one before. A session begins with its first
+    /// row and ends a gap after its last. Two rows within a span of one gap are always in the same session, so such
+    /// spans are the panes; which of them belong together is known per group only.
     Session {
         /// How long nothing may come.
         gap_ns: i64,

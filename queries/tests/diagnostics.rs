@@ -226,8 +226,8 @@ fn a_group_needs_the_whole_window() {
     let query = format!("SELECT team, count(*) {minute} /*here*/GROUP BY team");
     refused(&query, "GROUP", "the GROUP BY leaves the window out", "group by window_start, window_end too");
 
-    let query =
-        format!("SELECT team, window_start, window_end {minute} /*here*/GROUP BY team, team, window_start, window_end");
+    let twice = "/*here*/GROUP BY team, team, window_start, window_end";
+    let query = format!("SELECT team, window_start, window_end {minute} {twice}");
     refused(&query, "GROUP", "GROUP BY has `spans.team` twice", "leave one of them out");
 
     let query = "SELECT team, window_start /*here*/FROM TUMBLE(spans, event_time, INTERVAL '1 minute')";
@@ -354,29 +354,27 @@ fn windows_of_the_calendar_have_a_unit_and_a_zone_and_cumulating_ones_whole_step
 fn sessions_are_judged_when_they_have_ended_and_each_by_itself() {
     let session = "FROM SESSION(spans, event_time, INTERVAL '1 minute')";
     let by = "GROUP BY team, window_start, window_end";
-    let query =
-        format!("SELECT team, window_start, window_end, count(*) AS observed {session} {by} /*here*/EMIT ON UPDATE");
+    let counted = format!("SELECT team, window_start, window_end, count(*) AS observed {session} {by}");
     let help = "write EMIT ON CLOSE: which rows are one session is known when it has ended";
-    refused(&query, "EMIT", "EMIT ON UPDATE does not go with SESSION", help);
-    let inner = format!(
-        "SELECT team, region, window_start, window_end, count(*) AS n {session} GROUP BY team, region, window_start, window_end"
-    );
+    refused(&format!("{counted} /*here*/EMIT ON UPDATE"), "EMIT", "EMIT ON UPDATE does not go with SESSION", help);
+    let inner = format!("SELECT team, region, window_start, window_end, count(*) AS n {session} {by}, region");
     let query = format!(
-        "SELECT c.team, c.region, c.window_start, c.window_end, lag(c.n) /*here*/OVER (PARTITION BY c.team ORDER BY c.window_end) AS observed FROM ({inner}) AS c"
+        "SELECT c.team, c.region, c.window_start, c.window_end,
+                lag(c.n) /*here*/OVER (PARTITION BY c.team ORDER BY c.window_end) AS observed FROM ({inner}) AS c"
     );
     let help = "use TUMBLE or HOP, or compare with a threshold";
     refused(&query, "OVER", "OVER needs windows that all keys share", help);
     let outer = inner.replace("GROUP", "/*here*/GROUP");
     let query = format!(
-        "SELECT c.team, c.window_start, c.window_end, sum(c.n) AS observed FROM ({outer}) AS c GROUP BY c.team, c.window_start, c.window_end"
+        "SELECT c.team, c.window_start, c.window_end, sum(c.n) AS observed FROM ({outer}) AS c
+         GROUP BY c.team, c.window_start, c.window_end"
     );
     let help = "use TUMBLE or HOP, or leave it out";
     refused(&query, "GROUP", "a second GROUP BY needs windows that all keys share", help);
-    let query = format!(
-        "SELECT team, window_start, window_end, max(event_time - window_start) AS observed {session} /*here*/{by}"
-    );
+    let lengths = "SELECT team, window_start, window_end, max(event_time - window_start) AS observed";
     let message = "the window's bounds are not known inside the aggregate of overlapping windows";
-    refused(&query, "GROUP", message, "use window_start and window_end above the aggregate, in HAVING or SELECT");
+    let help = "use window_start and window_end above the aggregate, in HAVING or SELECT";
+    refused(&format!("{lengths} {session} /*here*/{by}"), "GROUP", message, help);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use lictor_engine::pipeline::Stages;
 use lictor_engine::rules_dir::{self, LoadedRules};
 use lictor_engine::verdict::{RuleOutline, Verdict, verdicts};
 use lictor_queries::References;
+use lictor_schemas::prices::PriceTable;
 use signal_hook::consts::SIGHUP;
 
 use super::check::render_faults;
@@ -30,12 +31,15 @@ use super::check::render_faults;
 /// to the next: an editor or a copy may be in the middle of writing.
 const LOOK: Duration = Duration::from_secs(1);
 
+const NOTHING_CHANGED: &str = "no rule and no reference table has changed\n";
+
 /// Reads rules again.
 pub(super) struct Reloader {
     config: Config,
     metrics: Arc<Metrics>,
     outlines: Vec<RuleOutline>,
     references: References,
+    prices: Arc<PriceTable>,
     seen: Seen,
 }
 
@@ -52,7 +56,8 @@ impl Reloader {
     pub(super) fn new(config: &Config, loaded: &LoadedRules, metrics: Arc<Metrics>) -> Self {
         let at = fingerprint(&loaded.sources);
         let (outlines, references) = (RuleOutline::of_set(&loaded.rules), loaded.references.clone());
-        Self { config: config.clone(), metrics, outlines, references, seen: Seen { read: at, looked: at } }
+        let prices = Arc::clone(&loaded.prices);
+        Self { config: config.clone(), metrics, outlines, references, prices, seen: Seen { read: at, looked: at } }
     }
 
     /// Watches until the tasks end. Rule sets go to `tasks`, answers to whoever has sent one of the `requests`.
@@ -83,7 +88,7 @@ impl Reloader {
                 if !(is_asked || self.has_changed(&sources)) {
                     continue;
                 }
-                let (answer, is_over) = self.reload(&mut sources, &tasks);
+                let (answer, is_over) = self.reload(is_asked, &mut sources, &tasks);
                 if let Some(request) = request {
                     // Whoever asked may have gone.
                     let _ = request.send(answer);
@@ -105,7 +110,14 @@ impl Reloader {
     }
 
     /// Reads everything again; what has come of it, and whether the tasks have ended.
-    fn reload(&mut self, sources: &mut Vec<PathBuf>, tasks: &SyncSender<Stages>) -> (Result<String, String>, bool) {
+    ///
+    /// If nobody `is_asking`, what means the same as before is left alone.
+    fn reload(
+        &mut self,
+        is_asking: bool,
+        sources: &mut Vec<PathBuf>,
+        tasks: &SyncSender<Stages>,
+    ) -> (Result<String, String>, bool) {
         self.seen.read = fingerprint(sources);
         let loaded = match self.load() {
             Ok(loaded) => loaded,
@@ -117,7 +129,16 @@ impl Reloader {
             }
         };
         let outlines = RuleOutline::of_set(&loaded.rules);
+        let is_same = outlines == self.outlines && loaded.prices == self.prices && {
+            let rows = |table: &References| table.iter().map(|(n, t)| (n.clone(), t.clone().ok())).collect::<Vec<_>>();
+            rows(&loaded.references) == rows(&self.references)
+        };
+        if is_same && !is_asking {
+            *sources = loaded.sources;
+            return (Ok(NOTHING_CHANGED.to_owned()), false);
+        }
         let said = self.tell(&outlines, &loaded.references);
+        let prices = Arc::clone(&loaded.prices);
         let stages = Stages::new(loaded.rules, loaded.prices, &self.config.pipeline_settings());
         if stages.scan.topics_read().is_empty() {
             self.metrics.observe_reload(false);
@@ -126,9 +147,8 @@ impl Reloader {
         match tasks.try_send(stages) {
             Ok(()) => {
                 tracing::info!("rules read again:\n{}", said.trim_end());
-                (self.outlines, self.references, *sources) = (outlines, loaded.references, loaded.sources);
-                self.seen.read = fingerprint(sources);
-                self.seen.looked = self.seen.read;
+                (self.outlines, self.references, self.prices) = (outlines, loaded.references, prices);
+                *sources = loaded.sources;
                 self.metrics.observe_reload(true);
                 (Ok(said), false)
             }
@@ -162,7 +182,7 @@ impl Reloader {
             }
         }
         if said.is_empty() {
-            said.push_str("no rule and no reference table has changed\n");
+            said.push_str(NOTHING_CHANGED);
         }
         said
     }

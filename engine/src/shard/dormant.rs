@@ -30,6 +30,7 @@ impl Dormant {
         is_last.reverse();
         let mut is_last = is_last.into_iter();
         rows.retain(|_| is_last.next().unwrap_or(true));
+        let rules = rules.into_iter().map(|rule| RuleSaid { is_dormant: true, ..rule }).collect();
         Self { rules, rows }
     }
 

@@ -78,6 +78,14 @@ impl Log {
         Self { names, rules, dormant, committed: position.clone(), at: position }
     }
 
+    /// Rows lie in other buckets than before: all buckets are written with the next commit.
+    pub(super) fn rewrite(&mut self) {
+        for position in [&mut self.at, &mut self.committed] {
+            position.progress.bucket = 0;
+            position.owed_bytes = i64::MAX;
+        }
+    }
+
     pub(super) fn committed_next(&self) -> Option<NextOffset> {
         self.committed.next
     }
@@ -131,7 +139,7 @@ impl Log {
     /// The next buckets: in the long run as many bytes as the deltas had, and enough of them that no generation gets
     /// too long.
     fn buckets(&mut self, stage: &JudgeStage, delta: usize, records: &mut Vec<StateRecord>) -> Result<(), LogError> {
-        self.at.owed_bytes += signed(delta);
+        self.at.owed_bytes = self.at.owed_bytes.saturating_add(signed(delta));
         let due = self.at.progress.delta * BUCKETS / DELTAS_MAX;
         if self.at.owed_bytes <= 0 && self.at.progress.bucket >= due {
             return Ok(());
@@ -207,7 +215,7 @@ impl Log {
         let (marks, watermarks) = stage.watermarks().parts();
         let quarantined = |state: &RuleState| state.quarantined.clone();
         let rules = self.rules.iter().zip(stage.states());
-        let since = |state: &RuleState| state.windowed.as_ref().map(WindowedState::since);
+        let since = |state: &RuleState| state.windowed.as_ref().and_then(WindowedState::since);
         let rules = rules.map(|(said, (_, state))| RuleSaid {
             quarantined: quarantined(state),
             since: since(state),
@@ -257,6 +265,7 @@ pub(super) fn rules_said(
             incarnation,
             quarantined,
             since,
+            is_dormant: false,
         });
     }
     (said, position)

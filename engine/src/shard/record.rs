@@ -142,6 +142,9 @@ pub(super) struct RuleSaid {
     /// Windows that began earlier are not whole: the rule was not there yet.
     #[serde(default)]
     pub(super) since: Option<EventTime>,
+    /// Whether its rows are kept as the bytes they are, because it did not compile.
+    #[serde(default)]
+    pub(super) is_dormant: bool,
 }
 
 /// Where a shard's log stands.

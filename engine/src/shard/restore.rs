@@ -26,7 +26,7 @@ use crate::ipc;
 use crate::packed::{PackedError, unpack};
 use crate::pane::{Pane, PaneError, RestoredRows, logged_schema};
 use crate::watermark::{Mark, Watermarks};
-use crate::windowed::WindowedState;
+use crate::windowed::{Beginning, WindowedState};
 
 /// Why a shard could not be restored. The process must not serve it.
 #[derive(Debug, thiserror::Error)]
@@ -228,7 +228,7 @@ impl Restoring {
         if logged != committed {
             return Err(RestoreError::Mismatch { logged, committed });
         }
-        let Some(mut manifest) = self.manifest.take() else { return Ok(Shard::empty(&self.settings, self.place)) };
+        let Some(manifest) = self.manifest.take() else { return Ok(Shard::empty(&self.settings, self.place)) };
         let position = Position {
             seq: manifest.seq,
             next: logged,
@@ -240,7 +240,7 @@ impl Restoring {
         let is_retried = |rule: &RuleSaid| self.is_retried && rule.quarantined.is_some();
         let known: Vec<RuleSaid> = manifest.rules.iter().filter(|rule| !is_retried(rule)).cloned().collect();
         let (rules, mut position) = rules_said(&self.settings, &known, position);
-        let marks = std::mem::take(&mut manifest.marks).into_iter().map(Mark::from);
+        let marks = manifest.marks.iter().cloned().map(Mark::from);
         let marks: Vec<Mark> = marks.filter(|m| signals.iter().any(|t| **t == *m.partition.topic)).collect();
         let watermarks = Watermarks::from_parts(self.settings.lateness_ns, marks, manifest.watermarks.clone());
         let states = self.states(&rules, &manifest)?;
@@ -262,6 +262,7 @@ impl Restoring {
         }
         let (dormant, known): (Vec<_>, Vec<_>) =
             manifest.rules.into_iter().partition(|rule| self.is_dormant(&rule.name));
+        let has_moved = dormant.iter().any(|rule| !rule.is_dormant) || known.iter().any(|rule| rule.is_dormant);
         for rule in &dormant {
             tracing::warn!(
                 rule = rule.name,
@@ -270,7 +271,10 @@ impl Restoring {
         }
         forget_removed(&self.settings, &known, &mut position);
         let dormant = Dormant::new(dormant, std::mem::take(&mut self.unknown));
-        let log = Log::restored(self.settings.names.clone(), rules, dormant, position);
+        let mut log = Log::restored(self.settings.names.clone(), rules, dormant, position);
+        if has_moved {
+            log.rewrite();
+        }
         Ok(Shard { settings: self.settings, stage, log, orphans, is_dirty: false, newest: None })
     }
 
@@ -297,8 +301,14 @@ impl Restoring {
                 }
             }
             let history = self.history_of(said, windowed.finish.empty_history());
-            let state =
-                WindowedState::restored(Arc::clone(windowed), self.place, panes, history, (closed_to, said.since));
+            let was_there = |b: &RuleSaid| b.name == said.name && b.incarnation == said.incarnation && !b.is_dormant;
+            let beginning = if manifest.rules.iter().any(was_there) {
+                Beginning::Known(said.since)
+            } else {
+                Beginning::New(high(manifest, rule.signal).max(closed_to))
+            };
+            let times = (closed_to, beginning);
+            let state = WindowedState::restored(Arc::clone(windowed), self.place, panes, history, times);
             states.push((RuleId(number), state));
         }
         Ok(states)
@@ -316,6 +326,12 @@ impl Restoring {
     }
 }
 
+/// The newest row of a signal that was read.
+fn high(manifest: &Manifest, signal: Signal) -> EventTime {
+    let of_signal = manifest.marks.iter().cloned().map(Mark::from).filter(|mark| mark.signal == signal);
+    of_signal.filter_map(|mark| mark.high).max().unwrap_or(EventTime::MIN)
+}
+
 fn watermark(manifest: &Manifest, signal: Signal) -> EventTime {
     manifest.watermarks.get(&signal).copied().unwrap_or(EventTime::MIN)
 }
@@ -328,17 +344,23 @@ fn first_chunk(key: &Key) -> Option<Key> {
     }
 }
 
-/// The histories of rules that are no more are taken out of the log.
+/// The histories of rules that are no more, and of levels that rules do not have any more, are taken out of the log.
 fn forget_removed(settings: &JudgeSettings, before: &[RuleSaid], position: &mut Position) {
     let is_removed = |rule: &str| settings.names.find(rule).is_none();
     for rule in before.iter().filter(|r| is_removed(&r.name)) {
         tracing::info!(rule = rule.name, "the rule was removed: its state and its directives are withdrawn");
     }
     let is_removed = |rule: &str| settings.is_whole && is_removed(rule);
+    let levels = |rule: &str| {
+        let windowed = settings.rules.iter().find(|r| r.header.name == rule).and_then(|r| r.windowed.as_ref());
+        windowed.map_or(0, |windowed| windowed.finish.empty_history().len())
+    };
+    let is_known = |rule: &str| settings.names.find(rule).is_some();
+    let is_gone = |rule: &str, level: u32| is_removed(rule) || (is_known(rule) && level as usize >= levels(rule));
     let removed: Vec<(Key, u32)> = position
         .chunks
         .iter()
-        .filter(|(key, _)| matches!(key, Key::History { rule, .. } if is_removed(rule)))
+        .filter(|(key, _)| matches!(key, Key::History { rule, level, .. } if is_gone(rule, *level)))
         .map(|(key, count)| (key.clone(), *count))
         .collect();
     for (key, count) in removed {

@@ -368,3 +368,78 @@ fn every_expected_key_is_judged_on_one_shard() {
     expected.sort();
     assert_eq!(subjects, expected);
 }
+
+#[test]
+fn a_large_state_of_a_rule_that_was_faulty_for_a_while_survives_further_restarts() {
+    let other = counted("").replace("counted", "other").replace("team,", "name,");
+    let both = format!("{}{other}", counted(""));
+    let mut bench = Bench::new(&both);
+    let all: Vec<String> = (0..9_000).map(|n| format!("team-{n}")).collect();
+    all.chunks(3_000).for_each(|some| drop(bench.read(START, some)));
+    bench.commit();
+    let few = |bench: &mut Bench, from: i64| {
+        for n in from..from + 3 {
+            bench.read(START.plus(n), &teams(&["team-1"]));
+            bench.commit();
+        }
+    };
+    few(&mut bench, 1);
+    for round in 0..3 {
+        bench.restart(&format!("{other}{FAULTY}"));
+        few(&mut bench, 10 + 20 * round);
+        bench.restart(&both);
+        few(&mut bench, 20 + 20 * round);
+        bench.restart(&both);
+        assert_eq!(bench.shard.status()[0].groups, 9_000, "round {round}");
+    }
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
+    let of_counted = decisions.iter().filter(|d| d.event.data.rule.name == "counted");
+    let total: f64 = of_counted.filter_map(|d| d.event.data.finding.observed).sum();
+    assert_eq!(total, 9_000.0 + 3.0 + 3.0 * 3.0, "what was read while the rule was faulty does not count");
+}
+
+#[test]
+fn a_threshold_that_was_raised_lets_go_of_those_below_it_without_a_row_of_theirs() {
+    let rule = |most: u32| counted(&format!("HAVING count(*) >= {most} EMIT ON UPDATE"));
+    let mut bench = Bench::new(&rule(2));
+    let fired = bench.read(START, &teams(&["a", "a", "b"]));
+    assert_eq!(observed(&fired), [("team=a".to_owned(), Some(2.0))]);
+    bench.commit();
+    bench.restart(&rule(2));
+    assert_eq!(bench.read(START.plus(1), &teams(&["z"])), [], "nothing has changed");
+    bench.commit();
+    bench.restart(&rule(10));
+    let next = bench.next;
+    let resolved = bench.read(START.plus(2), &teams(&["z"]));
+    let states: Vec<_> = resolved.iter().map(|d| (d.event.to_subject_text(), d.event.data.state.as_str())).collect();
+    assert_eq!(states, [("team=a".to_owned(), "resolved")]);
+    bench.shard.undo().unwrap();
+    bench.next = next;
+    assert_eq!(bench.read(START.plus(3), &teams(&["z"])).len(), 1, "and again, if that was not committed");
+    bench.commit();
+    bench.restart(&rule(1));
+    let fired = bench.read(START.plus(4), &teams(&["z"]));
+    assert_eq!(fired.len(), 3, "a lowered one finds a, b and z");
+}
+
+#[test]
+fn a_history_of_a_level_that_is_gone_does_not_come_back() {
+    let plain = counted("").replace(";", "");
+    let looking_back = format!(
+        "{} AS SELECT c.team, c.window_start, c.window_end, c.observed,
+         lag(c.observed) OVER (PARTITION BY c.team ORDER BY c.window_end) AS before FROM ({}) AS c;",
+        plain.split(" AS\n").next().unwrap(),
+        plain.split(" AS\n").nth(1).unwrap()
+    );
+    let mut bench = Bench::new(&looking_back);
+    bench.read(START, &teams(&["a"]));
+    bench.read(START.plus(2 * MINUTE_NS), &teams(&["a"]));
+    bench.commit();
+    bench.restart(&counted(""));
+    bench.read(START.plus(2 * MINUTE_NS + 1), &teams(&["a"]));
+    bench.commit();
+    bench.restart(&looking_back);
+    let decisions = bench.read(START.plus(4 * MINUTE_NS), &teams(&["a"]));
+    let befores: Vec<_> = decisions.iter().filter_map(|d| d.event.data.finding.evidence.get("before")).collect();
+    assert_eq!(befores, [&serde_json::Value::Null]);
+}

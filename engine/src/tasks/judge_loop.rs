@@ -210,11 +210,11 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
 
     /// Goes over to other rules, if there are any: every shard is read back with them.
     fn reload(&mut self) -> Result<(), TaskError> {
-        let Some(stages) = self.reloading.next() else { return Ok(()) };
+        let Some(stages) = self.reloading.next().filter(|_| !self.stop.is_set()) else { return Ok(()) };
         self.commit(true)?;
         let shards: Vec<TopicPartition> = self.task.served().chain(self.restorer.waiting().cloned()).collect();
         tracing::info!(stage = "judge", shards = shards.len(), "going over to other rules");
-        self.reloading.apply(stages, shards.iter().map(|shard| shard.partition).collect())?;
+        self.reloading.apply(stages, shards.iter().map(|shard| shard.partition).collect());
         self.source.hold(&shards)?;
         for shard in &shards {
             self.task.drop_shard(shard.partition);
@@ -259,6 +259,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
     fn take_over(&mut self) -> Result<(), TaskError> {
         while let Some((partition, Restored { shard, bytes, took })) = self.restorer.answer()? {
             self.observer.restored(bytes, took);
+            self.reloading.shared.serves(partition.partition);
             let next = self.task.serve(partition.partition, shard);
             self.source.start_at(&[(partition, next)])?;
             self.tell_if_serving();

@@ -5,10 +5,9 @@
 //! its part. Both commit before, so nothing is lost and nothing is repeated.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::TaskError;
 use crate::exchange::parcel::RuleNames;
 use crate::exchange::route::Router;
 use crate::pipeline::Stages;
@@ -22,6 +21,24 @@ pub(super) struct ScanRules {
     pub(super) names: RuleNames,
     /// The topics that the rules read.
     pub(super) inputs: Vec<String>,
+}
+
+/// The scan task's part of the rule set that it has not taken over yet; of two the later one counts.
+#[derive(Clone, Default)]
+pub(super) struct NextRules(Arc<Mutex<Option<ScanRules>>>);
+
+impl NextRules {
+    pub(super) fn take(&self) -> Option<ScanRules> {
+        self.lock().take()
+    }
+
+    fn put(&self, rules: ScanRules) {
+        *self.lock() = Some(rules);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ScanRules>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The judge task's part: whoever reads a shard back asks for it.
@@ -45,9 +62,13 @@ impl SharedRules {
 
     /// The rules, and whether those of `shard` that are quarantined get another try: once after each reload.
     pub(super) fn of_shard(&self, shard: i32) -> (JudgeRules, bool) {
-        let mut rules = self.lock();
-        let is_retried = rules.retried.remove(&shard);
-        (rules.clone(), is_retried)
+        let rules = self.lock();
+        (rules.clone(), rules.retried.contains(&shard))
+    }
+
+    /// The shard is served with the rules.
+    pub(super) fn serves(&self, shard: i32) {
+        self.lock().retried.remove(&shard);
     }
 
     fn replace(&self, settings: JudgeSettings, inputs: Vec<String>, retried: BTreeSet<i32>) {
@@ -63,15 +84,15 @@ impl SharedRules {
 pub(super) struct Reloading {
     pub(super) shared: SharedRules,
     rule_sets: Receiver<Stages>,
-    scan: SyncSender<ScanRules>,
+    scan: NextRules,
     shards: u32,
 }
 
 impl Reloading {
     /// Rule sets come from `rule_sets`; the other value is the scan task's end.
-    pub(super) fn new(shared: SharedRules, rule_sets: Receiver<Stages>, shards: u32) -> (Self, Receiver<ScanRules>) {
-        let (scan, of_scan) = sync_channel(1);
-        (Self { shared, rule_sets, scan, shards }, of_scan)
+    pub(super) fn new(shared: SharedRules, rule_sets: Receiver<Stages>, shards: u32) -> (Self, NextRules) {
+        let scan = NextRules::default();
+        (Self { shared, rule_sets, scan: scan.clone(), shards }, scan)
     }
 
     /// A rule set that is to be gone over to.
@@ -79,13 +100,12 @@ impl Reloading {
         self.rule_sets.try_recv().ok()
     }
 
-    /// From now on shards are read back with the new rules; waits until the scan task has taken over those before.
-    pub(super) fn apply(&self, stages: Stages, retried: BTreeSet<i32>) -> Result<(), TaskError> {
+    /// From now on shards are read back with the new rules, and the scan task takes its part over when it comes to it.
+    pub(super) fn apply(&self, stages: Stages, retried: BTreeSet<i32>) {
         let Stages { scan, judge, routes } = stages;
         let inputs: Vec<String> = scan.topics_read().into_iter().collect();
         let (names, router) = (judge.names.clone(), Router::new(self.shards, routes));
         self.shared.replace(judge, inputs.clone(), retried);
-        let of_scan = ScanRules { stage: scan, router, names, inputs };
-        self.scan.send(of_scan).map_err(|_| TaskError::Thread("scan"))
+        self.scan.put(ScanRules { stage: scan, router, names, inputs });
     }
 }

@@ -103,16 +103,12 @@ impl ScanTask {
         }
     }
 
-    /// Goes over to other rules at `now`, by the processing clock; to be called when nothing is read that is not
-    /// committed.
-    pub(super) fn replace_rules(&mut self, rules: ScanRules, now: EventTime) {
-        let ScanRules { stage, router, names, inputs: _ } = rules;
+    /// Goes over to other rules; to be called when nothing is read that is not committed.
+    pub(super) fn replace_rules(&mut self, rules: ScanRules) {
+        let ScanRules { mut stage, router, names, inputs: _ } = rules;
+        stage.inherit(&mut self.stage);
         (self.stage, self.router, self.names) = (stage, router, names);
         (self.shipped, self.quarantined) = (Shipped::default(), BTreeSet::new());
-        for (partition, read) in &mut self.partitions {
-            *read = Partition { committed: read.committed, sent: read.committed, now: read.committed };
-            self.stage.resume(partition.clone(), read.committed.high, now);
-        }
     }
 
     /// Which input partitions there are, as (topic, number of partitions): windows wait for all of them, whoever reads

@@ -1,7 +1,6 @@
 //! The scan task's loop: telemetry in, parcels out.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use lictor_connectors::{
 use lictor_schemas::time::EventTime;
 
 use super::committer::{Committer, Outcome};
-use super::reload::ScanRules;
+use super::reload::NextRules;
 use super::restorer::Restorer;
 use super::run::{Backoff, ReadingOptions, Stage, Stop};
 use super::scan::ScanEpoch;
@@ -35,7 +34,7 @@ pub(super) struct ScanLoop<'a, C> {
     task: ScanTask,
     committer: Committer,
     restorer: Restorer<Option<Committed>>,
-    rules: Receiver<ScanRules>,
+    rules: NextRules,
     options: ReadingOptions,
     clock: C,
     stop: &'a Stop<'a>,
@@ -57,7 +56,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         source: KafkaSource,
         task: ScanTask,
         (transactions, asker): (KafkaTransactions, KafkaRestorer),
-        rules: Receiver<ScanRules>,
+        rules: NextRules,
         (options, clock): (ReadingOptions, C),
         (stop, observer): (&'a Stop<'a>, &'a dyn TaskObserver),
     ) -> Result<Self, TaskError> {
@@ -117,10 +116,10 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
 
     /// Goes over to other rules, if there are any.
     fn reload(&mut self) -> Result<(), TaskError> {
-        let Ok(rules) = self.rules.try_recv() else { return Ok(()) };
+        let Some(rules) = self.rules.take() else { return Ok(()) };
         self.commit_all()?;
         self.source.read_topics(&rules.inputs)?;
-        self.task.replace_rules(rules, self.clock.now());
+        self.task.replace_rules(rules);
         self.sources_at = Some(self.clock.monotonic());
         Ok(())
     }
