@@ -293,12 +293,8 @@ impl JudgeStage {
         let JudgeRule { header, signal, .. } = &self.rules[rule.0];
         let watermark = self.watermarks.of(*signal);
         let windowed = &mut self.states[rule.0].windowed;
-        let mut sessions = windowed.as_mut().map_or(Ok(Vec::new()), |w| w.close_sessions(watermark))?;
-        for violation in &mut sessions {
-            let end = violation.window.map_or(violation.at, |window| window.end);
-            violation.valid_until.get_or_insert(end.plus(header.ttl_ns));
-        }
-        decided.extend(self.decisions.rows(header, sessions));
+        let sessions = windowed.as_mut().map_or(Ok(Vec::new()), |w| w.close_sessions(watermark))?;
+        decided.extend(self.decisions.sessions(header, sessions));
         if let Some(update) = windowed.as_mut().map(WindowedState::take_update).transpose()?.flatten() {
             decided.extend(self.decisions.change(header, update.cleared, update.violations, update.at));
         }

@@ -369,8 +369,8 @@ impl WindowedState {
         Ok(closed)
     }
 
-    /// The violations in sessions that have ended at the watermark, in the order of their last rows; none for a rule
-    /// with other windows.
+    /// The violations in sessions that have ended at the watermark, in the order of their ends; none for a rule with
+    /// other windows.
     ///
     /// # Errors
     /// The rule's query fails on a group's values.

@@ -158,15 +158,31 @@ impl Decisions {
     /// come to its end before a row is published before the row, wherever the watermark is: a row in time is never
     /// older than the watermark, so how rows are cut into batches makes no difference.
     pub fn rows(&mut self, rule: &RuleHeader, violations: Vec<Violation>) -> Vec<Decision> {
-        let mut decisions = Vec::new();
-        for violation in violations {
+        let asserted = violations.into_iter().flat_map(|violation| {
             let at = violation.at;
-            let valid_until = violation.valid_until.unwrap_or(at.plus(rule.ttl_ns));
-            decisions.extend(self.advance_subject(rule, &violation.subject.to_key(), at));
-            let mut changes = BTreeMap::new();
-            add(&mut changes, Hold::new(Slot::Row(violation.result), &violation, valid_until), violation);
-            decisions.extend(self.apply(rule, changes, at));
-        }
+            self.assert(rule, violation, at)
+        });
+        asserted.collect()
+    }
+
+    /// Sessions that have ended, in the order of their ends: each asserts its subject anew when it ends.
+    ///
+    /// What has come to its end before a session is published before it, however far the watermark has come since.
+    pub fn sessions(&mut self, rule: &RuleHeader, violations: Vec<Violation>) -> Vec<Decision> {
+        let asserted = violations.into_iter().flat_map(|violation| {
+            let at = violation.window.map_or(violation.at, |window| window.end);
+            self.assert(rule, violation, at)
+        });
+        asserted.collect()
+    }
+
+    /// A violation that holds for the `ttl` from `at` on, if its row does not say how long.
+    fn assert(&mut self, rule: &RuleHeader, violation: Violation, at: EventTime) -> Vec<Decision> {
+        let mut decisions = self.advance_subject(rule, &violation.subject.to_key(), at);
+        let valid_until = violation.valid_until.unwrap_or(at.plus(rule.ttl_ns));
+        let mut changes = BTreeMap::new();
+        add(&mut changes, Hold::new(Slot::Row(violation.result), &violation, valid_until), violation);
+        decisions.extend(self.apply(rule, changes, at));
         decisions
     }
 

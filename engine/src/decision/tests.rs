@@ -222,6 +222,30 @@ fn a_milder_row_takes_over_when_the_severe_one_has_run_out() {
 }
 
 #[test]
+fn how_far_time_comes_in_one_step_makes_no_difference_to_sessions() {
+    // The second session's last row comes while the first one's violation holds, its end when that is over.
+    let session = |start, last, end| in_window("a", Warning, last, window(start, end));
+    let sessions = [session(0, 10, 60), session(130, 155, 205)];
+    let expected = [
+        "a firing WARNING r1 @10 ..160",
+        "a expired ALLOWED r2 @160 ..160",
+        "a firing WARNING r1 @155 ..305",
+        "a expired ALLOWED r2 @305 ..305",
+    ];
+    let mut at_once = decisions();
+    let mut events = at_once.sessions(&rule(), sessions.to_vec());
+    events.extend(at_once.advance(&rule(), s(400)));
+    assert_eq!(told(&events), expected);
+    let mut step_by_step = decisions();
+    let mut events = Vec::new();
+    for (at, [from, to]) in [(60, [0, 1]), (170, [1, 1]), (205, [1, 2]), (400, [2, 2])] {
+        events.extend(step_by_step.sessions(&rule(), sessions[from..to].to_vec()));
+        events.extend(step_by_step.advance(&rule(), s(at)));
+    }
+    assert_eq!(told(&events), expected);
+}
+
+#[test]
 fn how_rows_are_batched_makes_no_difference() {
     let rows: Vec<_> = [0, 30, 45, 160, 150, 420, 431]
         .iter()
