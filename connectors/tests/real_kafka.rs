@@ -5,9 +5,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::env;
+#[path = "support/fresh.rs"]
+mod fresh;
+
 use std::time::Duration;
 
+use fresh::servers_and_name;
 use lictor_connectors::{
     AssignmentChange, ConnectorError, KafkaProperties, KafkaSink, KafkaSource, NextOffset, Outgoing, Polled, Sink,
     Source, TopicPartition, TopicSpec, ensure_topics,
@@ -27,13 +30,8 @@ struct Cluster {
 impl Cluster {
     /// `None`, and a line that says so, if no cluster was named.
     fn from_env(test: &str) -> Option<Self> {
-        let Ok(servers) = env::var("KAFKA_BOOTSTRAP") else {
-            eprintln!("{test}: KAFKA_BOOTSTRAP is not set: skipped");
-            return None;
-        };
-        let scratch = tempfile::Builder::new().prefix("t").tempdir().unwrap();
-        let unique = scratch.path().file_name().unwrap().to_str().unwrap().to_string();
-        Some(Self { properties: KafkaProperties::from_bootstrap(&servers), name: format!("{test}-{unique}") })
+        let (servers, name) = servers_and_name(test)?;
+        Some(Self { properties: KafkaProperties::from_bootstrap(&servers), name })
     }
 
     fn make_topic(&self, partitions: i32, compacted: bool) -> Result<Vec<String>, ConnectorError> {

@@ -5,9 +5,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::env;
+#[path = "support/fresh.rs"]
+mod fresh;
+
 use std::time::Duration;
 
+use fresh::servers_and_name;
 use lictor_connectors::{
     AbortCause, AssignmentChange, Committed, ConnectorError, Consumed, KafkaProperties, KafkaRestorer, KafkaSink,
     KafkaSource, KafkaTransactions, Membership, NextOffset, Outgoing, Polled, Sink, Source, TopicPartition, TopicSpec,
@@ -30,12 +33,7 @@ struct Cluster {
 impl Cluster {
     /// `None`, and a line that says so, if no cluster was named.
     fn from_env(test: &str) -> Option<Self> {
-        let Ok(servers) = env::var("KAFKA_BOOTSTRAP") else {
-            eprintln!("{test}: KAFKA_BOOTSTRAP is not set: skipped");
-            return None;
-        };
-        let scratch = tempfile::Builder::new().prefix("t").tempdir().unwrap();
-        let name = format!("{test}-{}", scratch.path().file_name().unwrap().to_str().unwrap());
+        let (servers, name) = servers_and_name(test)?;
         let (input, output) = (format!("{name}-in"), format!("{name}-out"));
         let properties = KafkaProperties::from_bootstrap(&servers);
         let topics = [TopicSpec::new(&input, 1, false), TopicSpec::new(&output, 1, false)];

@@ -50,8 +50,8 @@ fn sort(
     Ok(Sorted { ended: all.take(&ended)?, windows, going_on: all.take(&going_on)? })
 }
 
-/// Judges the sessions that have ended at `watermark` and not at `closed_to`; violations are in the order of their ends.
-/// What goes on is moved on in `panes`; those that time has passed may be removed afterwards. `touch` is told of
+/// Judges the sessions that have ended at `watermark` and not at `closed_to`; violations are in the order of their
+/// ends. What goes on is moved on in `panes`; those that time has passed may be removed afterwards. `touch` is told of
 /// panes that change.
 pub(crate) fn close(
     panes: &mut BTreeMap<Window, Pane>,

@@ -35,8 +35,8 @@ const OFFSETS_WAIT: Duration = Duration::from_secs(10);
 /// How long one call of an abort waits. Long against librdkafka's inner steps, which must not time out on a busy
 /// machine, and short enough that delivery reports are served in between.
 const ABORT_WAIT: Duration = Duration::from_secs(1);
-/// How long an abort waits for messages that are under way before it purges those that wait for a broker: 200 looks
-/// are 100 ms.
+/// How long an abort waits for messages that are under way before librdkafka purges those that wait for a broker: 200
+/// looks are 100 ms.
 const ABORT_LOOKS_MAX: usize = 200;
 /// The pause before a retriable call is made again; without it a coordinator that is away is asked in a tight loop.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
