@@ -4,18 +4,23 @@
 //! when the watermark of the rule's signal passes their end; rules that emit on update are judged at the end of every
 //! epoch on the groups that changed in it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use lictor_connectors::TopicPartition;
+use lictor_queries::{EvaluationError, JoinSide};
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::Signal;
-use lictor_schemas::time::EventTime;
+use lictor_schemas::time::{EventTime, Window};
 
 use crate::decision::{Decision, Decisions, LimitReport};
 use crate::exchange::route::Place;
-use crate::exchange::{RuleFailure, RuleId, Shipment};
+use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
+use crate::frontier::Frontier;
+use crate::join::{JoinRule, JoinState, JoinThen};
 use crate::pane::PaneError;
+use crate::store::{PaneStore, StorePlan};
 use crate::watermark::{Mark, Watermarks};
 use crate::windowed::{Closed, WindowedRule, WindowedState};
 
@@ -24,17 +29,64 @@ use crate::windowed::{Closed, WindowedRule, WindowedState};
 pub struct JudgeRule {
     /// Its head.
     pub header: RuleHeader,
-    /// The signal whose watermark it follows.
-    pub signal: Signal,
-    /// How its windows are judged; none for a row-wise rule.
-    pub windowed: Option<Arc<WindowedRule>>,
+    /// How far its time has come.
+    pub frontier: Frontier,
+    /// What it judges.
+    pub body: RuleBody,
+}
+
+/// What a rule judges.
+#[derive(Debug)]
+pub enum RuleBody {
+    /// Rows, one by one, where they are read.
+    Rows,
+    /// Windows.
+    Windowed(Arc<WindowedRule>),
+    /// Joined rows, or windows of them.
+    Joined(Arc<JoinRule>),
+}
+
+impl JudgeRule {
+    /// How its windows are judged, if it has any.
+    pub(crate) fn windowed(&self) -> Option<&Arc<WindowedRule>> {
+        match &self.body {
+            RuleBody::Rows => None,
+            RuleBody::Windowed(windowed) => Some(windowed),
+            RuleBody::Joined(joined) => match &joined.then {
+                JoinThen::Rows(_) => None,
+                JoinThen::Windowed { rule, .. } => Some(rule),
+            },
+        }
+    }
+
+    /// What it reads.
+    pub(crate) fn stores(&self) -> Vec<StoreId> {
+        let sides = match &self.body {
+            RuleBody::Joined(joined) => joined.sides.to_vec(),
+            RuleBody::Rows | RuleBody::Windowed(_) => Vec::new(),
+        };
+        sides.into_iter().chain(self.windowed().map(|windowed| windowed.store)).collect()
+    }
+}
+
+/// What shards judge by: the same for all of them.
+#[derive(Clone, Debug)]
+pub struct Judging {
+    /// The rules, in the order of their numbers.
+    pub rules: Arc<[JudgeRule]>,
+    /// What they sum up, in the order of their numbers.
+    pub stores: Arc<[Arc<StorePlan>]>,
+    /// Bounds the groups of one rule over all its open windows, per shard.
+    pub groups_max: usize,
 }
 
 /// What a rule remembers.
 #[derive(Debug)]
 pub(crate) struct RuleState {
-    /// Its windows; none for a row-wise rule.
+    /// What it remembers of its windows besides the sums; none for a row-wise rule.
     pub(crate) windowed: Option<WindowedState>,
+    /// For a rule over a join: what finds the rows.
+    joined: Option<JoinState>,
     /// Why it does not run any more.
     pub(crate) quarantined: Option<String>,
     was_quarantined: bool,
@@ -45,12 +97,12 @@ pub(crate) struct RuleState {
 /// Between two commits everything can be undone.
 #[derive(Debug)]
 pub struct JudgeStage {
-    rules: Arc<[JudgeRule]>,
+    judging: Judging,
     states: Vec<RuleState>,
+    stores: Vec<PaneStore>,
     decisions: Decisions,
     watermarks: Watermarks,
     committed_watermarks: Watermarks,
-    groups_max: usize,
 }
 
 /// What the console and the metrics show of a rule.
@@ -82,23 +134,22 @@ impl RuleStatus {
 }
 
 impl JudgeStage {
-    /// Nothing has been judged yet at `place`. `groups_max` bounds the groups of one rule over all its open windows.
+    /// Nothing has been judged yet at `place`.
     #[must_use]
-    pub fn new(
-        rules: Arc<[JudgeRule]>,
-        place: Place,
-        decisions: Decisions,
-        watermarks: Watermarks,
-        groups_max: usize,
-    ) -> Self {
+    pub fn new(judging: Judging, place: Place, decisions: Decisions, watermarks: Watermarks) -> Self {
         let state = |rule: &JudgeRule| RuleState {
-            windowed: rule.windowed.as_ref().map(|w| WindowedState::new(Arc::clone(w), place)),
+            windowed: rule.windowed().map(|w| WindowedState::new(Arc::clone(w), place)),
+            joined: match &rule.body {
+                RuleBody::Joined(joined) => Some(JoinState::new(Arc::clone(joined))),
+                RuleBody::Rows | RuleBody::Windowed(_) => None,
+            },
             quarantined: None,
             was_quarantined: false,
         };
-        let states = rules.iter().map(state).collect();
+        let states = judging.rules.iter().map(state).collect();
+        let stores = judging.stores.iter().map(|plan| PaneStore::new(Arc::clone(plan))).collect();
         let committed_watermarks = watermarks.clone();
-        Self { rules, states, decisions, watermarks, committed_watermarks, groups_max }
+        Self { judging, states, stores, decisions, watermarks, committed_watermarks }
     }
 
     /// What is there now stays.
@@ -108,8 +159,11 @@ impl JudgeStage {
     pub fn commit(&mut self) -> Result<(), PaneError> {
         for state in &mut self.states {
             state.was_quarantined = state.quarantined.is_some();
-            state.windowed.as_mut().map_or(Ok(()), WindowedState::commit)?;
+            if let Some(windowed) = &mut state.windowed {
+                windowed.commit();
+            }
         }
+        self.stores.iter_mut().try_for_each(PaneStore::commit)?;
         self.decisions.commit();
         self.committed_watermarks.clone_from(&self.watermarks);
         Ok(())
@@ -124,8 +178,14 @@ impl JudgeStage {
             if !state.was_quarantined {
                 state.quarantined = None;
             }
-            state.windowed.as_mut().map_or(Ok(()), WindowedState::undo)?;
+            if let Some(windowed) = &mut state.windowed {
+                windowed.undo();
+            }
+            if let Some(joined) = &mut state.joined {
+                joined.undo();
+            }
         }
+        self.stores.iter_mut().try_for_each(PaneStore::undo)?;
         self.decisions.undo();
         self.watermarks.clone_from(&self.committed_watermarks);
         Ok(())
@@ -133,7 +193,12 @@ impl JudgeStage {
 
     /// The rules and what they remember, in the order of the rule set.
     pub(crate) fn states(&self) -> impl Iterator<Item = (&JudgeRule, &RuleState)> {
-        self.rules.iter().zip(&self.states)
+        self.judging.rules.iter().zip(&self.states)
+    }
+
+    /// What they sum up, in the order of the rule set.
+    pub(crate) fn stores(&self) -> &[PaneStore] {
+        &self.stores
     }
 
     /// What was decided.
@@ -150,11 +215,13 @@ impl JudgeStage {
     pub(crate) fn restore(
         &mut self,
         watermarks: Watermarks,
+        stores: Vec<PaneStore>,
         states: impl IntoIterator<Item = (RuleId, WindowedState)>,
         quarantined: impl IntoIterator<Item = (RuleId, String)>,
     ) {
         self.committed_watermarks = watermarks.clone();
         self.watermarks = watermarks;
+        self.stores = stores;
         for (rule, state) in states {
             self.states[rule.0].windowed = Some(state);
         }
@@ -174,32 +241,48 @@ impl JudgeStage {
         for RuleFailure { rule, message } in shipment.failures {
             self.quarantine(rule, message);
         }
+        for StoreFailure { store, message } in shipment.store_failures {
+            self.quarantine_readers(store, &message);
+        }
         let mut decided = Vec::new();
         for (rule, violations) in shipment.violations {
             if self.states[rule.0].quarantined.is_none() {
-                decided.extend(self.decisions.rows(&self.rules[rule.0].header, violations));
+                decided.extend(self.decisions.rows(&self.judging.rules[rule.0].header, violations));
             }
         }
-        for (rule, partial) in shipment.partials {
-            self.isolate(rule, &mut decided, |judge, decided| judge.absorb_partial(rule, &partial, decided));
+        for (store, partial) in shipment.partials {
+            self.absorb_partial(store, &partial, &mut decided);
         }
         let is_beginning = !shipment.sources.is_empty();
         self.watermarks.expect(shipment.sources);
         self.watermarks.absorb(shipment.marks, shipment.now);
         if is_beginning {
-            self.begin_new_rules();
+            self.begin_new_stores();
         }
-        for rule in (0..self.rules.len()).map(RuleId) {
+        self.end_sessions();
+        for rule in (0..self.judging.rules.len()).map(RuleId) {
             self.isolate(rule, &mut decided, |judge, decided| judge.advance(rule, decided));
+        }
+        for store in &mut self.stores {
+            let plan = Arc::clone(store.plan());
+            store.let_go(plan.frontier.at(&self.watermarks));
         }
         decided
     }
 
     /// Somebody has begun to read with the rules that we have.
-    fn begin_new_rules(&mut self) {
-        for (rule, state) in self.rules.iter().zip(&mut self.states) {
-            if let Some(windowed) = &mut state.windowed {
-                windowed.begins(self.watermarks.newest(rule.signal));
+    fn begin_new_stores(&mut self) {
+        for store in &mut self.stores {
+            let newest = store.plan().frontier.signals().map(|signal| self.watermarks.newest(signal)).max();
+            store.begins(newest.unwrap_or(EventTime::MIN));
+        }
+    }
+
+    fn end_sessions(&mut self) {
+        for store in (0..self.stores.len()).map(StoreId) {
+            let watermark = self.stores[store.0].plan().frontier.at(&self.watermarks);
+            if let Err(error) = self.stores[store.0].end_sessions(watermark) {
+                self.quarantine_readers(store, &error.to_string());
             }
         }
     }
@@ -229,12 +312,16 @@ impl JudgeStage {
 
     fn status_of(&self, rule: &JudgeRule, state: &RuleState) -> RuleStatus {
         let windowed = state.windowed.as_ref();
+        let stores: Vec<&PaneStore> = rule.stores().into_iter().map(|store| &self.stores[store.0]).collect();
+        // Of sums that are kept once each of their rules bears a part.
+        let part = |store: &&PaneStore| store.size_bytes() / store.plan().readers.len().max(1);
         RuleStatus {
             name: rule.header.name.clone(),
-            groups: windowed.map_or(0, WindowedState::groups),
-            state_bytes: windowed.map_or(0, WindowedState::size_bytes),
+            groups: windowed.map_or(0, WindowedState::rows_remembered)
+                + stores.iter().map(|store| store.groups()).sum::<usize>(),
+            state_bytes: windowed.map_or(0, WindowedState::size_bytes) + stores.iter().map(part).sum::<usize>(),
             firing: self.decisions.firing(&rule.header.name),
-            dropped: windowed.map_or(0, WindowedState::dropped),
+            dropped: stores.iter().map(|store| store.dropped()).sum(),
             quarantined: state.quarantined.clone(),
         }
     }
@@ -259,53 +346,145 @@ impl JudgeStage {
         }
     }
 
-    /// The rule does not run any more, and forgets everything.
+    /// The rule does not run any more, and forgets everything that no other rule needs.
     pub(crate) fn quarantine(&mut self, rule: RuleId, message: String) {
-        tracing::error!(rule = self.rules[rule.0].header.name, message, "rule quarantined");
+        tracing::error!(rule = self.judging.rules[rule.0].header.name, message, "rule quarantined");
         let state = &mut self.states[rule.0];
         state.quarantined = Some(message);
         if let Some(windowed) = &mut state.windowed {
             windowed.clear();
         }
+        for store in self.judging.rules[rule.0].stores() {
+            if !self.is_read(store) {
+                self.stores[store.0].clear();
+            }
+        }
     }
 
-    fn absorb_partial(
+    /// A store is no good any more, and so are the rules that read it.
+    pub(crate) fn quarantine_readers(&mut self, store: StoreId, message: &str) {
+        let plan = Arc::clone(self.stores[store.0].plan());
+        for rule in plan.readers.iter().filter(|rule| self.states[rule.0].quarantined.is_none()).collect::<Vec<_>>() {
+            self.quarantine(*rule, message.to_owned());
+        }
+    }
+
+    /// Whether a rule that runs reads a store.
+    pub(crate) fn is_read(&self, store: StoreId) -> bool {
+        let readers = &self.judging.stores[store.0].readers;
+        readers.iter().any(|rule| self.states[rule.0].quarantined.is_none())
+    }
+
+    fn absorb_partial(&mut self, store: StoreId, partial: &RecordBatch, decided: &mut Vec<Decision>) {
+        if !self.is_read(store) {
+            return;
+        }
+        let added = match self.try_absorb(store, partial) {
+            Ok(added) => added,
+            Err(error) => return self.quarantine_readers(store, &error),
+        };
+        let plan = Arc::clone(self.stores[store.0].plan());
+        for rule in &plan.readers {
+            self.isolate(*rule, decided, |judge, decided| match plan.side {
+                Some(side) => judge.meet(*rule, side, &added, decided),
+                None => judge.update(*rule, decided),
+            });
+        }
+    }
+
+    fn try_absorb(&mut self, store: StoreId, partial: &RecordBatch) -> Result<Vec<(Window, Range<usize>)>, String> {
+        let (groups_max, store) = (self.judging.groups_max, &mut self.stores[store.0]);
+        let added = store.absorb(partial).map_err(|error| error.to_string())?;
+        if store.groups() > groups_max {
+            return Err(format!("more than {groups_max} groups in open windows (limits.groups_max)"));
+        }
+        Ok(added)
+    }
+
+    /// New rows of one side of a join meet those of the other.
+    fn meet(
         &mut self,
         rule: RuleId,
-        partial: &RecordBatch,
+        side: JoinSide,
+        added: &[(Window, Range<usize>)],
         decided: &mut Vec<Decision>,
     ) -> Result<(), PaneError> {
-        let header = &self.rules[rule.0].header;
-        let Some(windowed) = &mut self.states[rule.0].windowed else { return Ok(()) };
-        windowed.absorb(partial)?;
-        if windowed.groups() > self.groups_max {
-            let message =
-                format!("more than {} groups in open windows and histories (limits.groups_max)", self.groups_max);
-            return Err(lictor_queries::EvaluationError { rule: header.name.clone(), message }.into());
+        let Some(joined) = &mut self.states[rule.0].joined else { return Ok(()) };
+        let rows = joined.meet(&self.stores, side, added)?;
+        self.judge_joined(rule, &rows, decided)
+    }
+
+    /// Judges left rows of a join that are settled now.
+    fn settle(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
+        let Some(joined) = &mut self.states[rule.0].joined else { return Ok(()) };
+        let left = &self.stores[joined.rule().sides[JoinSide::Left as usize].0];
+        let times = (left.closed_to(), left.plan().frontier.at(&self.watermarks));
+        let rows = joined.settle(&self.stores, times)?;
+        self.judge_joined(rule, &rows, decided)
+    }
+
+    fn judge_joined(
+        &mut self,
+        rule: RuleId,
+        rows: &[RecordBatch],
+        decided: &mut Vec<Decision>,
+    ) -> Result<(), PaneError> {
+        for batch in rows.iter().filter(|batch| batch.num_rows() > 0) {
+            let Some(joined) = &mut self.states[rule.0].joined else { continue };
+            let of_rule = Arc::clone(joined.rule());
+            match &of_rule.then {
+                JoinThen::Rows(row_wise) => {
+                    let header = &self.judging.rules[rule.0].header;
+                    decided.extend(self.decisions.rows(header, row_wise.judge(batch)?));
+                }
+                JoinThen::Windowed { scan, rule: windowed } => {
+                    for partial in joined.sum_up(scan, batch)? {
+                        self.try_absorb(windowed.store, &partial).map_err(|message| self.failed(rule, message))?;
+                    }
+                }
+            }
         }
-        if let Some(update) = windowed.take_update()? {
+        self.update(rule, decided)
+    }
+
+    fn failed(&self, rule: RuleId, message: String) -> PaneError {
+        EvaluationError { rule: self.judging.rules[rule.0].header.name.clone(), message }.into()
+    }
+
+    /// Judges what has changed in a rule's running windows.
+    fn update(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
+        let header = &self.judging.rules[rule.0].header;
+        let Some(windowed) = &mut self.states[rule.0].windowed else { return Ok(()) };
+        let store = &mut self.stores[windowed.rule().store.0];
+        if let Some(update) = windowed.take_update(store)? {
             decided.extend(self.decisions.change(header, update.cleared, update.violations, update.at));
         }
         Ok(())
     }
 
     fn advance(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
-        let JudgeRule { header, signal, .. } = &self.rules[rule.0];
-        let watermark = self.watermarks.of(*signal);
-        let windowed = &mut self.states[rule.0].windowed;
-        let sessions = windowed.as_mut().map_or(Ok(Vec::new()), |w| w.close_sessions(watermark))?;
-        decided.extend(self.decisions.sessions(header, sessions));
-        if let Some(update) = windowed.as_mut().map(WindowedState::take_update).transpose()?.flatten() {
-            decided.extend(self.decisions.change(header, update.cleared, update.violations, update.at));
+        self.settle(rule, decided)?;
+        self.update(rule, decided)?;
+        let JudgeRule { header, frontier, .. } = &self.judging.rules[rule.0];
+        if let Some(windowed) = &mut self.states[rule.0].windowed {
+            let store = &mut self.stores[windowed.rule().store.0];
+            let watermark = store.plan().frontier.at(&self.watermarks);
+            decided.extend(self.decisions.sessions(header, windowed.close_sessions(store)?));
+            for Closed { window, next_end, violations } in windowed.close(store, watermark)? {
+                decided.extend(match violations {
+                    Some(violations) => self.decisions.replace(header, violations, window, next_end),
+                    None => self.decisions.close_window(header, window, window.end),
+                });
+            }
+            let remembered = windowed.rows_remembered();
+            if remembered > self.judging.groups_max {
+                let max = self.judging.groups_max;
+                let message =
+                    format!("more than {max} rows in what OVER and GAP FILL look back at (limits.groups_max)");
+                return Err(self.failed(rule, message));
+            }
         }
-        let closed = windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
-        for Closed { window, next_end, violations } in closed.unwrap_or_default() {
-            decided.extend(match violations {
-                Some(violations) => self.decisions.replace(header, violations, window, next_end),
-                None => self.decisions.close_window(header, window, window.end),
-            });
-        }
-        decided.extend(self.decisions.advance(header, watermark));
+        decided.extend(self.decisions.advance(header, frontier.at(&self.watermarks)));
         Ok(())
     }
 }

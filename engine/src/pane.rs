@@ -116,6 +116,16 @@ impl Pane {
         if is_in_order { Ok(()) } else { Err(PaneError::Incomplete) }
     }
 
+    /// The keys of the given groups.
+    pub(crate) fn keys_of(&self, groups: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
+        self.keys.gather(groups)
+    }
+
+    /// The states of the given groups.
+    pub(crate) fn states_of(&self, groups: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
+        self.states.gather(groups)
+    }
+
     /// How many groups it has.
     pub(crate) fn len(&self) -> usize {
         self.states.len()

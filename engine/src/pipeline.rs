@@ -7,22 +7,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lictor_connectors::{RecordRef, TopicPartition};
-use lictor_queries::{Emission, RuleKind, RuleSet};
+use lictor_queries::{
+    CompiledRule, CompiledStore, Emission, Feed, JoinedThen, RuleKind, RuleSet, StreamJoin, WindowSpec,
+};
 use lictor_schemas::columns::ExtraSource;
 use lictor_schemas::otlp::Decoder;
 use lictor_schemas::prices::PriceTable;
-use lictor_schemas::tables::Signal;
+use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 
 use crate::aside::{DeadLetter, LateRows};
 use crate::decision::{Decision, LimitReport, SUBJECTS_MAX};
-use crate::exchange::RuleId;
-use crate::exchange::parcel::{RuleName, RuleNames};
-use crate::exchange::route::{Place, RuleRoute};
-use crate::judge_stage::{JudgeRule, JudgeStage, RuleStatus};
-use crate::scan_stage::{ScanCounts, ScanRule, ScanStage, Scanner};
+use crate::exchange::parcel::{Names, StoreName};
+use crate::exchange::route::{Place, Routes, StoreRoute};
+use crate::exchange::{RuleId, StoreId};
+use crate::frontier::{Frontier, Joining, Term};
+use crate::join::{JoinRule, JoinThen};
+use crate::judge_stage::{JudgeRule, JudgeStage, Judging, RuleBody, RuleStatus};
+use crate::scan_stage::{ScanCounts, ScanStage, Scanner, Scanning};
 use crate::segment::Boundaries;
 use crate::shard::JudgeSettings;
+use crate::store::StorePlan;
 use crate::watermark::{SourceClocks, Tolerances};
 use crate::windowed::WindowedRule;
 
@@ -78,8 +83,8 @@ pub struct Stages {
     pub scan: ScanStage,
     /// Makes the state of each shard.
     pub judge: JudgeSettings,
-    /// How each rule's groups are spread over shards.
-    pub routes: Vec<RuleRoute>,
+    /// How everything is spread over shards.
+    pub routes: Routes,
 }
 
 impl Stages {
@@ -87,46 +92,109 @@ impl Stages {
     #[must_use]
     pub fn new(rules: RuleSet, prices: Arc<PriceTable>, settings: &PipelineSettings) -> Self {
         let decoder = Decoder::new(&rules.wanted, &settings.columns, prices);
-        let mut boundaries = Boundaries::default();
-        let (mut scan, mut judge, mut routes, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let is_whole = rules.is_whole;
+        let names: Vec<String> = rules.rules.iter().map(|rule| rule.header.name.clone()).collect();
+        let mut parts = Parts::default();
         for (number, rule) in rules.rules.into_iter().enumerate() {
-            let (id, table, signal, name) = (RuleId(number), rule.table, rule.table.signal(), rule.header.name.clone());
-            let (scanner, windowed, keys) = match rule.kind {
-                RuleKind::RowWise(row_wise) => {
-                    boundaries.add_ttl(signal, rule.header.ttl_ns);
-                    names.push(RuleName { name: name.clone(), windowed: None });
-                    (Scanner::RowWise(*row_wise), None, Vec::new())
-                }
-                RuleKind::Windowed(windowed) => {
-                    let lictor_queries::WindowedRule { emission, scan, aggregation, finish, distribution, state_id } =
-                        *windowed;
-                    boundaries.add_windows(signal, aggregation.spec());
-                    let state = Some((state_id, aggregation.partial_schema()));
-                    names.push(RuleName { name: name.clone(), windowed: state });
-                    let route = RuleRoute { name: name.clone(), keys: distribution.clone() };
-                    let judging = Arc::new(WindowedRule { emission, aggregation, finish, route });
-                    (Scanner::Windowed(scan), Some(judging), distribution)
-                }
-            };
-            let emits_on_update = windowed.as_ref().is_some_and(|w| w.emission == Emission::OnUpdate);
-            scan.push(ScanRule { id, table, scanner, emits_on_update, is_quarantined: false });
-            judge.push(JudgeRule { header: rule.header, signal, windowed });
-            routes.push(RuleRoute { name, keys });
+            parts.add_rule(RuleId(number), rule);
         }
+        for (number, store) in rules.stores.into_iter().enumerate() {
+            parts.add_store(StoreId(number), store);
+        }
+        let Parts { boundaries, scannings, judges, stores, store_names, readers: _ } = parts;
+        let routes = Routes { rules: names.clone(), stores: stores.iter().map(|store| store.route.clone()).collect() };
         let clocks = SourceClocks::new(settings.tolerances);
+        let judging = Judging { rules: judges.into(), stores: stores.into(), groups_max: settings.groups_max };
         let judge = JudgeSettings {
-            rules: judge.into(),
-            names: RuleNames::new(names),
+            judging,
+            names: Names::new(names, store_names),
             is_whole,
             application_id: settings.application_id.clone(),
             lateness_ns: settings.tolerances.lateness_ns,
-            groups_max: settings.groups_max,
             subjects_max: settings.subjects_max,
         };
-        let scan = ScanStage::new(decoder, scan, clocks, boundaries, settings.signals.clone());
+        let scan = ScanStage::new(decoder, scannings, clocks, boundaries, settings.signals.clone());
         Self { scan, judge, routes }
     }
+}
+
+/// The stages while they are put together.
+#[derive(Default)]
+struct Parts {
+    boundaries: Boundaries,
+    scannings: Vec<Scanning>,
+    judges: Vec<JudgeRule>,
+    stores: Vec<Arc<StorePlan>>,
+    store_names: Vec<StoreName>,
+    /// The rules that read each store.
+    readers: BTreeMap<StoreId, Vec<RuleId>>,
+}
+
+impl Parts {
+    fn add_rule(&mut self, id: RuleId, rule: CompiledRule) {
+        let CompiledRule { header, table, kind } = rule;
+        let signal = table.signal();
+        let (body, frontier) = match kind {
+            RuleKind::RowWise(row_wise) => {
+                self.boundaries.add_ttl(signal, header.ttl_ns);
+                let scanner = Scanner::RowWise(id, row_wise);
+                self.scannings.push(Scanning { table, scanner, emits_on_update: false, is_quarantined: false });
+                (RuleBody::Rows, Frontier::of(signal))
+            }
+            RuleKind::Windowed(windowed) => (RuleBody::Windowed(self.windowed(id, *windowed)), Frontier::of(signal)),
+            RuleKind::Joined(joined) => {
+                let lictor_queries::JoinedRule { join, sides, tables, then } = *joined;
+                tables.iter().for_each(|table| self.boundaries.add_ttl(table.signal(), header.ttl_ns));
+                let joining = joining(&join, tables);
+                let sides = sides.map(StoreId);
+                sides.iter().for_each(|side| self.readers.entry(*side).or_default().push(id));
+                let (then, frontier) = match then {
+                    JoinedThen::Rows(rows) => (JoinThen::Rows(rows), joining.come_to_be()),
+                    JoinedThen::Windowed { scan, follows, rule } => {
+                        let rule = self.windowed(id, *rule);
+                        (JoinThen::Windowed { scan, rule }, joining.followed(follows))
+                    }
+                };
+                (RuleBody::Joined(Arc::new(JoinRule { join, sides, then })), frontier)
+            }
+        };
+        self.judges.push(JudgeRule { header, frontier, body });
+    }
+
+    fn windowed(&mut self, id: RuleId, windowed: lictor_queries::WindowedRule) -> Arc<WindowedRule> {
+        let lictor_queries::WindowedRule { store, emission, finish } = windowed;
+        let store = StoreId(store);
+        self.readers.entry(store).or_default().push(id);
+        Arc::new(WindowedRule { store, emission, finish })
+    }
+
+    fn add_store(&mut self, id: StoreId, store: CompiledStore) {
+        let CompiledStore { feed, emission, aggregation, distribution, spread_by, state_id } = store;
+        let readers = self.readers.remove(&id).unwrap_or_default();
+        self.store_names.push(StoreName { state: state_id.clone(), schema: aggregation.partial_schema() });
+        let (frontier, side) = match &feed {
+            Feed::Table { table, .. } => (Frontier::of(table.signal()), None),
+            Feed::Side { join, tables, side, .. } => (joining(join, *tables).kept(*side), Some(*side)),
+            Feed::Joined { join, tables, follows } => (joining(join, *tables).followed(*follows), None),
+        };
+        for Term { signal, shift_ns, quantum_ns, .. } in frontier.terms() {
+            let spec = quantum_ns.map_or(aggregation.spec(), |quantum| WindowSpec::tumbling(quantum, 0));
+            self.boundaries.add_windows(*signal, spec, *shift_ns);
+        }
+        let route = StoreRoute { name: spread_by, keys: distribution };
+        self.stores.push(Arc::new(StorePlan { state_id, frontier, emission, aggregation, route, side, readers }));
+        let (table, scan, emits_on_update) = match feed {
+            Feed::Table { table, scan } => (table, scan, emission == Emission::OnUpdate),
+            Feed::Side { table, scan, is_prompt, .. } => (table, scan, is_prompt),
+            Feed::Joined { .. } => return,
+        };
+        let scanner = Scanner::Windowed(id, scan);
+        self.scannings.push(Scanning { table, scanner, emits_on_update, is_quarantined: false });
+    }
+}
+
+fn joining(join: &StreamJoin, tables: [Table; 2]) -> Joining {
+    Joining { tables, bounds: join.bounds(), pane_ns: join.pane_ns() }
 }
 
 /// Two stages with the exchange in memory.

@@ -13,29 +13,27 @@ use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 
 use crate::aside::{DeadLetter, LateRows};
-use crate::exchange::{RuleFailure, RuleId, Shipment};
+use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
 use crate::segment::{Boundaries, Run, Segment};
 use crate::watermark::{SourceClocks, Untimely};
 
-/// The scanning half of a rule.
+/// What is done with the rows of a table.
 #[derive(Debug)]
 pub enum Scanner {
-    /// Judges rows one by one.
-    RowWise(RowWise),
-    /// Sums rows up.
-    Windowed(Scan),
+    /// A rule judges them one by one.
+    RowWise(RuleId, Box<RowWise>),
+    /// They are summed up, for all rules that read the sums.
+    Windowed(StoreId, Scan),
 }
 
-/// A rule's scanning half and where its rows come from.
+/// Who takes rows.
 #[derive(Debug)]
-pub struct ScanRule {
-    /// Its number.
-    pub id: RuleId,
-    /// The table it reads.
+pub struct Scanning {
+    /// The table whose rows.
     pub table: Table,
-    /// What it does with rows.
+    /// What it does with them.
     pub scanner: Scanner,
-    /// Whether it is judged after every record.
+    /// Whether it ships after every record.
     pub emits_on_update: bool,
     /// Set once it has failed: it gets no more rows.
     pub is_quarantined: bool,
@@ -61,13 +59,13 @@ pub struct ScanCounts {
 /// Decodes, judges timeliness, feeds the rules.
 pub struct ScanStage {
     decoder: Decoder,
-    rules: Vec<ScanRule>,
+    scannings: Vec<Scanning>,
     clocks: SourceClocks,
     boundaries: Boundaries,
     signals: BTreeMap<String, Signal>,
     partitions: Vec<TopicPartition>,
     runs: Vec<Run>,
-    failures: Vec<RuleFailure>,
+    failures: Failures,
     violations: Vec<(RuleId, Vec<lictor_schemas::violation::Violation>)>,
     late: Vec<LateRows>,
     dead: Vec<DeadLetter>,
@@ -94,20 +92,20 @@ impl ScanStage {
     #[must_use]
     pub fn new(
         decoder: Decoder,
-        rules: Vec<ScanRule>,
+        scannings: Vec<Scanning>,
         clocks: SourceClocks,
         boundaries: Boundaries,
         signals: BTreeMap<String, Signal>,
     ) -> Self {
         Self {
             decoder,
-            rules,
+            scannings,
             clocks,
             boundaries,
             signals,
             partitions: Vec::new(),
             runs: Vec::new(),
-            failures: Vec::new(),
+            failures: Failures::default(),
             violations: Vec::new(),
             late: Vec::new(),
             dead: Vec::new(),
@@ -179,29 +177,29 @@ impl ScanStage {
     }
 
     /// Everything absorbed and shipped since the last call has not happened, except for the marks of partitions, which
-    /// the caller must set back with [`ScanStage::resume`]. Rules that have failed since then run again.
-    pub fn discard(&mut self, quarantined: &BTreeSet<RuleId>) {
+    /// the caller must set back with [`ScanStage::resume`]. Who has failed since then runs again, unless it is among
+    /// the `quarantined`.
+    pub fn discard(&mut self, quarantined: &BTreeSet<usize>) {
         self.decoder.take();
         self.runs.clear();
         self.violations.clear();
         self.late.clear();
         self.dead.clear();
-        self.failures.clear();
         self.counts = ScanCounts::default();
         self.rows_pending = 0;
-        // A rule that has failed since has sums, too.
-        self.rules.iter_mut().for_each(|rule| rule.is_quarantined = false);
-        self.flush_rules(|_| true);
-        self.failures.clear();
-        for rule in &mut self.rules {
-            rule.is_quarantined = quarantined.contains(&rule.id);
+        // Who has failed since has sums, too.
+        self.scannings.iter_mut().for_each(|scanning| scanning.is_quarantined = false);
+        self.flush_scans(|_| true);
+        self.failures = Failures::default();
+        for (number, scanning) in self.scannings.iter_mut().enumerate() {
+            scanning.is_quarantined = quarantined.contains(&number);
         }
     }
 
-    /// Rules that have failed.
+    /// The numbers of those that have failed.
     #[must_use]
-    pub fn quarantined(&self) -> BTreeSet<RuleId> {
-        self.rules.iter().filter(|r| r.is_quarantined).map(|r| r.id).collect()
+    pub fn quarantined(&self) -> BTreeSet<usize> {
+        (0..).zip(&self.scannings).filter(|(_, scanning)| scanning.is_quarantined).map(|(number, _)| number).collect()
     }
 
     /// Partitions that are not heard up to `now` may have records that wait for us.
@@ -283,37 +281,38 @@ impl ScanStage {
     /// Shows the rows since the last shipment to the rules that sum up, and ships everything.
     fn ship(&mut self, segment: &mut Segment, now: EventTime) -> Shipment {
         self.show(segment);
-        let partials = self.flush_rules(|_| true);
+        let partials = self.flush_scans(|_| true);
         Shipment { marks: self.clocks.marks(), ..self.shipment(partials, now) }
     }
 
     /// Shows one record's rows to the rules that emit on update, and ships their sums.
     fn feed_updates(&mut self, run: &Run, segment: &mut Segment, now: EventTime, shipments: &mut Vec<Shipment>) {
-        if !self.rules.iter().any(|r| r.emits_on_update && run.rows[r.table as usize] > 0) {
+        if !self.scannings.iter().any(|s| s.emits_on_update && run.rows[s.table as usize] > 0) {
             return;
         }
         for (table, rows) in segment.timely_of(run) {
             self.feed(table, &rows, true);
         }
-        let partials = self.flush_rules(|rule| rule.emits_on_update);
+        let partials = self.flush_scans(|scanning| scanning.emits_on_update);
         if !partials.is_empty() {
             shipments.push(self.shipment(partials, now));
         }
     }
 
-    fn shipment(&mut self, partials: Vec<(RuleId, RecordBatch)>, now: EventTime) -> Shipment {
+    fn shipment(&mut self, partials: Vec<(StoreId, RecordBatch)>, now: EventTime) -> Shipment {
         let violations = std::mem::take(&mut self.violations);
-        let (failures, newest) = (std::mem::take(&mut self.failures), self.newest.take());
-        Shipment { partials, violations, failures, newest, ..Shipment::empty(now) }
+        let Failures { rules: failures, stores: store_failures } = std::mem::take(&mut self.failures);
+        let newest = self.newest.take();
+        Shipment { partials, violations, failures, store_failures, newest, ..Shipment::empty(now) }
     }
 
-    fn flush_rules(&mut self, which: impl Fn(&ScanRule) -> bool) -> Vec<(RuleId, RecordBatch)> {
+    fn flush_scans(&mut self, which: impl Fn(&Scanning) -> bool) -> Vec<(StoreId, RecordBatch)> {
         let mut partials = Vec::new();
-        for rule in self.rules.iter_mut().filter(|r| !r.is_quarantined && which(r)) {
-            let Scanner::Windowed(scan) = &mut rule.scanner else { continue };
+        for scanning in self.scannings.iter_mut().filter(|s| !s.is_quarantined && which(s)) {
+            let Scanner::Windowed(store, scan) = &mut scanning.scanner else { continue };
             match scan.flush() {
-                Ok(batches) => partials.extend(batches.into_iter().map(|b| (rule.id, b))),
-                Err(error) => fail(rule, &error, &mut self.failures),
+                Ok(batches) => partials.extend(batches.into_iter().map(|b| (*store, b))),
+                Err(error) => self.failures.add(scanning, &error),
             }
         }
         partials
@@ -368,18 +367,18 @@ impl ScanStage {
     }
 
     fn feed(&mut self, table: Table, rows: &RecordBatch, on_update: bool) {
-        let wanted = |r: &&mut ScanRule| r.table == table && !r.is_quarantined && r.emits_on_update == on_update;
-        for rule in self.rules.iter_mut().filter(wanted) {
-            let fed = match &mut rule.scanner {
-                Scanner::Windowed(scan) => scan.absorb(rows),
-                Scanner::RowWise(row_wise) => row_wise.judge(rows).map(|violations| {
+        let wanted = |s: &&mut Scanning| s.table == table && !s.is_quarantined && s.emits_on_update == on_update;
+        for scanning in self.scannings.iter_mut().filter(wanted) {
+            let fed = match &mut scanning.scanner {
+                Scanner::Windowed(_, scan) => scan.absorb(rows),
+                Scanner::RowWise(rule, row_wise) => row_wise.judge(rows).map(|violations| {
                     if !violations.is_empty() {
-                        self.violations.push((rule.id, violations));
+                        self.violations.push((*rule, violations));
                     }
                 }),
             };
             if let Err(error) = fed {
-                fail(rule, &error, &mut self.failures);
+                self.failures.add(scanning, &error);
             }
         }
     }
@@ -387,12 +386,30 @@ impl ScanStage {
     /// The topics whose telemetry some rule reads.
     #[must_use]
     pub fn topics_read(&self) -> BTreeSet<String> {
-        let signals: BTreeSet<Signal> = self.rules.iter().map(|r| r.table.signal()).collect();
+        let signals: BTreeSet<Signal> = self.scannings.iter().map(|s| s.table.signal()).collect();
         self.signals.iter().filter(|(_, s)| signals.contains(s)).map(|(t, _)| t.clone()).collect()
     }
 }
 
-fn fail(rule: &mut ScanRule, error: &EvaluationError, failures: &mut Vec<RuleFailure>) {
-    rule.is_quarantined = true;
-    failures.push(RuleFailure { rule: rule.id, message: error.message.clone() });
+/// What has failed since the last shipment.
+#[derive(Debug, Default)]
+struct Failures {
+    rules: Vec<RuleFailure>,
+    stores: Vec<StoreFailure>,
+}
+
+impl Failures {
+    fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.stores.is_empty()
+    }
+
+    /// `scanning` has failed, and gets no more rows.
+    fn add(&mut self, scanning: &mut Scanning, error: &EvaluationError) {
+        scanning.is_quarantined = true;
+        let message = error.message.clone();
+        match &scanning.scanner {
+            Scanner::RowWise(rule, _) => self.rules.push(RuleFailure { rule: *rule, message }),
+            Scanner::Windowed(store, _) => self.stores.push(StoreFailure { store: *store, message }),
+        }
+    }
 }

@@ -107,7 +107,9 @@ fn timely(batch: &RecordBatch, keep: &[bool]) -> RecordBatch {
 struct Grid {
     signal: Signal,
     spec: WindowSpec,
-    /// The end of the pane that the signal's time has reached.
+    /// How far the rule's time is ahead of the signal's.
+    shift_ns: i64,
+    /// The end of the pane that the rule's time has reached.
     next: EventTime,
 }
 
@@ -122,10 +124,11 @@ pub struct Boundaries {
 }
 
 impl Boundaries {
-    /// The ends of a rule's windows are boundaries.
-    pub fn add_windows(&mut self, signal: Signal, spec: WindowSpec) {
-        if !self.grids.iter().any(|grid| grid.signal == signal && grid.spec == spec) {
-            self.grids.push(Grid { signal, spec, next: EventTime::MIN });
+    /// The ends of a rule's windows are boundaries; its time is so far ahead of the signal's.
+    pub fn add_windows(&mut self, signal: Signal, spec: WindowSpec, shift_ns: i64) {
+        let is_it = |grid: &Grid| grid.signal == signal && grid.spec == spec && grid.shift_ns == shift_ns;
+        if !self.grids.iter().any(is_it) {
+            self.grids.push(Grid { signal, spec, shift_ns, next: EventTime::MIN });
         }
     }
 
@@ -138,7 +141,7 @@ impl Boundaries {
     pub(crate) fn resume(&mut self, signal: Signal, low: EventTime) {
         self.reached.insert(signal, low);
         for grid in self.grids.iter_mut().filter(|grid| grid.signal == signal) {
-            grid.next = grid.spec.pane_at(low).end;
+            grid.next = grid.spec.pane_at(low.plus(grid.shift_ns)).end;
         }
     }
 
@@ -151,7 +154,8 @@ impl Boundaries {
         };
         let mut grids = self.grids.iter().filter(|grid| grid.signal == signal);
         let mut ttls = self.ttls.iter().filter(|t| t.0 == signal).map(|t| t.1);
-        let crossed = low > before && (grids.any(|grid| low >= grid.next) || ttls.any(|ttl| low >= before.plus(ttl)));
+        let crossed = low > before
+            && (grids.any(|grid| low.plus(grid.shift_ns) >= grid.next) || ttls.any(|ttl| low >= before.plus(ttl)));
         if crossed {
             self.resume(signal, low);
         }
@@ -166,7 +170,7 @@ mod tests {
     #[test]
     fn only_a_window_end_or_an_expiry_cuts_a_segment() {
         let mut boundaries = Boundaries::default();
-        boundaries.add_windows(Signal::Traces, WindowSpec::tumbling(10, 0));
+        boundaries.add_windows(Signal::Traces, WindowSpec::tumbling(10, 0), 0);
         let mut cross = |at| boundaries.cross(Signal::Traces, Some(EventTime(at)));
         assert!(cross(1), "the first time seen is one");
         assert!(!cross(9));

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use lictor_queries::{Aggregation, Finish};
+use arrow::array::RecordBatch;
+use lictor_queries::Aggregation;
 use lictor_schemas::time::{EventTime, Window};
-use lictor_schemas::violation::Violation;
 
 use crate::pane::{Pane, PaneError, PartialRows};
 
@@ -50,17 +50,25 @@ fn sort(
     Ok(Sorted { ended: all.take(&ended)?, windows, going_on: all.take(&going_on)? })
 }
 
-/// Judges the sessions that have ended at `watermark` and not at `closed_to`; violations are in the order of their
-/// ends. What goes on is moved on in `panes`; those that time has passed may be removed afterwards. `touch` is told of
-/// panes that change.
-pub(crate) fn close(
+/// Sessions that have ended, finished: of each key at most one.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Their groups.
+    pub groups: RecordBatch,
+    /// Their bounds, in the same order.
+    pub windows: Vec<Window>,
+}
+
+/// Takes the sessions that have ended at `watermark` and not at `closed_to`. What goes on is moved on in `panes`; those
+/// that time has passed may be removed afterwards. `touch` is told of panes that change.
+pub(crate) fn take_ended(
     panes: &mut BTreeMap<Window, Pane>,
-    (aggregation, finish): (&Aggregation, &Finish),
+    aggregation: &Aggregation,
     times: (i64, EventTime, EventTime),
     touch: &mut dyn FnMut(Window),
-) -> Result<Vec<Violation>, PaneError> {
+) -> Result<Vec<Ended>, PaneError> {
     let (gap_ns, _, watermark) = times;
-    let mut violations = Vec::new();
+    let mut taken = Vec::new();
     let spans: Vec<Window> = panes.keys().copied().take_while(|span| span.end <= watermark).collect();
     for span in spans {
         let after = Window { start: span.end, end: span.end.plus(gap_ns) };
@@ -68,7 +76,7 @@ pub(crate) fn close(
         let Sorted { ended, windows, going_on } = sort(aggregation, (pane, panes.get(&after)), times)?;
         if ended.rows > 0 {
             let groups = aggregation.evaluate_each(&ended.keys, &ended.states, &windows)?;
-            violations.extend(finish.close_sessions(&groups, &windows)?.into_iter().map(|judged| judged.violation));
+            taken.push(Ended { groups, windows });
         }
         if after.end <= watermark
             && let Some(next) = panes.get_mut(&after).filter(|_| going_on.rows > 0)
@@ -77,6 +85,5 @@ pub(crate) fn close(
             next.absorb(aggregation, &going_on)?;
         }
     }
-    violations.sort_by_key(|violation| (violation.window.map(|window| window.end), violation.subject.to_key()));
-    Ok(violations)
+    Ok(taken)
 }

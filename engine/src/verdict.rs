@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use lictor_queries::{CompiledRule, RuleKind, RuleSet};
+use lictor_queries::{CompiledRule, JoinedThen, RuleKind, RuleSet};
 
 /// As much of a rule as its state depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct RuleOutline {
     /// Its name.
     pub name: String,
     version: String,
-    /// For a windowed rule: the ids of its partial sums and of the history that it looks back at.
+    /// For a rule that remembers rows or sums: their ids, and that of the history that it looks back at.
     windowed: Option<(String, String)>,
 }
 
@@ -22,13 +22,24 @@ impl RuleOutline {
     /// The outlines of a rule set, in its order.
     #[must_use]
     pub fn of_set(rules: &RuleSet) -> Vec<Self> {
-        rules.rules.iter().map(Self::of).collect()
+        rules.rules.iter().map(|rule| Self::of(rules, rule)).collect()
     }
 
-    fn of(rule: &CompiledRule) -> Self {
+    fn of(rules: &RuleSet, rule: &CompiledRule) -> Self {
         let windowed = match &rule.kind {
             RuleKind::RowWise(_) => None,
-            RuleKind::Windowed(windowed) => Some((windowed.state_id.clone(), windowed.finish.history_id())),
+            RuleKind::Windowed(windowed) => {
+                Some((rules.stores[windowed.store].state_id.clone(), windowed.finish.history_id()))
+            }
+            RuleKind::Joined(joined) => {
+                let mut states = joined.sides.map(|side| rules.stores[side].state_id.clone()).to_vec();
+                let mut history = String::new();
+                if let JoinedThen::Windowed { rule, .. } = &joined.then {
+                    states.push(rules.stores[rule.store].state_id.clone());
+                    history = rule.finish.history_id();
+                }
+                Some((states.join(" "), history))
+            }
         };
         Self { name: rule.header.name.clone(), version: rule.header.version.0.clone(), windowed }
     }

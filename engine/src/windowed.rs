@@ -1,35 +1,31 @@
-//! The windows of one rule: which are open, what is in them, what closing or changing them says.
+//! What one rule makes of the windows in its store: what closing or changing them says.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::TimestampNanosecondType;
-use lictor_queries::{Aggregation, Emission, Finish, GroupRef, History, WindowSpec};
+use arrow::array::{Array as _, ArrayRef, RecordBatch};
+use lictor_queries::{Emission, Finish, GroupRef, History, WindowSpec};
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 
-use crate::exchange::route::{Place, RuleRoute};
+use crate::exchange::StoreId;
+use crate::exchange::route::Place;
 pub use crate::pane::PaneError;
-use crate::pane::{Pane, PartialRows};
-use crate::sessions;
+use crate::pane::PartialRows;
+use crate::store::{PaneStore, StorePlan};
 
 /// The judging half of a windowed rule, as its text says: the same for every shard.
 #[derive(Debug)]
 pub struct WindowedRule {
+    /// Where its sums are.
+    pub store: StoreId,
     /// When it speaks.
     pub emission: Emission,
-    /// How partial sums are merged and finished.
-    pub aggregation: Arc<Aggregation>,
     /// What finished groups mean.
     pub finish: Finish,
-    /// On which shard each group is judged.
-    pub route: RuleRoute,
 }
 
-/// What a windowed rule remembers.
+/// What a windowed rule remembers besides the sums in its store.
 ///
 /// Between two commits everything can be undone.
 #[derive(Debug)]
@@ -38,42 +34,17 @@ pub struct WindowedState {
     /// The shard whose groups these are.
     place: Place,
     history: History,
-    /// Panes, or for rules that emit on update whole windows.
-    panes: BTreeMap<Window, Pane>,
-    /// Windows that end here or earlier are closed.
-    closed_to: EventTime,
-    /// Since when windows are whole.
-    beginning: Beginning,
     /// Judge all groups of running windows anew: thresholds may be others than before.
     is_judged_anew: bool,
-    /// Partial rows that came for closed windows only.
-    dropped: u64,
-    /// Panes with something new since the last commit.
-    touched: BTreeSet<Window>,
     has_new_history: bool,
     committed: Committed,
-}
-
-/// Since when a rule counts: windows that began earlier are not whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Beginning {
-    /// Since then, or since the first watermark if that has not come yet.
-    Known(Option<EventTime>),
-    /// Since whoever reads has the rule, too; not before then.
-    New(EventTime),
 }
 
 /// What was there at the last commit and is not any more.
 #[derive(Debug)]
 struct Committed {
     history: History,
-    closed_to: EventTime,
-    beginning: Beginning,
     is_judged_anew: bool,
-    dropped: u64,
-    removed: BTreeMap<Window, Pane>,
-    /// Panes that were not there.
-    created: BTreeSet<Window>,
 }
 
 /// What has changed in the running windows.
@@ -111,91 +82,38 @@ pub struct Closed {
 }
 
 impl WindowedState {
-    /// Nothing has been seen yet.
+    /// Nothing has been judged yet.
     #[must_use]
     pub fn new(rule: Arc<WindowedRule>, place: Place) -> Self {
         let history = rule.finish.empty_history();
-        Self::restored(rule, place, BTreeMap::new(), history, (EventTime::MIN, Beginning::Known(None)))
+        Self::restored(rule, place, history, false)
     }
 
-    /// The state as a log had it: windows that end at or before `closed_to` are closed.
-    pub(crate) fn restored(
-        rule: Arc<WindowedRule>,
-        place: Place,
-        panes: BTreeMap<Window, Pane>,
-        history: History,
-        (closed_to, beginning): (EventTime, Beginning),
-    ) -> Self {
-        let (removed, created) = (BTreeMap::new(), BTreeSet::new());
-        let (history_then, is_judged_anew) = (history.clone(), !panes.is_empty());
-        let committed =
-            Committed { history: history_then, closed_to, beginning, is_judged_anew, dropped: 0, removed, created };
-        let touched = BTreeSet::new();
-        Self {
-            rule,
-            place,
-            history,
-            panes,
-            closed_to,
-            beginning,
-            is_judged_anew,
-            dropped: 0,
-            touched,
-            has_new_history: false,
-            committed,
-        }
+    /// The state as a log had it, beside a store that may have running windows.
+    pub(crate) fn restored(rule: Arc<WindowedRule>, place: Place, history: History, is_judged_anew: bool) -> Self {
+        let committed = Committed { history: history.clone(), is_judged_anew };
+        Self { rule, place, history, is_judged_anew, has_new_history: false, committed }
     }
 
     /// What is there now stays.
-    ///
-    /// # Errors
-    /// States cannot be copied together.
-    pub fn commit(&mut self) -> Result<(), PaneError> {
-        for span in std::mem::take(&mut self.touched) {
-            self.panes.get_mut(&span).map_or(Ok(()), Pane::commit)?;
-        }
-        self.committed.removed.clear();
-        self.committed.created.clear();
-        self.committed.closed_to = self.closed_to;
-        self.committed.beginning = self.beginning;
+    pub fn commit(&mut self) {
         self.committed.is_judged_anew = self.is_judged_anew;
-        self.committed.dropped = self.dropped;
         if std::mem::take(&mut self.has_new_history) {
             self.committed.history.clone_from(&self.history);
         }
-        Ok(())
     }
 
     /// Goes back to the last commit.
-    ///
-    /// # Errors
-    /// A key that was there cannot be indexed again; the state is no good any more.
-    pub fn undo(&mut self) -> Result<(), PaneError> {
-        self.panes.append(&mut self.committed.removed);
-        for span in std::mem::take(&mut self.committed.created) {
-            self.panes.remove(&span);
-        }
-        for span in std::mem::take(&mut self.touched) {
-            self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.rule.aggregation))?;
-        }
-        self.closed_to = self.committed.closed_to;
-        self.beginning = self.committed.beginning;
+    pub fn undo(&mut self) {
         self.is_judged_anew = self.committed.is_judged_anew;
-        self.dropped = self.committed.dropped;
         if std::mem::take(&mut self.has_new_history) {
             self.history.clone_from(&self.committed.history);
         }
-        Ok(())
     }
 
-    /// The panes with groups that are new or changed since the last commit.
-    pub(crate) fn touched(&self) -> impl Iterator<Item = (Window, &Pane)> {
-        self.touched.iter().filter_map(|span| Some((*span, self.panes.get(span)?)))
-    }
-
-    /// All panes.
-    pub(crate) fn panes(&self) -> impl Iterator<Item = (Window, &Pane)> {
-        self.panes.iter().map(|(span, pane)| (*span, pane))
+    /// The rule.
+    pub(crate) fn rule(&self) -> &WindowedRule {
+        &self.rule
     }
 
     /// What window functions look back at, if it has changed since the last commit.
@@ -203,106 +121,20 @@ impl WindowedState {
         self.has_new_history.then_some(&self.history)
     }
 
-    /// Groups with state, over all open windows, and the rows of closed ones that window functions look back at.
-    pub(crate) fn groups(&self) -> usize {
-        let remembered: usize = self.history.iter().flatten().map(RecordBatch::num_rows).sum();
-        self.panes.values().map(Pane::len).sum::<usize>() + remembered
+    /// The rows of closed windows that window functions look back at.
+    pub(crate) fn rows_remembered(&self) -> usize {
+        self.history.iter().flatten().map(RecordBatch::num_rows).sum()
     }
 
-    /// Memory of that state, in bytes.
+    /// Memory of those rows, in bytes.
     pub(crate) fn size_bytes(&self) -> usize {
-        let remembered: usize = self.history.iter().flatten().map(RecordBatch::get_array_memory_size).sum();
-        self.panes.values().map(Pane::size_bytes).sum::<usize>() + remembered
+        self.history.iter().flatten().map(RecordBatch::get_array_memory_size).sum()
     }
 
-    /// Windows that began earlier are not whole; none if that is not known yet.
-    pub(crate) fn since(&self) -> Option<EventTime> {
-        match self.beginning {
-            Beginning::Known(since) => since,
-            Beginning::New(since) => Some(since),
-        }
-    }
-
-    /// Whoever reads has this rule, too, and rows up to `high` were read before.
-    pub(crate) fn begins(&mut self, high: EventTime) {
-        if let Beginning::New(since) = self.beginning {
-            self.beginning = Beginning::Known(Some(since.max(high)));
-        }
-    }
-
-    /// Partial rows that came for closed windows only.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    /// Lets all state go.
+    /// Lets everything go.
     pub(crate) fn clear(&mut self) {
-        let all: Vec<Window> = self.panes.keys().copied().collect();
-        all.into_iter().for_each(|span| self.remove(span));
         self.history = self.rule.finish.empty_history();
         self.has_new_history = true;
-    }
-
-    fn remove(&mut self, span: Window) {
-        if let Some(pane) = self.panes.remove(&span)
-            && !self.committed.created.remove(&span)
-        {
-            self.committed.removed.insert(span, pane);
-        }
-    }
-
-    /// Sorts the rows of a partial batch into panes.
-    ///
-    /// # Errors
-    /// The states cannot be merged.
-    pub fn absorb(&mut self, partial: &RecordBatch) -> Result<(), PaneError> {
-        let starts = partial.column(0).as_primitive::<TimestampNanosecondType>();
-        let mut rows_of: BTreeMap<EventTime, Vec<u64>> = BTreeMap::new();
-        for (row, start) in starts.values().iter().enumerate() {
-            rows_of.entry(EventTime(*start)).or_default().push(row as u64);
-        }
-        let rule = Arc::clone(&self.rule);
-        let key_count = rule.aggregation.key_schema().fields().len();
-        for (start, rows) in rows_of {
-            let rows = self.timely(PartialRows::select(partial, &rows, key_count)?)?;
-            if rows.rows == 0 {
-                continue;
-            }
-            for place in self.places(rule.aggregation.spec().pane_at(start), rows.rows) {
-                self.touched.insert(place);
-                let pane = match self.panes.entry(place) {
-                    Entry::Occupied(pane) => pane.into_mut(),
-                    Entry::Vacant(free) => {
-                        self.committed.created.insert(place);
-                        free.insert(Pane::try_new(&rule.aggregation)?)
-                    }
-                };
-                pane.absorb(&rule.aggregation, &rows)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The rows that could not be of a session that has ended. Whether others are late the panes tell.
-    fn timely(&mut self, rows: PartialRows) -> Result<PartialRows, PaneError> {
-        let WindowSpec::Session { .. } = self.rule.aggregation.spec() else { return Ok(rows) };
-        let Some((_, latest)) = self.rule.aggregation.bounds(&rows.states) else { return Ok(rows) };
-        let timely: Vec<usize> = (0..rows.rows).filter(|row| latest[*row] >= self.closed_to.0).collect();
-        self.dropped += (rows.rows - timely.len()) as u64;
-        if timely.len() == rows.rows { Ok(rows) } else { Ok(rows.take(&timely)?) }
-    }
-
-    /// Where rows of a pane are kept: in the pane, or in every open window that holds it.
-    fn places(&mut self, pane: Window, rows: usize) -> Vec<Window> {
-        let spec = self.rule.aggregation.spec();
-        if spec.last_end_at(pane.start) <= self.closed_to {
-            self.dropped += rows as u64;
-            return Vec::new();
-        }
-        match self.rule.emission {
-            Emission::OnClose => vec![pane],
-            Emission::OnUpdate => spec.windows_at(pane.start).into_iter().filter(|w| w.end > self.closed_to).collect(),
-        }
     }
 
     /// Judges the groups that have changed since the last call, in all windows together; nothing for rules that speak
@@ -310,23 +142,24 @@ impl WindowedState {
     ///
     /// # Errors
     /// The rule's query fails on a group's values.
-    pub fn take_update(&mut self) -> Result<Option<Update>, PaneError> {
-        let WindowedRule { emission, aggregation, finish, .. } = &*self.rule;
-        if *emission == Emission::OnClose {
+    pub fn take_update(&mut self, store: &mut PaneStore) -> Result<Option<Update>, PaneError> {
+        if self.rule.emission == Emission::OnClose {
             return Ok(None);
         }
         if std::mem::take(&mut self.is_judged_anew) {
-            self.panes.values_mut().for_each(Pane::change_all);
-            self.touched.extend(self.panes.keys());
+            store.change_all();
         }
+        let plan = Arc::clone(store.plan());
         let mut whole: Option<Update> = None;
-        for window in &self.touched {
-            let Some(pane) = self.panes.get_mut(window) else { continue };
+        for window in store.touched_spans() {
+            let Some(pane) = store.pane_mut(window) else { continue };
             let changed = pane.take_changed();
             if changed.is_empty() {
                 continue;
             }
-            let of_window = update(pane, &changed, *window, aggregation, finish)?;
+            let groups = pane.evaluate(&plan.aggregation, &changed, window)?;
+            let of_window =
+                self.update((&groups, &changed), window, &mut |group, violates| pane.set_violating(group, violates))?;
             match &mut whole {
                 Some(whole) => whole.add(of_window),
                 None => whole = Some(of_window),
@@ -335,167 +168,99 @@ impl WindowedState {
         Ok(whole)
     }
 
-    /// Closes every window that ends at or before the watermark, the earliest first; sessions are closed by
+    /// Judges changed groups of a running window; `set_violating` records which of them violate the rule and says
+    /// whether they did before.
+    fn update(
+        &self,
+        (groups, changed): (&RecordBatch, &[usize]),
+        window: Window,
+        set_violating: &mut dyn FnMut(usize, bool) -> bool,
+    ) -> Result<Update, PaneError> {
+        let finish = &self.rule.finish;
+        let judged = finish.update(groups, window)?;
+        let mut at = judged.iter().map(|j| j.violation.at).max().unwrap_or(window.start);
+        let violating: BTreeSet<usize> = judged.iter().filter_map(|j| j.group).map(|g| changed[g.0]).collect();
+        let mut cleared = Vec::new();
+        for (row, group) in changed.iter().enumerate() {
+            let violates = violating.contains(group);
+            if set_violating(*group, violates) && !violates {
+                cleared.push((finish.subject(groups, GroupRef(row))?, window));
+                at = at.max(finish.latest(groups, GroupRef(row)).unwrap_or(at).min(window.end));
+            }
+        }
+        let violations = judged.into_iter().map(|j| j.violation).collect();
+        Ok(Update { cleared, violations, at })
+    }
+
+    /// What every window says that ends at or before the watermark, the earliest first. Sessions are judged by
     /// [`WindowedState::close_sessions`].
     ///
     /// # Errors
     /// The rule's query fails on a group's values.
-    pub fn close(&mut self, watermark: EventTime) -> Result<Vec<Closed>, PaneError> {
-        if watermark <= self.closed_to {
+    pub fn close(&mut self, store: &mut PaneStore, watermark: EventTime) -> Result<Vec<Closed>, PaneError> {
+        let rule = Arc::clone(&self.rule);
+        let plan = Arc::clone(store.plan());
+        let is_session = matches!(plan.aggregation.spec(), WindowSpec::Session { .. });
+        if is_session || watermark <= store.closed_to() {
             return Ok(Vec::new());
         }
-        if self.beginning == Beginning::Known(None) {
-            self.beginning = Beginning::Known(Some(watermark));
-        }
-        let rule = Arc::clone(&self.rule);
-        let spec = rule.aggregation.spec();
+        let since = store.since().unwrap_or(watermark);
+        let empty_max = rule.finish.gap_fill().map_or(0, |_| FILLED_WINDOWS_MAX);
         let mut closed = Vec::new();
-        for window in self.due(watermark) {
-            let next_end = spec.first_ending_after(window.end).end;
+        for window in store.due(watermark, empty_max) {
+            let next_end = plan.aggregation.spec().first_ending_after(window.end).end;
             if rule.emission == Emission::OnUpdate {
                 closed.push(Closed { window, next_end, violations: None });
                 continue;
             }
-            if !self.fills_gaps(window) && self.panes.range(panes_in(window)).next().is_none() {
+            let is_filled = window.start >= since && self.may_fill_gaps();
+            if !is_filled && !store.has_rows_in(window) {
                 continue;
             }
-            let groups = self.groups_of(window)?;
+            let groups = self.groups_of(store, window, is_filled)?;
             let judged = rule.finish.close(&groups, window, &mut self.history)?;
             self.has_new_history = true;
             let violations = Some(judged.into_iter().map(|j| j.violation).collect());
             closed.push(Closed { window, next_end, violations });
         }
-        self.let_go(watermark);
         Ok(closed)
     }
 
-    /// The violations in sessions that have ended at the watermark, in the order of their ends; none for a rule with
-    /// other windows.
+    /// The violations in sessions that have ended, in the order of their ends; none for a rule with other windows.
     ///
     /// # Errors
     /// The rule's query fails on a group's values.
-    pub fn close_sessions(&mut self, watermark: EventTime) -> Result<Vec<Violation>, PaneError> {
-        let rule = Arc::clone(&self.rule);
-        let WindowSpec::Session { gap_ns } = rule.aggregation.spec() else { return Ok(Vec::new()) };
-        if watermark <= self.closed_to {
-            return Ok(Vec::new());
+    pub fn close_sessions(&self, store: &PaneStore) -> Result<Vec<Violation>, PaneError> {
+        let mut violations: Vec<Violation> = Vec::new();
+        for ended in store.ended() {
+            let judged = self.rule.finish.close_sessions(&ended.groups, &ended.windows)?;
+            violations.extend(judged.into_iter().map(|judged| judged.violation));
         }
-        let (of_rule, times) = ((&*rule.aggregation, &rule.finish), (gap_ns, self.closed_to, watermark));
-        let touched = &mut self.touched;
-        let mut touch = |span| {
-            touched.insert(span);
-        };
-        let violations = sessions::close(&mut self.panes, of_rule, times, &mut touch)?;
-        self.let_go(watermark);
+        violations.sort_by_key(|violation| (violation.window.map(|window| window.end), violation.subject.to_key()));
         Ok(violations)
     }
 
-    /// Time has passed what has no part in an open window.
-    fn let_go(&mut self, watermark: EventTime) {
-        self.closed_to = watermark;
-        // In the order of their starts panes are over one after the other.
-        let over = self.panes.keys().copied().take_while(|span| !Self::is_open(&self.rule, *span, watermark));
-        over.collect::<Vec<_>>().into_iter().for_each(|span| self.remove(span));
+    /// All groups of a window, finished, with those that gaps are filled with.
+    fn groups_of(&mut self, store: &mut PaneStore, window: Window, is_filled: bool) -> Result<RecordBatch, PaneError> {
+        let (Some(gap_fill), Some(known)) = (self.rule.finish.gap_fill(), self.history.last_mut()) else {
+            return store.finished(window);
+        };
+        let StorePlan { aggregation, route, .. } = &**store.plan();
+        let PartialRows { keys, states, rows } = store.rows_of(window)?;
+        let Place { shard, shards } = self.place;
+        let is_ours = |keys: &[ArrayRef], rows: usize| {
+            let of_rows = route.shards_of(keys, rows, shards)?;
+            Ok(of_rows.into_iter().map(|of_row| Some(of_row == shard as usize)).collect())
+        };
+        let keys = gap_fill.fill(aggregation, (&keys, rows), (window, is_filled), known, &is_ours)?;
+        let filled = keys.first().map_or(rows, |key| key.len());
+        let states = aggregation.with_empty_groups(states, filled - rows)?;
+        Ok(aggregation.evaluate(&keys, &states, window)?)
     }
 
-    /// All groups of a window, finished.
-    fn groups_of(&mut self, window: Window) -> Result<RecordBatch, PaneError> {
-        let rule = Arc::clone(&self.rule);
-        let panes: Vec<&Pane> = self.panes.range(panes_in(window)).map(|(_, pane)| pane).collect();
-        let PartialRows { mut keys, mut states, rows } = Pane::merged(&panes, &rule.aggregation)?;
-        let is_filled = self.fills_gaps(window);
-        if let (Some(gap_fill), Some(known)) = (rule.finish.gap_fill(), self.history.last_mut()) {
-            let Place { shard, shards } = self.place;
-            let is_ours = |keys: &[ArrayRef], rows: usize| {
-                let of_rows = rule.route.shards_of(keys, rows, shards)?;
-                Ok(of_rows.into_iter().map(|of_row| Some(of_row == shard as usize)).collect())
-            };
-            keys = gap_fill.fill(&rule.aggregation, (&keys, rows), (window, is_filled), known, &is_ours)?;
-            let filled = keys.first().map_or(rows, |key| key.len());
-            states = rule.aggregation.with_empty_groups(states, filled - rows)?;
-        }
-        Ok(rule.aggregation.evaluate(&keys, &states, window)?)
-    }
-
-    /// Whether keys without rows are in a window: in one that is not whole nobody knows whether they had some.
-    fn fills_gaps(&self, window: Window) -> bool {
+    /// Whether keys without rows are in a window that is whole: in others nobody knows whether they had some.
+    fn may_fill_gaps(&self) -> bool {
         let known = self.history.last().and_then(Option::as_ref);
-        let is_whole = self.since().is_some_and(|since| window.start >= since);
-        is_whole && self.rule.finish.gap_fill().is_some_and(|gap_fill| gap_fill.may_fill(known))
+        self.rule.finish.gap_fill().is_some_and(|gap_fill| gap_fill.may_fill(known))
     }
-
-    /// The windows that end at or before the watermark and are not closed yet, by their ends; those without rows only
-    /// if gaps are filled, from the first watermark on.
-    fn due(&self, watermark: EventTime) -> Vec<Window> {
-        if self.rule.emission == Emission::OnUpdate {
-            let ended = self.panes.keys().filter(|w| w.end <= watermark && w.end > self.closed_to);
-            let mut ended: Vec<Window> = ended.copied().collect();
-            ended.sort_by_key(|window| (window.end, window.start));
-            return ended;
-        }
-        let spec = self.rule.aggregation.spec();
-        let mut due = Vec::new();
-        let first = self.panes.keys().next().map(|pane| pane.start);
-        let is_every = self.rule.finish.gap_fill().is_some();
-        let from = if is_every && self.closed_to > EventTime::MIN { Some(self.closed_to) } else { first };
-        let Some(from) = from else { return due };
-        let mut window = spec.first_ending_after(self.closed_to.max(from));
-        while window.end <= watermark {
-            let mut at = window.end;
-            let is_every = is_every && due.len() < FILLED_WINDOWS_MAX;
-            if is_every || self.panes.range(panes_in(window)).next().is_some() {
-                due.push(window);
-            } else {
-                // One step leads over windows without rows.
-                let Some((next, _)) = self.panes.range(Window { start: at, end: EventTime::MIN }..).next() else {
-                    break;
-                };
-                at = at.max(next.start);
-            }
-            window = spec.first_ending_after(at);
-            if window.end <= at {
-                // The end of time.
-                break;
-            }
-        }
-        due
-    }
-
-    /// Whether the pane kept at `span` has a part in a window that is open when those up to `closed_to` are closed.
-    pub(crate) fn is_open(rule: &WindowedRule, span: Window, closed_to: EventTime) -> bool {
-        match rule.emission {
-            Emission::OnClose => rule.aggregation.spec().last_end_at(span.start) > closed_to,
-            Emission::OnUpdate => span.end > closed_to,
-        }
-    }
-}
-
-/// The panes that a window is made of.
-fn panes_in(window: Window) -> Range<Window> {
-    let from = |start| Window { start, end: EventTime::MIN };
-    from(window.start)..from(window.end)
-}
-
-/// Judges changed groups of a running window and records which of them violate the rule.
-fn update(
-    pane: &mut Pane,
-    changed: &[usize],
-    window: Window,
-    aggregation: &Aggregation,
-    finish: &Finish,
-) -> Result<Update, PaneError> {
-    let groups = pane.evaluate(aggregation, changed, window)?;
-    let judged = finish.update(&groups, window)?;
-    let mut at = judged.iter().map(|j| j.violation.at).max().unwrap_or(window.start);
-    let violating: BTreeSet<usize> = judged.iter().filter_map(|j| j.group).map(|g| changed[g.0]).collect();
-    let mut cleared = Vec::new();
-    for (row, group) in changed.iter().enumerate() {
-        let violates = violating.contains(group);
-        if pane.set_violating(*group, violates) && !violates {
-            cleared.push((finish.subject(&groups, GroupRef(row))?, window));
-            at = at.max(finish.latest(&groups, GroupRef(row)).unwrap_or(at).min(window.end));
-        }
-    }
-    let violations = judged.into_iter().map(|j| j.violation).collect();
-    Ok(Update { cleared, violations, at })
 }

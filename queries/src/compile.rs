@@ -7,42 +7,32 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
-use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
-use datafusion::common::{Column, DataFusionError, Result};
-use datafusion::functions_aggregate::expr_fn::{count, max, min};
-use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, AggregateUDF, Expr, LogicalPlan, cast, lit};
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, aggregate_expressions};
-use datafusion::physical_plan::projection::ProjectionExec;
-use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 use lictor_schemas::genops::closest;
 use lictor_schemas::otlp::Wanted;
 use lictor_schemas::rule::RuleHeader;
-use lictor_schemas::tables::{ATTR_PREFIX, RESOURCE_ATTR_PREFIX, Table, table_schema};
+use lictor_schemas::tables::{Table, table_schema};
 
-use crate::aggregation::{Aggregation, PlannedAggregate};
+use crate::aggregation::Aggregation;
+use crate::attributes::name_attributes;
 use crate::diagnostic::{Diagnostic, TextSpan};
-use crate::distribution::distribution;
-use crate::exemplar;
-use crate::finish::{Finish, plan_finish};
-use crate::frame::{self, Emission, GapFillText, RuleText, Statement};
-use crate::gap_fill::{self, GapFill};
-use crate::options::{duration_ns, header, short_hash};
+use crate::distinct;
+use crate::finish::Finish;
+use crate::frame::{self, Emission, RuleText, Statement, WithinText};
+use crate::gap_fill;
+use crate::join::{self, JoinSide, PlannedJoin, StreamJoin};
+use crate::options::{duration_ns, header};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
-use crate::rows::Measures;
-use crate::scan::Scan;
-use crate::session::{Session, only_slot};
-use crate::shape::{Refusal, Windowed, analyse, refuse};
+use crate::scan::{Scan, ScanPlan};
+use crate::session::Session;
+use crate::shape::{Refusal, Source, analyse, refuse};
 use crate::slot::{Slot, SlotTable};
-use crate::stage::Stage;
 use crate::window::Planning;
-use crate::window_spec::WindowSpec;
 
 /// A rule, ready to run.
 #[derive(Debug)]
@@ -62,24 +52,104 @@ pub enum RuleKind {
     RowWise(Box<RowWise>),
     /// Rows are summed up per window and group.
     Windowed(Box<WindowedRule>),
+    /// Rows of two streams are joined first.
+    Joined(Box<JoinedRule>),
 }
 
-/// The pieces of a windowed rule.
+/// The pieces of a rule over the join of two streams.
+#[derive(Debug)]
+pub struct JoinedRule {
+    /// Which rows belong together.
+    pub join: Arc<StreamJoin>,
+    /// The numbers of the stores that keep the rows of its sides, the left one first.
+    pub sides: [usize; 2],
+    /// The telemetry tables that they come from.
+    pub tables: [Table; 2],
+    /// What is done with joined rows.
+    pub then: JoinedThen,
+}
+
+/// What is done with joined rows.
+#[derive(Debug)]
+pub enum JoinedThen {
+    /// Every row is judged by itself.
+    Rows(Box<RowWise>),
+    /// They are summed up per window and group.
+    Windowed {
+        /// Sums them up, where they are joined.
+        scan: ScanPlan,
+        /// Whose event time the windows follow.
+        follows: JoinSide,
+        /// What is made of the sums.
+        rule: Box<WindowedRule>,
+    },
+}
+
+/// The pieces of a windowed rule above its sums.
 #[derive(Debug)]
 pub struct WindowedRule {
+    /// The number of its sums among the stores of the rule set.
+    pub store: usize,
     /// When it speaks.
     pub emission: Emission,
-    /// Where telemetry is read.
-    pub scan: Scan,
-    /// How sums are merged and finished.
-    pub aggregation: Arc<Aggregation>,
     /// What makes violations of them.
     pub finish: Finish,
+}
+
+/// Sums that are kept per window and group. Rules with the same aggregate over the same rows of the same windows read
+/// one store, whatever they make of it.
+#[derive(Debug)]
+pub struct CompiledStore {
+    /// Where its rows come from.
+    pub feed: Feed,
+    /// When its rules speak.
+    pub emission: Emission,
+    /// How sums are merged and finished.
+    pub aggregation: Arc<Aggregation>,
     /// The numbers of the keys that choose the shard on which a group is judged; none if all must be on one.
     pub distribution: Vec<usize>,
-    /// Changes whenever partial sums and their states have another meaning: 16 hex digits of a hash of the window, the
-    /// emission, everything below and in the aggregate, and the columns of its states. What stands above it may change.
+    /// Stores with the same text here have groups with the same keys on the same shard.
+    pub spread_by: String,
+    /// Changes whenever partial sums and their states have another meaning or lie elsewhere: 16 hex digits of a hash of
+    /// the window, the emission, everything below and in the aggregate, the columns of its states, and the
+    /// distribution. What stands above the aggregate may change.
     pub state_id: String,
+}
+
+/// Where the rows of a store come from.
+#[derive(Debug)]
+pub enum Feed {
+    /// A telemetry table.
+    Table {
+        /// Which.
+        table: Table,
+        /// Reads it.
+        scan: Scan,
+    },
+    /// A telemetry table whose rows are to be joined: they are the groups.
+    Side {
+        /// Which.
+        table: Table,
+        /// Reads it.
+        scan: Scan,
+        /// Whether joined rows are judged after every record.
+        is_prompt: bool,
+        /// What they are joined by.
+        join: Arc<StreamJoin>,
+        /// The tables of both sides.
+        tables: [Table; 2],
+        /// Which of them this is.
+        side: JoinSide,
+    },
+    /// Joined rows: they are summed up where they are joined.
+    Joined {
+        /// What they are joined by.
+        join: Arc<StreamJoin>,
+        /// The tables of both sides.
+        tables: [Table; 2],
+        /// Whose event time their windows follow.
+        follows: JoinSide,
+    },
 }
 
 /// All rules of a directory that compile.
@@ -87,6 +157,8 @@ pub struct WindowedRule {
 pub struct RuleSet {
     /// The rules in the order of their files.
     pub rules: Vec<CompiledRule>,
+    /// What they sum up.
+    pub stores: Vec<CompiledStore>,
     /// The columns that must be decoded for them.
     pub wanted: Wanted,
     /// Whether nothing was left out: who is not here then was removed.
@@ -134,9 +206,9 @@ pub(crate) struct PlannedRule {
 pub(crate) struct Compiler {
     pub(crate) session: Session,
     pub(crate) tables: HashMap<Table, Arc<SlotTable>>,
-    reference_tables: HashMap<String, Arc<SlotTable>>,
+    pub(crate) reference_tables: HashMap<String, Arc<SlotTable>>,
     pub(crate) planned: Vec<PlannedRule>,
-    set: RuleSet,
+    pub(crate) set: RuleSet,
     faults: Vec<Diagnostic>,
     planning: Planning,
 }
@@ -245,18 +317,27 @@ impl Compiler {
         let mut waiting: Vec<_> = said
             .iter()
             .filter_map(|(file, s)| match s {
-                Statement::View { name, name_span, query } => Some((*file, name, *name_span, query)),
+                Statement::View { name, name_span, query, within } => Some((*file, name, *name_span, query, within)),
                 Statement::Rule(_) | Statement::Table(_) => None,
             })
             .collect();
         loop {
             let before = waiting.len();
             let mut faults = Vec::new();
-            waiting.retain(|(file, name, span, query)| match self.register_view(name, query) {
-                Ok(()) => false,
-                Err(e) => {
-                    faults.push(self.explain(file, query_span(query, *span), &e));
-                    true
+            waiting.retain(|(file, name, span, query, within)| {
+                match self.register_view(name, query, within.as_ref()) {
+                    Ok(Ok(())) => false,
+                    Ok(Err(refusal)) => {
+                        let at = refusal.keyword.and_then(|k| find_word(query, k)).map(TextSpan::from);
+                        let at = at.or_else(|| within.as_ref().map(|w| w.1.into()));
+                        let at = at.unwrap_or_else(|| query_span(query, *span));
+                        faults.push(Diagnostic::new(file, at, refusal.message).help(refusal.help));
+                        true
+                    }
+                    Err(e) => {
+                        faults.push(self.explain(file, query_span(query, *span), &e));
+                        true
+                    }
                 }
             });
             if waiting.is_empty() || waiting.len() == before {
@@ -266,17 +347,39 @@ impl Compiler {
         }
     }
 
-    fn register_view(&self, name: &str, query: &[TokenWithSpan]) -> Result<()> {
-        let plan = self.session.plan(query)?;
+    fn register_view(
+        &self,
+        name: &str,
+        query: &[TokenWithSpan],
+        within: Option<&WithinText>,
+    ) -> Result<Result<(), Refusal>> {
+        let plan = match self.plan(query, within)? {
+            Ok(plan) => plan,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let view = Arc::new(ViewTable::new(plan, None));
-        self.session.register(name, view)
+        self.session.register(name, view).map(Ok)
+    }
+
+    /// Plans a query, `DISTINCT ON … WITHIN` resolved.
+    fn plan(&self, query: &[TokenWithSpan], within: Option<&WithinText>) -> Result<Result<LogicalPlan, Refusal>> {
+        let within_ns = match within.map(|(text, _)| (text, duration_ns(text))) {
+            None => None,
+            Some((_, Some(ns))) => Some(ns),
+            Some((text, None)) => {
+                let help = "write a length of time such as '10 minutes'";
+                return Ok(refuse(format!("`{text}` is no length of time"), help, "WITHIN"));
+            }
+        };
+        distinct::with_firsts(self.session.plan(query)?, within_ns)
     }
 
     fn rule(&mut self, file: &str, rule: &RuleText) {
         let head = header(file, rule).map_err(|faults| self.faults.extend(faults)).ok();
         let span = query_span(&rule.query, rule.name_span);
-        let plan = match self.session.plan(&rule.query) {
-            Ok(plan) => plan,
+        let plan = match self.plan(&rule.query, rule.within.as_ref()) {
+            Ok(Ok(plan)) => plan,
+            Ok(Err(refusal)) => return self.refused(file, rule, refusal),
             Err(e) => {
                 let fault = self.explain(file, span, &e);
                 self.faults.push(fault);
@@ -288,6 +391,11 @@ impl Compiler {
             return;
         }
         let emission = rule.emission.map_or(Emission::OnClose, |e| e.0);
+        let (plan, join) = match self.joins(plan) {
+            Ok(Ok(parts)) => parts,
+            Ok(Err(refusal)) => return self.refused(file, rule, refusal),
+            Err(e) => return self.faults.push(Diagnostic::from_plan_error(file, span, &e)),
+        };
         let shape = match analyse(&plan, emission) {
             Ok(shape) => shape,
             Err(refusal) => return self.refused(file, rule, refusal),
@@ -302,105 +410,44 @@ impl Compiler {
             return;
         }
         let Some(head) = head else { return };
-        let kind = match &shape.windowed {
-            Some(windowed) => self.windowed(&head, &plan, windowed, rule, shape.table),
-            None => self.row_wise(&head, &plan, shape.table),
+        let (kind, table) = match (shape.source, &shape.windowed, &join) {
+            (Source::Table(table), Some(windowed), _) => (self.windowed(&head, (&plan, windowed), rule, table), table),
+            (Source::Table(table), None, _) => (self.row_wise(&head, &plan, table), table),
+            (Source::Joined, windowed, Some(join)) => {
+                (self.joined(&head, join, windowed.as_ref(), rule), join.shape.tables[0])
+            }
+            (Source::Joined, _, None) => unreachable!("only a join leaves joined rows behind"),
         };
         match kind {
-            Ok(Ok(kind)) => self.set.rules.push(CompiledRule { header: head, table: shape.table, kind }),
+            Ok(Ok(kind)) => self.set.rules.push(CompiledRule { header: head, table, kind }),
             Ok(Err(refusal)) => self.refused(file, rule, refusal),
             Err(e) => self.faults.push(Diagnostic::from_plan_error(file, span, &e)),
         }
     }
 
+    /// A query with joined rows in place of a join of two streams, if it has one.
+    fn joins(&self, plan: LogicalPlan) -> Result<Result<(LogicalPlan, Option<PlannedJoin>), Refusal>> {
+        let plan = join::with_conditions_in_place(plan)?;
+        Ok(match join::find(&plan) {
+            Ok(Some(shape)) => {
+                let join = join::plan_join(&plan, shape)?;
+                Ok((join.query.clone(), Some(join)))
+            }
+            Ok(None) => Ok((plan, None)),
+            Err(refusal) => Err(refusal),
+        })
+    }
+
     fn refused(&mut self, file: &str, rule: &RuleText, refusal: Refusal) {
         let at = refusal.keyword.and_then(|k| find_word(&rule.query, k));
         let gap_fill = rule.gap_fill.as_ref().filter(|_| refusal.keyword == Some("GAP")).map(|said| said.span);
-        let at = gap_fill.or(at).or_else(|| rule.emission.filter(|_| refusal.keyword == Some("EMIT")).map(|e| e.1));
+        let within = rule.within.as_ref().filter(|_| refusal.keyword == Some("WITHIN")).map(|said| said.1);
+        let at = gap_fill
+            .or(within)
+            .or(at)
+            .or_else(|| rule.emission.filter(|_| refusal.keyword == Some("EMIT")).map(|e| e.1));
         let span = at.map_or_else(|| query_span(&rule.query, rule.name_span), TextSpan::from);
         self.faults.push(Diagnostic::new(file, span, refusal.message).help(refusal.help));
-    }
-
-    fn row_wise(&mut self, head: &RuleHeader, plan: &LogicalPlan, table: Table) -> Result<Result<RuleKind, Refusal>> {
-        let row_wise = RowWise::try_new(&self.session, head, plan, &self.tables[&table])?;
-        Ok(row_wise.map(|r| {
-            self.want(table, r.stage());
-            RuleKind::RowWise(Box::new(r))
-        }))
-    }
-
-    fn windowed(
-        &mut self,
-        head: &RuleHeader,
-        plan: &LogicalPlan,
-        windowed: &Windowed,
-        text: &RuleText,
-        table: Table,
-    ) -> Result<Result<RuleKind, Refusal>> {
-        let emission = text.emission.map_or(Emission::OnClose, |e| e.0);
-        let gap_fill = match text.gap_fill.as_ref().map(|said| self.gap_fill(said, windowed)).transpose()? {
-            Some(Err(refusal)) => return Ok(Err(refusal)),
-            Some(Ok(gap_fill)) => Some(gap_fill),
-            None => None,
-        };
-        let is_session = matches!(windowed.spec, WindowSpec::Session { .. });
-        if is_session && gap_fill.is_some() {
-            let help = "use TUMBLE: a session without rows does not exist";
-            return Ok(refuse("GAP FILL does not go with SESSION", help, "GAP"));
-        }
-        let (extended, measures) = with_measures(&windowed.aggregate, is_session)?;
-        if is_session && measures.latest.is_none() {
-            let help = "select event_time in the subquery or view";
-            return Ok(refuse("the rows of the session do not have their event_time any more", help, "FROM"));
-        }
-        let telemetry = Arc::clone(&self.tables[&table]);
-        telemetry.take_planned();
-        let physical = self.session.physical(&LogicalPlan::Aggregate(extended))?;
-        let (aggregation, input) = aggregation_of(&head.name, &physical, windowed)?;
-        let stage = Stage::new(input, only_slot(&telemetry)?, Arc::clone(&self.session.runner));
-        let groups = SlotTable::new(Arc::clone(&aggregation.output_schema));
-        let finish = match plan_finish(&self.session, &head.name, plan, windowed, &groups)? {
-            Ok(finish) => finish.with(head, measures, gap_fill),
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        self.want(table, &stage);
-        let aggregation = Arc::new(aggregation);
-        let scan = Scan::try_new(&head.name, stage, Arc::clone(&aggregation))?;
-        let distribution = distribution(plan, windowed, &finish.subject_groups());
-        let state_id = state_id(emission, windowed, &aggregation);
-        let rule = WindowedRule { emission, scan, aggregation, finish, distribution, state_id };
-        Ok(Ok(RuleKind::Windowed(Box::new(rule))))
-    }
-
-    /// Where the keys of `GAP FILL` come from.
-    fn gap_fill(&self, said: &GapFillText, windowed: &Windowed) -> Result<Result<GapFill, Refusal>> {
-        let keep_ns = match said.keep.as_ref().map(|(text, _)| (text, duration_ns(text))) {
-            None => None,
-            Some((_, Some(ns))) if ns > 0 => Some(ns),
-            Some((text, _)) => {
-                let help = "write a length of time such as '1 day' or '90 minutes'";
-                return Ok(refuse(format!("`{text}` is no length of time"), help, "GAP"));
-            }
-        };
-        let Some((name, _)) = &said.table else { return Ok(Ok(GapFill { expected: None, keep_ns })) };
-        let Some(table) = self.reference_tables.get(name) else {
-            let known: Vec<&str> = self.reference_tables.keys().map(String::as_str).collect();
-            let help = closest(name, &known).map_or_else(
-                || "declare it with CREATE EXTERNAL TABLE".to_owned(),
-                |near| format!("did you mean `{near}`?"),
-            );
-            return Ok(refuse(format!("there is no reference table `{name}` to fill gaps from"), help, "GAP"));
-        };
-        let columns = match gap_fill::key_columns(name, &TableProvider::schema(table.as_ref()), windowed) {
-            Ok(columns) => columns,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        Ok(Ok(GapFill { expected: Some(table.slot(&columns)?), keep_ns }))
-    }
-
-    fn want(&mut self, table: Table, stage: &Stage) {
-        let columns = stage.input_schema().fields().iter().map(|f| f.name().clone());
-        self.set.wanted.0.entry(table).or_default().extend(columns);
     }
 
     /// A planner's error, with the nearest name when a table or function is unknown.
@@ -420,147 +467,10 @@ impl Compiler {
     }
 }
 
-/// Raised when states that look the same mean something else than before.
-const STATE_VERSION: u32 = 1;
-
-fn state_id(emission: Emission, windowed: &Windowed, aggregation: &Aggregation) -> String {
-    let plan = LogicalPlan::Aggregate(windowed.aggregate.clone());
-    let (states, spec) = (aggregation.partial_schema(), windowed.spec);
-    short_hash(&format!("{STATE_VERSION} {emission:?} {spec:?} {} {states:?}", plan.display_indent_schema()))
-}
-
-/// Puts a column named `attr:key` for every `attr('key')` of a statement; returns the names.
-fn name_attributes(statement: &mut Statement) -> Vec<String> {
-    let query = match statement {
-        Statement::Rule(rule) => &mut rule.query,
-        Statement::View { query, .. } => query,
-        Statement::Table(_) => return Vec::new(),
-    };
-    let mut names = Vec::new();
-    let mut i = 0;
-    while i + 3 < query.len() {
-        if let Some(name) = attribute_call(&query[i..i + 4]) {
-            let span = Span::new(query[i].span.start, query[i + 3].span.end);
-            let word = Word { value: name.clone(), quote_style: Some('"'), keyword: Keyword::NoKeyword };
-            query.splice(i..i + 4, [TokenWithSpan { token: Token::Word(word), span }]);
-            names.push(name);
-        }
-        i += 1;
-    }
-    names
-}
-
-fn attribute_call(tokens: &[TokenWithSpan]) -> Option<String> {
-    let [function, open, key, close] = tokens else { return None };
-    let (Token::Word(function), Token::LParen, Token::SingleQuotedString(key), Token::RParen) =
-        (&function.token, &open.token, &key.token, &close.token)
-    else {
-        return None;
-    };
-    match function.value.to_lowercase().as_str() {
-        "attr" => Some(format!("{ATTR_PREFIX}{key}")),
-        "resource_attr" => Some(format!("{RESOURCE_ATTR_PREFIX}{key}")),
-        _ => None,
-    }
-}
-
 fn query_span(query: &[TokenWithSpan], fallback: Span) -> TextSpan {
     query.first().map_or(fallback, |t| t.span).into()
 }
 
 fn find_word(query: &[TokenWithSpan], word: &str) -> Option<Span> {
     query.iter().find(|t| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word))).map(|t| t.span)
-}
-
-/// Adds `count`, `latest` and, where ids are at hand, `exemplar` to an aggregate.
-fn with_measures(aggregate: &Aggregate, is_session: bool) -> Result<(Aggregate, Measures)> {
-    let input = aggregate.input.schema();
-    let find = |name: &str| {
-        let found = input.columns().into_iter().filter(|c| c.name == name).collect::<Vec<Column>>();
-        <[Column; 1]>::try_from(found).ok().map(|[c]| Expr::Column(c))
-    };
-    let first = aggregate.group_expr.len() + aggregate.aggr_expr.len();
-    let mut exprs = aggregate.aggr_expr.clone();
-    let mut measures = Measures { count: first, latest: None, exemplar: None };
-    exprs.push(count(lit(1_i64)).alias("__count"));
-    if let Some(time) = find("event_time") {
-        measures.latest = Some(aggregate.group_expr.len() + exprs.len());
-        exprs.push(max(time.clone()).alias("__latest"));
-        if is_session {
-            exprs.push(min(time).alias("__earliest"));
-        }
-    }
-    let ids = ["trace_id", "span_id", "kafka_partition", "kafka_offset"].map(find);
-    if let [Some(trace), Some(span), Some(partition), Some(offset)] = ids {
-        measures.exemplar = Some(aggregate.group_expr.len() + exprs.len());
-        let arguments = vec![weight(aggregate), trace, span, partition, offset];
-        let udaf = Arc::new(AggregateUDF::new_from_impl(exemplar::Exemplar::new()));
-        let call = AggregateFunction::new_udf(udaf, arguments, false, None, vec![], None);
-        exprs.push(Expr::AggregateFunction(call).alias("__exemplar"));
-    }
-    let extended = Aggregate::try_new(Arc::clone(&aggregate.input), aggregate.group_expr.clone(), exprs)?;
-    Ok((extended, measures))
-}
-
-/// What a row weighs: the number that the rule's first numeric aggregate sums up, else nothing.
-fn weight(aggregate: &Aggregate) -> Expr {
-    let numeric = aggregate.aggr_expr.iter().find_map(|e| {
-        let mut e = e;
-        while let Expr::Alias(alias) = e {
-            e = &alias.expr;
-        }
-        let Expr::AggregateFunction(call) = e else { return None };
-        let first = call.params.args.first()?;
-        use datafusion::logical_expr::ExprSchemable;
-        let data_type = first.get_type(aggregate.input.schema()).ok()?;
-        (data_type.is_numeric() && !first.column_refs().is_empty()).then(|| first.clone())
-    });
-    numeric.map_or_else(|| lit(0.0_f64), |e| cast(e, DataType::Float64))
-}
-
-/// Takes a planned aggregate apart: what to evaluate per row, how to merge, what feeds it.
-fn aggregation_of(
-    rule: &str,
-    plan: &Arc<dyn ExecutionPlan>,
-    windowed: &Windowed,
-) -> Result<(Aggregation, Arc<dyn ExecutionPlan>)> {
-    let mut at = Arc::clone(plan);
-    let mut above = None;
-    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
-        above = Some(projection.expr().iter().map(|e| Arc::clone(&e.expr)).collect());
-        at = Arc::clone(projection.input());
-    }
-    let raw_schema = at.schema();
-    let aggregate = innermost_aggregate(&at)?;
-    let group_by = aggregate.group_expr();
-    if group_by.expr().len() != windowed.groups.len() {
-        return datafusion::common::internal_err!("the planner changed the group keys");
-    }
-    let groups = windowed.groups.iter().copied().zip(group_by.expr().iter().map(|(e, _)| Arc::clone(e))).collect();
-    let planned = PlannedAggregate {
-        spec: windowed.spec,
-        groups,
-        aggregates: aggregate.aggr_expr().to_vec(),
-        arguments: aggregate_expressions(aggregate.aggr_expr(), &AggregateMode::Partial, 0)?,
-        filters: aggregate.filter_expr().to_vec(),
-        above,
-        raw_schema: nullable(&raw_schema),
-        output_schema: nullable(&plan.schema()),
-    };
-    Ok((Aggregation::try_new(rule, planned)?, Arc::clone(aggregate.input())))
-}
-
-fn innermost_aggregate(plan: &Arc<dyn ExecutionPlan>) -> Result<&AggregateExec> {
-    let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else {
-        return datafusion::common::internal_err!("the planner made {} of the aggregate", plan.name());
-    };
-    match aggregate.mode() {
-        AggregateMode::Single | AggregateMode::SinglePartitioned | AggregateMode::Partial => Ok(aggregate),
-        _ => innermost_aggregate(aggregate.input()),
-    }
-}
-
-/// Group keys and aggregates may be null at run time whatever the planner proved.
-fn nullable(schema: &Schema) -> Arc<Schema> {
-    Arc::new(Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
 }

@@ -282,7 +282,7 @@ pub(crate) fn plan_finish(
     let mut table = Arc::clone(groups);
     for i in 0..=windowed.levels.len() {
         let top = windowed.levels.get(i).map_or(plan, |w| w.input.as_ref());
-        let piece = replace(top.clone(), &cut, &scan_as(&table, cut.schema())?)?;
+        let piece = replace(top.clone(), &cut, &scan_as("__input", &table, cut.schema())?)?;
         let stage = session.stage(&piece, &table)?;
         let history = i.checked_sub(1).and_then(|below| specs[below].clone());
         let window_end = (0..top.schema().fields().len()).find(|c| is_window_end(origin_at(top, *c), &windowed.groups));

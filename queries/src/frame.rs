@@ -39,8 +39,8 @@ pub(crate) struct OptionText {
 /// A statement, said but not yet understood.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Statement {
-    Rule(RuleText),
-    View { name: String, name_span: Span, query: Vec<TokenWithSpan> },
+    Rule(Box<RuleText>),
+    View { name: String, name_span: Span, query: Vec<TokenWithSpan>, within: Option<WithinText> },
     Table(TableText),
 }
 
@@ -54,6 +54,7 @@ pub(crate) struct RuleText {
     pub query: Vec<TokenWithSpan>,
     pub emission: Option<(Emission, Span)>,
     pub gap_fill: Option<GapFillText>,
+    pub within: Option<WithinText>,
     /// Every token that can change the meaning, for the version hash.
     pub canonical: String,
 }
@@ -67,6 +68,9 @@ pub(crate) struct GapFillText {
     /// How long keys are kept that had rows.
     pub keep: Option<(String, Span)>,
 }
+
+/// `WITHIN INTERVAL 'length'`, said: the length and where it stands.
+pub(crate) type WithinText = (String, Span);
 
 /// `CREATE EXTERNAL TABLE`, said.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,7 +131,7 @@ impl<'a> Cursor<'a> {
     fn statement(mut self) -> Parsed<Statement> {
         self.keyword("CREATE", "a rule file holds CREATE RULE, CREATE VIEW and CREATE EXTERNAL TABLE")?;
         match self.peek_word().as_deref() {
-            Some("RULE") => self.rule().map(Statement::Rule),
+            Some("RULE") => self.rule().map(|rule| Statement::Rule(Box::new(rule))),
             Some("VIEW") => self.view(),
             Some("EXTERNAL") => self.table().map(Statement::Table),
             _ => Err(self.unexpected("RULE, VIEW or EXTERNAL TABLE", "only these can be created in a rule file")),
@@ -147,17 +151,19 @@ impl<'a> Cursor<'a> {
         self.keyword("AS", "a rule reads CREATE RULE name WITH (…) AS SELECT …")?;
         let emission = self.take_emission()?;
         let gap_fill = self.take_gap_fill()?;
+        let within = self.take_within()?;
         let query = self.rest("the rule's query")?;
         let description = std::mem::take(&mut self.comment);
-        Ok(RuleText { name, name_span, description, options, query, emission, gap_fill, canonical })
+        Ok(RuleText { name, name_span, description, options, query, emission, gap_fill, within, canonical })
     }
 
     fn view(&mut self) -> Parsed<Statement> {
         self.at += 1;
         let (name, name_span) = self.identifier("the view's name")?;
         self.keyword("AS", "a view reads CREATE VIEW name AS SELECT …")?;
+        let within = self.take_within()?;
         let query = self.rest("the view's query")?;
-        Ok(Statement::View { name, name_span, query })
+        Ok(Statement::View { name, name_span, query, within })
     }
 
     fn table(&mut self) -> Parsed<TableText> {
@@ -247,6 +253,24 @@ impl<'a> Cursor<'a> {
         Ok(Some(said))
     }
 
+    /// Cuts `WITHIN INTERVAL …` off the end.
+    fn take_within(&mut self) -> Parsed<Option<WithinText>> {
+        let is_within = |t: &&TokenWithSpan| word(t).as_deref() == Some("WITHIN");
+        let Some(at) = self.tokens.iter().rposition(is_within) else { return Ok(None) };
+        // WITHIN GROUP orders the rows of an aggregate.
+        if self.tokens.get(at + 1).and_then(|t| word(t)).as_deref() == Some("GROUP") {
+            return Ok(None);
+        }
+        let mut tail = Cursor { file: self.file, tokens: self.tokens.clone(), at: at + 1, comment: String::new() };
+        tail.keyword("INTERVAL", WITHIN)?;
+        let within = tail.string("a length of time in single quotes")?;
+        if tail.at < tail.tokens.len() {
+            return Err(tail.unexpected("the end of the query", WITHIN));
+        }
+        self.tokens.truncate(at);
+        Ok(Some(within))
+    }
+
     fn rest(&mut self, what: &str) -> Parsed<Vec<TokenWithSpan>> {
         if self.at >= self.tokens.len() {
             return Err(self.unexpected(what, "nothing follows AS"));
@@ -324,6 +348,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
+const WITHIN: &str = "write SELECT DISTINCT ON (key) … FROM … WITHIN INTERVAL '10 minutes' at the end of the query";
 const GAP_FILL: &str = "write GAP FILL FROM reference_table, GAP FILL FOR INTERVAL '1 day', or both";
 
 fn word(token: &TokenWithSpan) -> Option<String> {

@@ -9,9 +9,12 @@
 //! and a rule that asks for the time of day is refused.
 
 mod aggregation;
+mod attributes;
 mod calendar;
+mod carry;
 mod compile;
 mod diagnostic;
+mod distinct;
 mod distribution;
 mod exemplar;
 mod explain;
@@ -19,12 +22,15 @@ mod finish;
 mod flink;
 mod frame;
 mod gap_fill;
+mod join;
 mod lineage;
+mod measures;
 mod options;
 mod oracle;
 mod reference;
 mod row_wise;
 mod rows;
+mod rule_plan;
 mod scan;
 mod session;
 mod shape;
@@ -35,17 +41,20 @@ mod window_spec;
 
 pub use aggregation::{Aggregation, KeyIndex};
 pub use calendar::CalendarUnit;
-pub use compile::{CompiledRule, References, RuleKind, RuleSet, WindowedRule, compile};
+pub use compile::{
+    CompiledRule, CompiledStore, Feed, JoinedRule, JoinedThen, References, RuleKind, RuleSet, WindowedRule, compile,
+};
 pub use diagnostic::{Diagnostic, Position, TextSpan};
-pub use explain::{Explanation, WindowedExplanation};
+pub use explain::{Explanation, JoinExplanation, SourceExplanation, WindowedExplanation};
 pub use finish::{Finish, History, HistorySpec, LookBack};
 pub use frame::{Emission, ReferenceFormat};
 pub use gap_fill::{GapFill, IsOurs};
+pub use join::{JoinKind, JoinSide, StreamJoin, TimeBounds, multiplicities};
 pub use oracle::oracle;
 pub use reference::{ReferenceDecl, RuleFile, references};
 pub use row_wise::RowWise;
 pub use rows::{GroupRef, Judged};
-pub use scan::Scan;
+pub use scan::{Scan, ScanPlan};
 pub use window_spec::WindowSpec;
 
 /// An evaluation that went wrong at run time (overflow, a failing cast, a bug in a function): the rule is at fault or

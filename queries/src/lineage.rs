@@ -5,6 +5,7 @@
 
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use lictor_schemas::tables::Table;
 
 use crate::window::window_column;
 use crate::window_spec::WindowSpec;
@@ -70,6 +71,38 @@ fn expr_origin(input: &LogicalPlan, expr: &Expr) -> Origin {
 
 fn qualified(schema: &DFSchema, index: usize) -> Column {
     Column::from(schema.qualified_field(index))
+}
+
+/// The table and the column in it that the `index`th output column of `plan` is, unchanged.
+pub(crate) fn source_column(plan: &LogicalPlan, index: usize) -> Option<(String, String)> {
+    let of_expr = |input: &LogicalPlan, expr: &Expr| {
+        let mut expr = expr;
+        while let Expr::Alias(alias) = expr {
+            expr = &alias.expr;
+        }
+        let Expr::Column(column) = expr else { return None };
+        source_column(input, input.schema().maybe_index_of_column(column)?)
+    };
+    match plan {
+        LogicalPlan::TableScan(scan) => {
+            Some((scan.table_name.table().to_owned(), plan.schema().field(index).name().clone()))
+        }
+        LogicalPlan::Projection(p) => of_expr(&p.input, &p.expr[index]),
+        LogicalPlan::SubqueryAlias(a) => source_column(&a.input, index),
+        LogicalPlan::Filter(f) => source_column(&f.input, index),
+        LogicalPlan::Join(join) => {
+            let column = qualified(join.schema.as_ref(), index);
+            let of_side = |side: &LogicalPlan| source_column(side, side.schema().maybe_index_of_column(&column)?);
+            of_side(&join.left).or_else(|| of_side(&join.right))
+        }
+        _ => None,
+    }
+}
+
+/// The column of a telemetry table that the `index`th output column of `plan` is, unchanged.
+pub(crate) fn telemetry_column(plan: &LogicalPlan, index: usize) -> Option<String> {
+    let (table, column) = source_column(plan, index)?;
+    Table::from_name(&table).map(|_| column)
 }
 
 /// Whether an aggregate over the stream lies in `plan`.

@@ -2,21 +2,19 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
-use datafusion::common::{Column, Result};
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
+use datafusion::common::Result;
+use datafusion::logical_expr::LogicalPlan;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::time::EventTime;
 use lictor_schemas::violation::{Exemplar, Violation};
 
 use crate::EvaluationError;
+use crate::carry::{Carried, carry};
 use crate::rows::ResultColumns;
 use crate::session::Session;
 use crate::shape::{Refusal, refuse};
 use crate::slot::SlotTable;
 use crate::stage::Stage;
-
-/// Columns of the telemetry that every violation carries, whether the author selects them or not.
-const CARRIED: [&str; 5] = ["event_time", "kafka_partition", "kafka_offset", "trace_id", "span_id"];
 
 /// A row-wise rule, planned.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ pub struct RowWise {
     rule: String,
     stage: Stage,
     columns: ResultColumns,
-    /// Where the stage's output has each of [`CARRIED`]; the last two may be missing.
+    /// Where the stage's output has each of [`CARRIED`](crate::carry::CARRIED); the last two may be missing.
     carried: [Option<usize>; 5],
 }
 
@@ -40,13 +38,18 @@ impl RowWise {
             Ok(columns) => columns.with_header(head),
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let (plan, carried) = carry(plan)?;
-        if carried[..3].iter().any(Option::is_none) {
-            let help = "select event_time, kafka_partition and kafka_offset in the subquery or view";
-            return Ok(refuse("a subquery drops when and where a row was read", help, "FROM"));
-        }
+        let Some(Carried { plan, columns: carried }) = carry(plan)? else {
+            let help = "leave out what makes other rows of them than they were";
+            return Ok(refuse("the rule does not say when and where its rows were read", help, "FROM"));
+        };
+        let carried = carried.map(|column| plan.schema().maybe_index_of_column(&column?));
         let stage = session.stage(&plan, telemetry)?;
         Ok(Ok(Self { rule: head.name.clone(), stage, columns, carried }))
+    }
+
+    /// The columns of the query that make the subject.
+    pub(crate) fn subject_columns(&self) -> Vec<usize> {
+        self.columns.subject_columns()
     }
 
     pub(crate) fn stage(&self) -> &Stage {
@@ -92,20 +95,4 @@ impl RowWise {
 fn text(batch: &RecordBatch, column: Option<usize>, row: usize) -> Option<&str> {
     let column = batch.column(column?).as_string_view();
     (!column.is_null(row)).then(|| column.value(row))
-}
-
-/// Adds the carried columns to the topmost projection, as far as its input has them.
-fn carry(plan: &LogicalPlan) -> Result<(LogicalPlan, [Option<usize>; 5])> {
-    let LogicalPlan::Projection(top) = plan else { return Ok((plan.clone(), [None; 5])) };
-    let columns = top.input.schema().columns();
-    let mut exprs = top.expr.clone();
-    let mut carried = [None; 5];
-    for (name, place) in CARRIED.iter().zip(&mut carried) {
-        let found: Vec<&Column> = columns.iter().filter(|c| c.name == *name).collect();
-        if let [one] = found.as_slice() {
-            *place = Some(exprs.len());
-            exprs.push(Expr::Column((*one).clone()).alias(format!("__{name}")));
-        }
-    }
-    Ok((LogicalPlan::Projection(Projection::try_new(exprs, std::sync::Arc::clone(&top.input))?), carried))
 }

@@ -256,6 +256,11 @@ impl ResultColumns {
         }))
     }
 
+    /// The columns of the result that make the subject.
+    pub(crate) fn subject_columns(&self) -> Vec<usize> {
+        self.subject.iter().map(|(column, _)| *column).collect()
+    }
+
     /// The group expressions among the subject columns.
     pub(crate) fn subject_groups(&self) -> Vec<usize> {
         self.group_of_subject.iter().flatten().copied().collect()

@@ -12,7 +12,7 @@ use crate::stage::Stage;
 /// Filters, projects and sums up rows; keeps nothing once it is flushed.
 pub struct Scan {
     pub(crate) rule: String,
-    pub(crate) stage: Stage,
+    pub(crate) stage: Arc<Stage>,
     pub(crate) partial: Partial,
     /// What was summed up of earlier batches, if each batch must be summed up by itself.
     apart: Vec<RecordBatch>,
@@ -24,8 +24,33 @@ impl std::fmt::Debug for Scan {
     }
 }
 
+/// How rows are summed up: makes scans that have seen nothing.
+#[derive(Debug)]
+pub struct ScanPlan {
+    rule: String,
+    stage: Arc<Stage>,
+    aggregation: Arc<Aggregation>,
+}
+
+impl ScanPlan {
+    pub(crate) fn new(rule: &str, stage: Stage, aggregation: Arc<Aggregation>) -> Self {
+        Self { rule: rule.to_owned(), stage: Arc::new(stage), aggregation }
+    }
+
+    /// A scan that has seen nothing.
+    ///
+    /// # Errors
+    /// An accumulator cannot be made.
+    pub fn scan(&self) -> Result<Scan, EvaluationError> {
+        let failed = |e: DataFusionError| EvaluationError { rule: self.rule.clone(), message: e.strip_backtrace() };
+        let partial = Partial::try_new(Arc::clone(&self.aggregation)).map_err(failed)?;
+        Ok(Scan { rule: self.rule.clone(), stage: Arc::clone(&self.stage), partial, apart: Vec::new() })
+    }
+}
+
 impl Scan {
     pub(crate) fn try_new(rule: &str, stage: Stage, aggregation: Arc<Aggregation>) -> Result<Self> {
+        let stage = Arc::new(stage);
         Ok(Self { rule: rule.to_owned(), stage, partial: Partial::try_new(aggregation)?, apart: Vec::new() })
     }
 

@@ -107,14 +107,14 @@ pub(crate) fn only_slot(input: &SlotTable) -> Result<Slot> {
     }
 }
 
-/// A scan of `table` (columns `c0`, `c1`, …) that looks like a node with the schema `like`.
-pub(crate) fn scan_as(table: &Arc<SlotTable>, like: &DFSchema) -> Result<LogicalPlan> {
+/// A scan of `table` (columns `c0`, `c1`, …), called `named`, that looks like a node with the schema `like`.
+pub(crate) fn scan_as(named: &str, table: &Arc<SlotTable>, like: &DFSchema) -> Result<LogicalPlan> {
     let provider: Arc<dyn TableProvider> = Arc::<SlotTable>::clone(table);
     let name = |i: usize, qualifier: Option<&TableReference>, field: &str| -> Expr {
         col(format!("c{i}")).alias_qualified(qualifier.cloned(), field)
     };
     let exprs: Vec<Expr> = like.iter().enumerate().map(|(i, (q, f))| name(i, q, f.name())).collect();
-    LogicalPlanBuilder::scan("__input", provider_as_source(provider), None)?.project(exprs)?.build()
+    LogicalPlanBuilder::scan(named, provider_as_source(provider), None)?.project(exprs)?.build()
 }
 
 /// The columns of `like`, renamed to their positions: what [`scan_as`] reads.

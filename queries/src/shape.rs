@@ -11,6 +11,7 @@ use lictor_schemas::tables::Table;
 
 use crate::aggregation::GroupColumn;
 use crate::frame::Emission;
+use crate::join::JOINED;
 use crate::lineage::{Origin, has_aggregate, is_window_projection, origin};
 use crate::window_spec::WindowSpec;
 
@@ -34,8 +35,8 @@ pub(crate) fn refuse<T>(
 /// A query, understood.
 #[derive(Debug)]
 pub(crate) struct Shape {
-    /// The telemetry table it reads.
-    pub table: Table,
+    /// What it reads.
+    pub source: Source,
     /// How it is windowed; none for a row-wise rule.
     pub windowed: Option<Windowed>,
 }
@@ -52,12 +53,25 @@ pub(crate) struct Windowed {
     pub levels: Vec<datafusion::logical_expr::Window>,
 }
 
+impl Windowed {
+    /// Which column of the aggregate's input its `n`th key is, if it is one.
+    pub(crate) fn input_column_of_key(&self, n: usize) -> Option<usize> {
+        let keys = self.groups.iter().zip(&self.aggregate.group_expr);
+        let mut of_key = keys.filter(|(group, _)| **group == GroupColumn::Key(n));
+        let mut expr = of_key.next()?.1;
+        while let Expr::Alias(alias) = expr {
+            expr = &alias.expr;
+        }
+        let Expr::Column(column) = expr else { return None };
+        self.aggregate.input.schema().maybe_index_of_column(column)
+    }
+}
+
 /// Understands an analysed plan.
 pub(crate) fn analyse(plan: &LogicalPlan, emission: Emission) -> Result<Shape, Refusal> {
     refuse_unsteady(plan)?;
     let path = stream_path(plan)?;
-    let table = table_of(path.last().copied());
-    let Some(table) = table else {
+    let Some(source) = source_of(path.last().copied()) else {
         return refuse("the rule reads no telemetry", "name spans, span_events, logs or metrics in FROM", "FROM");
     };
     let aggregate_at = path.iter().rposition(|p| matches!(p, LogicalPlan::Aggregate(_)));
@@ -67,7 +81,7 @@ pub(crate) fn analyse(plan: &LogicalPlan, emission: Emission) -> Result<Shape, R
             let help = "group by the window: GROUP BY …, window_start, window_end";
             return refuse("the window has no GROUP BY", help, "FROM");
         }
-        return Ok(Shape { table, windowed: None });
+        return Ok(Shape { source, windowed: None });
     };
     path[at + 1..].iter().try_for_each(|p| check_stateless(p))?;
     path[..at].iter().try_for_each(|p| check_above(p, emission))?;
@@ -86,13 +100,31 @@ pub(crate) fn analyse(plan: &LogicalPlan, emission: Emission) -> Result<Shape, R
     });
     let windowed = Windowed { spec, aggregate: aggregate.clone(), groups, levels: levels.collect() };
     path[..at].iter().try_for_each(|p| check_later_aggregate(p, &windowed.groups))?;
-    Ok(Shape { table, windowed: Some(windowed) })
+    Ok(Shape { source, windowed: Some(windowed) })
 }
 
-fn table_of(plan: Option<&LogicalPlan>) -> Option<Table> {
+/// Where the rows of a query come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A telemetry table.
+    Table(Table),
+    /// The join of two.
+    Joined,
+}
+
+fn source_of(plan: Option<&LogicalPlan>) -> Option<Source> {
     match plan? {
-        LogicalPlan::TableScan(scan) => Table::from_name(scan.table_name.table()),
+        LogicalPlan::TableScan(scan) if scan.table_name.table() == JOINED => Some(Source::Joined),
+        LogicalPlan::TableScan(scan) => Table::from_name(scan.table_name.table()).map(Source::Table),
         _ => None,
+    }
+}
+
+/// The telemetry table that a plan scans.
+pub(crate) fn table_of(plan: Option<&LogicalPlan>) -> Option<Table> {
+    match source_of(plan)? {
+        Source::Table(table) => Some(table),
+        Source::Joined => None,
     }
 }
 
@@ -109,7 +141,7 @@ fn stream_path(plan: &LogicalPlan) -> Result<Vec<&LogicalPlan>, Refusal> {
                 path.push(one);
             }
             _ => {
-                let help = "join telemetry with a reference table, or split the rule in two";
+                let help = "join them on an equal key and a bound in time, or split the rule in two";
                 return refuse("the rule reads two streams", help, "FROM");
             }
         }
@@ -121,8 +153,9 @@ fn stream_path(plan: &LogicalPlan) -> Result<Vec<&LogicalPlan>, Refusal> {
     Ok(path)
 }
 
-fn reads_telemetry(plan: &LogicalPlan) -> bool {
-    table_of(Some(plan)).is_some() || plan.inputs().into_iter().any(reads_telemetry)
+/// Whether a telemetry table, or what was joined of two, lies in `plan`.
+pub(crate) fn reads_telemetry(plan: &LogicalPlan) -> bool {
+    source_of(Some(plan)).is_some() || plan.inputs().into_iter().any(reads_telemetry)
 }
 
 fn subqueries_read_telemetry(plan: &LogicalPlan) -> bool {
@@ -163,7 +196,7 @@ fn refuse_unsteady(plan: &LogicalPlan) -> Result<(), Refusal> {
 }
 
 /// What may stand between the telemetry and the aggregate, and anywhere in a row-wise rule.
-fn check_stateless(plan: &LogicalPlan) -> Result<(), Refusal> {
+pub(crate) fn check_stateless(plan: &LogicalPlan) -> Result<(), Refusal> {
     match plan {
         LogicalPlan::Projection(_)
         | LogicalPlan::Filter(_)
@@ -173,7 +206,8 @@ fn check_stateless(plan: &LogicalPlan) -> Result<(), Refusal> {
         LogicalPlan::Join(join) => check_join(join),
         LogicalPlan::Distinct(_) => refuse(
             "DISTINCT over a stream must remember every row for ever",
-            "count distinct values in a window: count(DISTINCT x) … GROUP BY …, window_start, window_end",
+            "say how long: SELECT DISTINCT ON (key) … WITHIN INTERVAL '10 minutes'; or count distinct values in a \
+             window: count(DISTINCT x) … GROUP BY …, window_start, window_end",
             "DISTINCT",
         ),
         LogicalPlan::Window(_) => refuse(

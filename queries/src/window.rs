@@ -383,6 +383,31 @@ impl ScalarUDFImpl for AssignWindow {
     }
 }
 
+/// The start of the pane that holds an instant.
+pub(crate) fn pane_start(time: Expr, spec: WindowSpec) -> Expr {
+    ScalarUDF::new_from_impl(AssignWindow::new(Bound::Start, spec)).call(vec![time])
+}
+
+/// What the windows of a plan follow: a column, and the node that has it.
+pub(crate) fn window_argument(plan: &LogicalPlan) -> Option<(&LogicalPlan, &Column)> {
+    let LogicalPlan::Projection(projection) = plan else {
+        return plan.inputs().into_iter().find_map(window_argument);
+    };
+    let argument = projection.expr.iter().find_map(|expr| {
+        window_column(expr)?;
+        let mut expr = expr;
+        while let Expr::Alias(alias) = expr {
+            expr = &alias.expr;
+        }
+        let Expr::ScalarFunction(call) = expr else { return None };
+        call.args.first().and_then(Expr::try_as_col)
+    });
+    match argument {
+        Some(column) => Some((projection.input.as_ref(), column)),
+        None => window_argument(&projection.input),
+    }
+}
+
 /// The window that an expression stands for, if it is a window column of [`WindowPlanner`]'s making: the spec, and
 /// whether it is the start.
 pub(crate) fn window_column(expr: &Expr) -> Option<(WindowSpec, bool)> {

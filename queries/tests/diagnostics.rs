@@ -126,12 +126,11 @@ fn what_would_grow_for_ever_is_refused() {
     refused("SELECT team, count(*) FROM spans /*here*/GROUP BY team", "GROUP", message, windows);
     refused("/*here*/SELECT count(*) FROM spans", "SELECT", message, windows);
     let message = "DISTINCT over a stream must remember every row for ever";
-    let help = "count distinct values in a window: count(DISTINCT x) … GROUP BY …, window_start, window_end";
+    let help = "say how long: SELECT DISTINCT ON (key) … WITHIN INTERVAL '10 minutes'; or count distinct values in a \
+                window: count(DISTINCT x) … GROUP BY …, window_start, window_end";
     refused("SELECT /*here*/DISTINCT team FROM spans", "DISTINCT", message, help);
     let message = "the rule reads two streams";
-    let help = "join telemetry with a reference table, or split the rule in two";
-    let join = "SELECT s.team /*here*/FROM spans AS s JOIN logs AS l ON l.trace_id = s.trace_id";
-    refused(join, "FROM", message, help);
+    let help = "join them on an equal key and a bound in time, or split the rule in two";
     refused("SELECT team /*here*/FROM spans UNION ALL SELECT team FROM logs", "FROM", message, help);
     let message = "a subquery in an expression reads telemetry";
     let query = "SELECT team FROM spans WHERE trace_id /*here*/IN (SELECT trace_id FROM logs)";

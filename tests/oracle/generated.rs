@@ -3,12 +3,10 @@
 //! `LICTOR_ORACLE_PAIRS` (200) says how many, `LICTOR_ORACLE_SEED` (1) where to begin; the seed of a pair that differs
 //! is printed with the simplest query and the fewest rows that still differ.
 
-use std::env;
-
 use arrow::array::RecordBatch;
 use fastrand::Rng;
 
-use super::{Case, TOLERANCE, compare, rows};
+use super::{Case, TOLERANCE, compare, number, pick, rows};
 
 /// How a query is put together.
 #[derive(Clone, Debug)]
@@ -83,10 +81,6 @@ const FRAMES: [&str; 4] = [
     "max(c.a0) OVER (PARTITION BY c.k0 ORDER BY c.window_end ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)",
     "rank() OVER (PARTITION BY c.window_end ORDER BY round(CAST(c.a0 AS DOUBLE), 9), c.k0)",
 ];
-
-fn pick<T: Copy>(random: &mut Rng, from: &[T]) -> T {
-    from[random.usize(0..from.len())]
-}
 
 fn draw_window(random: &mut Rng) -> String {
     let step = pick(random, &[10, 20, 30, 45]);
@@ -237,9 +231,6 @@ fn shrink(mut query: Query, mut rows: RecordBatch, mut difference: String) -> (Q
 
 #[test]
 fn generated_queries_over_generated_rows() {
-    let number = |name: &str, default: u64| {
-        env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|error| panic!("{name}: {error}")))
-    };
     let (pairs, first) = (number("LICTOR_ORACLE_PAIRS", 200), number("LICTOR_ORACLE_SEED", 1));
     for seed in first..first + pairs {
         let random = &mut Rng::with_seed(seed);

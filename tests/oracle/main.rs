@@ -10,6 +10,7 @@
 #[path = "../support/difference.rs"]
 mod difference;
 mod generated;
+mod joined;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,9 +24,12 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, Timestam
 use arrow::util::display::array_value_to_string;
 use difference::difference;
 use fastrand::Rng;
-use lictor_engine::exchange::route::{Place, RuleRoute};
+use lictor_engine::exchange::route::{Place, StoreRoute};
+use lictor_engine::exchange::{RuleId, StoreId};
+use lictor_engine::frontier::Frontier;
+use lictor_engine::store::{PaneStore, StorePlan};
 use lictor_engine::windowed::{self, WindowedState};
-use lictor_queries::{References, RuleFile, RuleKind, Scan, WindowedRule, compile, oracle};
+use lictor_queries::{CompiledStore, Feed, References, RuleFile, RuleKind, Scan, WindowedRule, compile, oracle};
 use lictor_schemas::tables::{Table, table_schema};
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::Violation;
@@ -88,11 +92,18 @@ fn references() -> References {
     ])
 }
 
+fn pick<T: Copy>(random: &mut Rng, from: &[T]) -> T {
+    from[random.usize(0..from.len())]
+}
+
+/// A number from the environment.
+fn number(name: &str, default: u64) -> u64 {
+    let parse = |text: String| text.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+    std::env::var(name).map_or(default, parse)
+}
+
 /// Rows of `spans` as they are read: none is older than the newest before it minus the lateness.
 fn rows(seed: i64) -> RecordBatch {
-    fn pick<T: Clone>(random: &mut Rng, from: &[T]) -> T {
-        from[random.usize(0..from.len())].clone()
-    }
     let random = &mut Rng::with_seed(seed.unsigned_abs());
     let mut clock = START_NS + seed * HOUR_NS;
     let mut at = Vec::new();
@@ -152,18 +163,26 @@ fn said(violation: &Violation) -> Value {
 struct Stream {
     /// Of two partitions, or of two instances.
     scans: [Scan; 2],
+    store: PaneStore,
     state: WindowedState,
     found: Found,
 }
 
 impl Stream {
     /// One rule, compiled twice.
-    fn new([rule, again]: [WindowedRule; 2]) -> Self {
-        let WindowedRule { emission, scan, aggregation, finish, .. } = rule;
-        let route = RuleRoute { name: "rule".to_owned(), keys: Vec::new() };
-        let rule = Arc::new(windowed::WindowedRule { emission, aggregation, finish, route });
-        let state = WindowedState::new(rule, Place::ONLY);
-        Self { scans: [scan, again.scan], state, found: Found::new() }
+    fn new([rule, again]: [Compiled; 2]) -> Self {
+        let WindowedRule { emission, finish, .. } = rule.0;
+        let scan = |feed: Feed| match feed {
+            Feed::Table { scan, .. } => scan,
+            other => panic!("{other:?}"),
+        };
+        let CompiledStore { feed, aggregation, state_id, .. } = rule.1;
+        let route = StoreRoute { name: "rule".to_owned(), keys: Vec::new() };
+        let (frontier, readers) = (Frontier::of(Table::Spans.signal()), vec![RuleId(0)]);
+        let plan = StorePlan { state_id, frontier, emission, aggregation, route, side: None, readers };
+        let rule = Arc::new(windowed::WindowedRule { store: StoreId(0), emission, finish });
+        let (store, state) = (PaneStore::new(Arc::new(plan)), WindowedState::new(rule, Place::ONLY));
+        Self { scans: [scan(feed), scan(again.1.feed)], store, state, found: Found::new() }
     }
 
     fn run(mut self, hours: &[RecordBatch]) -> Result<Found, String> {
@@ -187,7 +206,8 @@ impl Stream {
                 self.ship_of(random.usize(0..2))?;
             }
             if random.usize(0..3) == 0 {
-                self.state.commit().map_err(|e| e.to_string())?;
+                self.store.commit().map_err(|e| e.to_string())?;
+                self.state.commit();
             }
             if random.usize(0..4) == 0 {
                 self.ship()?;
@@ -203,9 +223,9 @@ impl Stream {
 
     fn ship_of(&mut self, scan: usize) -> Result<(), String> {
         for partial in self.scans[scan].flush().map_err(|e| e.to_string())? {
-            self.state.absorb(&partial).map_err(|e| e.to_string())?;
+            self.store.absorb(&partial).map(drop).map_err(|e| e.to_string())?;
         }
-        let Some(update) = self.state.take_update().map_err(|e| e.to_string())? else { return Ok(()) };
+        let Some(update) = self.state.take_update(&mut self.store).map_err(|e| e.to_string())? else { return Ok(()) };
         for (subject, window) in update.cleared {
             let key = subject.to_key();
             let Some(_) = self.found.remove(&(window.start, window.end, key.clone())) else {
@@ -221,12 +241,15 @@ impl Stream {
 
     /// Closes windows. What a rule that speaks on update has found in them stays, to be compared too.
     fn close(&mut self, watermark: EventTime) -> Result<(), String> {
-        for violation in self.state.close_sessions(watermark).map_err(|e| e.to_string())? {
+        self.store.end_sessions(watermark).map_err(|e| e.to_string())?;
+        for violation in self.state.close_sessions(&self.store).map_err(|e| e.to_string())? {
             let window = violation.window.unwrap();
             assert!(window.end <= watermark);
             insert(&mut self.found, window, &violation.subject.to_key(), said(&violation))?;
         }
-        for windowed::Closed { window, violations, .. } in self.state.close(watermark).map_err(|e| e.to_string())? {
+        let closed = self.state.close(&mut self.store, watermark).map_err(|e| e.to_string())?;
+        self.store.let_go(watermark);
+        for windowed::Closed { window, violations, .. } in closed {
             assert!(window.end <= watermark);
             for violation in violations.into_iter().flatten() {
                 assert_eq!(violation.window, Some(window));
@@ -237,15 +260,21 @@ impl Stream {
     }
 }
 
+/// The cells of each row.
+fn to_cells(batch: &RecordBatch) -> Vec<Map<String, Value>> {
+    let schema = batch.schema();
+    let of_row = |row: usize| {
+        let columns = schema.fields().iter().zip(batch.columns());
+        columns.map(|(field, column)| (field.name().clone(), cell(column, row))).collect()
+    };
+    (0..batch.num_rows()).map(of_row).collect()
+}
+
 /// The oracle's rows in the same form; which columns are the subject is known from the streamed ones.
 fn to_found(batches: &[RecordBatch], subject: &[String]) -> Result<Found, String> {
     let mut found = Found::new();
     for batch in batches {
-        for row in 0..batch.num_rows() {
-            let mut cells: Map<String, Value> = Map::new();
-            for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-                cells.insert(field.name().clone(), cell(column, row));
-            }
+        for mut cells in to_cells(batch) {
             let mut bound = |name: &str| EventTime::from_rfc3339(cells.remove(name).unwrap().as_str().unwrap());
             let window = Window { start: bound("window_start")?, end: bound("window_end")? };
             let mut number = |name: &str| cells.remove(name).map_or(Value::Null, |v| json!(v.as_f64()));
@@ -287,7 +316,10 @@ fn files(case: &Case<'_>, emission: &str) -> Vec<RuleFile> {
     vec![RuleFile { file: "rule.sql".to_owned(), text: format!("{TABLES}{rule}") }]
 }
 
-fn compiled(files: &[RuleFile], references: &References) -> Result<WindowedRule, String> {
+/// A rule and its sums.
+type Compiled = (WindowedRule, CompiledStore);
+
+fn compiled(files: &[RuleFile], references: &References) -> Result<Compiled, String> {
     let (mut set, faults) = compile(files, references);
     if let Some(fault) = faults.first() {
         return Err(fault.render(&files[0].text, false));
@@ -296,8 +328,8 @@ fn compiled(files: &[RuleFile], references: &References) -> Result<WindowedRule,
         set.fill_reference(name, rows.as_ref().unwrap())?;
     }
     match set.rules.remove(0).kind {
-        RuleKind::Windowed(rule) => Ok(*rule),
-        RuleKind::RowWise(_) => Err("it is not windowed".to_owned()),
+        RuleKind::Windowed(rule) => Ok((*rule, set.stores.remove(0))),
+        _ => Err("it is not windowed".to_owned()),
     }
 }
 

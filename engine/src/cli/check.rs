@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use lictor_engine::rules_dir::{self, LoadedRules};
 use lictor_engine::verdict::{RuleOutline, Verdict, verdicts};
-use lictor_queries::{CompiledRule, Diagnostic, Emission, RuleKind};
+use lictor_queries::{CompiledRule, Diagnostic, Emission, JoinedThen, RuleKind, RuleSet};
 use serde_json::json;
 
 use super::reload::to_text;
@@ -93,7 +93,8 @@ pub(super) fn render_faults(loaded: &LoadedRules) -> String {
 fn report_rules(loaded: &LoadedRules, to: &mut impl Write) -> io::Result<()> {
     if loaded.diagnostics.is_empty() {
         let head = ["rule", "table", "window", "speaks", "action", "file"].map(str::to_owned);
-        let rows: Vec<_> = [head].into_iter().chain(loaded.rules.rules.iter().map(cells)).collect();
+        let rows: Vec<_> =
+            [head].into_iter().chain(loaded.rules.rules.iter().map(|rule| cells(&loaded.rules, rule))).collect();
         for line in columns(&rows) {
             writeln!(to, "{line}")?;
         }
@@ -107,8 +108,8 @@ fn summary(loaded: &LoadedRules) -> String {
     format!("{}, {}", counted(loaded.rules.rules.len(), "rule"), counted(loaded.diagnostics.len(), "fault"))
 }
 
-fn cells(rule: &CompiledRule) -> [String; 6] {
-    let RuleText { window, emission } = describe(rule);
+fn cells(rules: &RuleSet, rule: &CompiledRule) -> [String; 6] {
+    let RuleText { window, emission } = describe(rules, rule);
     let words = [
         rule.header.name.as_str(),
         rule.table.name(),
@@ -126,11 +127,16 @@ struct RuleText {
     emission: &'static str,
 }
 
-fn describe(rule: &CompiledRule) -> RuleText {
-    let RuleKind::Windowed(windowed) = &rule.kind else {
-        return RuleText { window: "none".to_owned(), emission: "per row" };
+fn describe(rules: &RuleSet, rule: &CompiledRule) -> RuleText {
+    let windowed = match &rule.kind {
+        RuleKind::Windowed(windowed) => windowed,
+        RuleKind::Joined(joined) => match &joined.then {
+            JoinedThen::Windowed { rule: windowed, .. } => windowed,
+            JoinedThen::Rows(_) => return RuleText { window: "none".to_owned(), emission: "per joined row" },
+        },
+        RuleKind::RowWise(_) => return RuleText { window: "none".to_owned(), emission: "per row" },
     };
-    let window = windowed.aggregation.spec().to_string();
+    let window = rules.stores[windowed.store].aggregation.spec().to_string();
     let emission = match windowed.emission {
         Emission::OnClose => "on close",
         Emission::OnUpdate => "on update",
@@ -152,7 +158,7 @@ fn as_json(loaded: &LoadedRules) -> serde_json::Value {
         })
     });
     let rules = loaded.rules.rules.iter().map(|rule| {
-        let RuleText { window, emission } = describe(rule);
+        let RuleText { window, emission } = describe(&loaded.rules, rule);
         json!({
             "name": rule.header.name,
             "version": rule.header.version.0,

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
+use lictor_engine::config::duration::format_ns;
 use lictor_engine::pipeline::PipelineSettings;
 use lictor_engine::rules_dir::{self, LoadedRules};
-use lictor_queries::{CompiledRule, Emission, Explanation, RuleKind, WindowedExplanation};
+use lictor_queries::{
+    CompiledRule, Emission, Explanation, JoinExplanation, JoinKind, SourceExplanation, WindowedExplanation,
+};
 use lictor_schemas::genops::closest;
 use serde_json::Value;
 
@@ -78,18 +81,24 @@ impl<W: Write> Table<'_, W> {
 
 fn write_rule(to: &mut impl Write, rule: &CompiledRule, loaded: &LoadedRules, painter: Painter) -> io::Result<()> {
     let header = &rule.header;
-    let Some(Explanation { table, columns, scan, windowed }) = loaded.rules.explain(&header.name) else {
+    let Some(Explanation { sources, join, windowed }) = loaded.rules.explain(&header.name) else {
         return Ok(());
     };
     writeln!(to, "{}  {} (version {})", painter.paint(Paint::Bold, &header.name), header.file, header.version.0)?;
     let mut out = Table { to, painter };
-    out.line("reads", &format!("{}: {}", table.name(), columns.join(", ")))?;
-    out.lines("scan", &scan)?;
-    match (&windowed, &rule.kind) {
-        (Some(windowed), RuleKind::Windowed(compiled)) => write_windowed(&mut out, windowed, compiled.emission)?,
-        _ => {
-            out.line("speaks", "for every row of the result, as it is read")?;
-            let ttl = lictor_engine::config::duration::format_ns(header.ttl_ns);
+    for SourceExplanation { table, columns, scan } in &sources {
+        out.line("reads", &format!("{}: {}", table.name(), columns.join(", ")))?;
+        out.lines("scan", scan)?;
+    }
+    if let Some(join) = &join {
+        write_join(&mut out, join)?;
+    }
+    match &windowed {
+        Some(windowed) => write_windowed(&mut out, windowed)?,
+        None => {
+            let read = if join.is_some() { "for every joined row, when it comes to be" } else { "for every row" };
+            out.line("speaks", &format!("{read} of the result, as it is read"))?;
+            let ttl = format_ns(header.ttl_ns);
             out.line("state", &format!("what is firing, one entry per subject, until {ttl} after its last row"))?;
         }
     }
@@ -98,12 +107,40 @@ fn write_rule(to: &mut impl Write, rule: &CompiledRule, loaded: &LoadedRules, pa
     writeln!(out.to)
 }
 
-fn write_windowed<W: Write>(
-    out: &mut Table<'_, W>,
-    windowed: &WindowedExplanation,
-    emission: Emission,
-) -> io::Result<()> {
-    let WindowedExplanation { spec, keys, states, distribution, rows_back, finish, alike } = windowed;
+fn write_join<W: Write>(out: &mut Table<'_, W>, join: &JoinExplanation) -> io::Result<()> {
+    let JoinExplanation { kind, bounds, conditions, pane_ns, distribution } = join;
+    let waits_for_nobody = *kind == JoinKind::Inner;
+    let kind = match kind {
+        JoinKind::Inner => "every pair",
+        JoinKind::Left => "every pair, and left rows without a partner",
+        JoinKind::LeftSemi => "left rows with a partner",
+        JoinKind::LeftAnti => "left rows without a partner",
+    };
+    out.line("join", &format!("{kind}, where {conditions}"))?;
+    let signed = |ns: i64| match ns {
+        0 => "at the left row's time".to_owned(),
+        ns if ns < 0 => format!("{} before it", format_ns(-ns)),
+        ns => format!("{} after it", format_ns(ns)),
+    };
+    let (from, to) = (signed(bounds.from_ns), signed(bounds.to_ns));
+    out.line("partners", &format!("right rows from {from} to {to}"))?;
+    out.line("state", "the rows of both sides for as long as a partner may come; limits.groups_max bounds each side")?;
+    if !waits_for_nobody {
+        let pane = format_ns(*pane_ns);
+        out.line("alone", &format!("known at most {pane} after event time has passed the last partner's time"))?;
+    }
+    out.line(
+        "shards",
+        &match distribution {
+            0 => "all rows are joined on one shard: no key of the join is part of the subject".to_owned(),
+            1 => "by one key of the join".to_owned(),
+            keys => format!("by {keys} keys of the join"),
+        },
+    )
+}
+
+fn write_windowed<W: Write>(out: &mut Table<'_, W>, windowed: &WindowedExplanation) -> io::Result<()> {
+    let WindowedExplanation { emission, spec, keys, states, distribution, rows_back, finish, shared_with } = windowed;
     let panes = if spec.is_disjoint() { String::new() } else { format!(", {} panes in the longest", spec.panes_max()) };
     out.line("window", &format!("{spec}{panes}"))?;
     out.line(
@@ -135,8 +172,8 @@ fn write_windowed<W: Write>(
     for (level, steps) in finish.iter().enumerate() {
         out.lines(&if level == 0 { "finish".to_owned() } else { format!("then {level}") }, steps)?;
     }
-    if !alike.is_empty() {
-        out.line("alike", &format!("{}: same rows, window and keys; each keeps sums of its own", alike.join(", ")))?;
+    if !shared_with.is_empty() {
+        out.line("shared", &format!("the sums are kept once for this rule and {}", shared_with.join(", ")))?;
     }
     let groups = PipelineSettings::default().groups_max;
     out.line("bound", &format!("{groups} groups and rows of history per shard (limits.groups_max)"))

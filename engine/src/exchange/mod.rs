@@ -18,11 +18,15 @@ use crate::watermark::Mark;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(pub usize);
 
+/// The number of a store in its rule set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub usize);
+
 /// Everything that one epoch of scanning has found.
 #[derive(Clone, Debug)]
 pub struct Shipment {
-    /// For windowed rules: `[pane_start, key…, state…]`, one row per pane and group.
-    pub partials: Vec<(RuleId, RecordBatch)>,
+    /// For stores: `[pane_start, key…, state…]`, one row per pane and group.
+    pub partials: Vec<(StoreId, RecordBatch)>,
     /// For row-wise rules: violations in the order in which their rows were read.
     pub violations: Vec<(RuleId, Vec<Violation>)>,
     /// Input partitions that there are: windows wait for those that nobody has heard of yet.
@@ -35,21 +39,32 @@ pub struct Shipment {
     pub newest: Option<EventTime>,
     /// Rules that failed on this epoch's rows.
     pub failures: Vec<RuleFailure>,
+    /// Stores whose sums failed on them: all their rules do.
+    pub store_failures: Vec<StoreFailure>,
 }
 
 impl Shipment {
     /// Nothing, at `now`.
     #[must_use]
     pub fn empty(now: EventTime) -> Self {
-        let (partials, violations, failures) = (Vec::new(), Vec::new(), Vec::new());
-        Self { partials, violations, sources: Vec::new(), marks: Vec::new(), now, newest: None, failures }
+        Self {
+            partials: Vec::new(),
+            violations: Vec::new(),
+            sources: Vec::new(),
+            marks: Vec::new(),
+            now,
+            newest: None,
+            failures: Vec::new(),
+            store_failures: Vec::new(),
+        }
     }
 
     /// Whether it says nothing but the time.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let has_rows = !(self.partials.is_empty() && self.violations.is_empty());
-        !has_rows && self.sources.is_empty() && self.marks.is_empty() && self.failures.is_empty()
+        let has_failures = !(self.failures.is_empty() && self.store_failures.is_empty());
+        !(has_rows || has_failures) && self.sources.is_empty() && self.marks.is_empty()
     }
 }
 
@@ -58,6 +73,15 @@ impl Shipment {
 pub struct RuleFailure {
     /// Which rule.
     pub rule: RuleId,
+    /// What went wrong.
+    pub message: String,
+}
+
+/// Sums that cannot go on: every rule that reads them is quarantined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreFailure {
+    /// Which store.
+    pub store: StoreId,
     /// What went wrong.
     pub message: String,
 }

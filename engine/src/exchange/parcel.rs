@@ -1,8 +1,8 @@
 //! Shipments as bytes: what the scan stage writes to the shuffle topic for one shard.
 //!
 //! A parcel is a [`packed`](crate::packed) list of items; its bytes are what the list names: batches, as
-//! [`ipc`](crate::ipc) writes them, and violations in JSON. Rules go by name, and partial sums also by the id of their
-//! state, because the instance that reads them may have other rules than the one that wrote them.
+//! [`ipc`](crate::ipc) writes them, and violations in JSON. Rules go by name and partial sums by the id of their state,
+//! because the instance that reads them may have other rules than the one that wrote them.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use lictor_schemas::time::EventTime;
 use lictor_schemas::violation::Violation;
 use serde::{Deserialize, Serialize};
 
-use super::{RuleFailure, RuleId, Shipment};
+use super::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
 use crate::ipc;
 use crate::packed::{PackedError, pack, unpack};
 use crate::watermark::Mark;
@@ -25,46 +25,55 @@ pub const PARCEL_BYTES: usize = 900_000;
 /// A single group's state, or a single violation, that is larger than this fits no message.
 pub(crate) const ROW_BYTES_MAX: usize = 7_000_000;
 
-/// What a rule is called in parcels and in the state log.
+/// What a store is called in parcels and in the state log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleName {
-    /// Its name.
-    pub name: String,
-    /// For windowed rules: the id of their state, and the columns of partial sums.
-    pub windowed: Option<(String, SchemaRef)>,
+pub struct StoreName {
+    /// The id of its state.
+    pub state: String,
+    /// The columns of partial sums.
+    pub schema: SchemaRef,
 }
 
-/// All rules of an instance, by number and by name.
+/// All rules and stores of an instance, by number and by name.
 #[derive(Clone, Debug)]
-pub struct RuleNames {
-    names: Vec<RuleName>,
-    by_name: HashMap<String, RuleId>,
+pub struct Names {
+    rules: Vec<String>,
+    stores: Vec<StoreName>,
+    rules_by_name: HashMap<String, RuleId>,
+    stores_by_state: HashMap<String, StoreId>,
 }
 
-impl RuleNames {
-    /// `names` in the order of their numbers.
+impl Names {
+    /// Both in the order of their numbers.
     #[must_use]
-    pub fn new(names: Vec<RuleName>) -> Self {
-        let by_name = names.iter().enumerate().map(|(n, rule)| (rule.name.clone(), RuleId(n))).collect();
-        Self { names, by_name }
+    pub fn new(rules: Vec<String>, stores: Vec<StoreName>) -> Self {
+        let rules_by_name = rules.iter().enumerate().map(|(n, rule)| (rule.clone(), RuleId(n))).collect();
+        let stores_by_state = stores.iter().enumerate().map(|(n, store)| (store.state.clone(), StoreId(n))).collect();
+        Self { rules, stores, rules_by_name, stores_by_state }
     }
 
     /// The rule of that name.
     #[must_use]
-    pub fn find(&self, name: &str) -> Option<RuleId> {
-        self.by_name.get(name).copied()
+    pub fn find_rule(&self, name: &str) -> Option<RuleId> {
+        self.rules_by_name.get(name).copied()
     }
 
     /// What a rule is called.
     #[must_use]
-    pub fn name(&self, rule: RuleId) -> &RuleName {
-        &self.names[rule.0]
+    pub fn rule(&self, rule: RuleId) -> &str {
+        &self.rules[rule.0]
     }
 
-    fn find_state(&self, name: &str, state: &str) -> Option<(RuleId, SchemaRef)> {
-        let rule = self.find(name)?;
-        let (own, schema) = self.name(rule).windowed.as_ref()?;
-        (own == state).then(|| (rule, SchemaRef::clone(schema)))
+    /// The store with that state.
+    #[must_use]
+    pub fn find_store(&self, state: &str) -> Option<StoreId> {
+        self.stores_by_state.get(state).copied()
+    }
+
+    /// What a store is called.
+    #[must_use]
+    pub fn store(&self, store: StoreId) -> &StoreName {
+        &self.stores[store.0]
     }
 }
 
@@ -72,9 +81,13 @@ impl RuleNames {
 #[serde(rename_all = "snake_case")]
 enum Item {
     Partial {
-        rule: String,
         state: String,
         bytes: usize,
+    },
+    /// Sums that cannot be shipped.
+    StoreFailure {
+        state: String,
+        message: String,
     },
     Violations {
         rule: String,
@@ -120,7 +133,7 @@ impl From<MarkSaid> for Mark {
 
 /// Writes the shipments of one shard, in their order, as parcels of at most about [`PARCEL_BYTES`].
 #[must_use]
-pub fn encode(shipments: &[Shipment], names: &RuleNames) -> Vec<Vec<u8>> {
+pub fn encode(shipments: &[Shipment], names: &Names) -> Vec<Vec<u8>> {
     let mut writer = Writer { names, items: Vec::new(), bytes: Vec::new(), parcels: Vec::new() };
     for shipment in shipments.iter().filter(|s| !s.is_empty()) {
         writer.shipment(shipment);
@@ -130,7 +143,7 @@ pub fn encode(shipments: &[Shipment], names: &RuleNames) -> Vec<Vec<u8>> {
 }
 
 struct Writer<'a> {
-    names: &'a RuleNames,
+    names: &'a Names,
     items: Vec<Item>,
     bytes: Vec<u8>,
     parcels: Vec<Vec<u8>>,
@@ -138,15 +151,18 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn shipment(&mut self, shipment: &Shipment) {
-        let Shipment { partials, violations, sources, marks, now, newest, failures } = shipment;
+        let Shipment { partials, violations, sources, marks, now, newest, failures, store_failures } = shipment;
         for RuleFailure { rule, message } in failures {
             self.items.push(Item::Failure { rule: self.name(*rule), message: message.clone() });
         }
         for (rule, violations) in violations {
             self.violations(*rule, violations, *now);
         }
-        for (rule, partial) in partials {
-            self.partial(*rule, partial, *now);
+        for (store, partial) in partials {
+            self.partial(*store, partial, *now);
+        }
+        for StoreFailure { store, message } in store_failures {
+            self.items.push(Item::StoreFailure { state: self.state(*store), message: message.clone() });
         }
         if !sources.is_empty() {
             let said = |(p, signal): &(TopicPartition, Signal)| (p.topic.to_string(), p.partition, *signal);
@@ -174,25 +190,24 @@ impl Writer<'_> {
         }
     }
 
-    fn partial(&mut self, rule: RuleId, partial: &RecordBatch, now: EventTime) {
+    fn partial(&mut self, store: StoreId, partial: &RecordBatch, now: EventTime) {
         let encoded = ipc::encode(partial);
         let rows = partial.num_rows();
         match encoded {
             Ok(bytes) if bytes.len() > PARCEL_BYTES && rows > 1 => {
-                self.partial(rule, &partial.slice(0, rows / 2), now);
-                self.partial(rule, &partial.slice(rows / 2, rows - rows / 2), now);
+                self.partial(store, &partial.slice(0, rows / 2), now);
+                self.partial(store, &partial.slice(rows / 2, rows - rows / 2), now);
             }
             Ok(bytes) if bytes.len() <= ROW_BYTES_MAX => {
                 self.make_room(now, bytes.len());
-                let state = self.names.name(rule).windowed.as_ref().map_or_else(String::new, |w| w.0.clone());
-                self.items.push(Item::Partial { rule: self.name(rule), state, bytes: bytes.len() });
+                self.items.push(Item::Partial { state: self.state(store), bytes: bytes.len() });
                 self.bytes.extend_from_slice(&bytes);
             }
             Ok(bytes) => {
                 let message = format!("the state of one group has {} bytes, at most {ROW_BYTES_MAX} fit", bytes.len());
-                self.items.push(Item::Failure { rule: self.name(rule), message });
+                self.items.push(Item::StoreFailure { state: self.state(store), message });
             }
-            Err(error) => self.items.push(Item::Failure { rule: self.name(rule), message: error.to_string() }),
+            Err(error) => self.items.push(Item::StoreFailure { state: self.state(store), message: error.to_string() }),
         }
     }
 
@@ -212,7 +227,11 @@ impl Writer<'_> {
     }
 
     fn name(&self, rule: RuleId) -> String {
-        self.names.name(rule).name.clone()
+        self.names.rule(rule).to_owned()
+    }
+
+    fn state(&self, store: StoreId) -> String {
+        self.names.store(store).state.clone()
     }
 }
 
@@ -220,7 +239,7 @@ impl Writer<'_> {
 ///
 /// # Errors
 /// [`PackedError`].
-pub fn decode(parcel: &[u8], names: &RuleNames) -> Result<Vec<Shipment>, PackedError> {
+pub fn decode(parcel: &[u8], names: &Names) -> Result<Vec<Shipment>, PackedError> {
     let (items, mut rest) = unpack::<Vec<Item>>(parcel)?;
     let mut take = |bytes: usize| {
         let (taken, behind) = rest.split_at_checked(bytes).ok_or_else(|| PackedError::malformed("cut off"))?;
@@ -231,20 +250,24 @@ pub fn decode(parcel: &[u8], names: &RuleNames) -> Result<Vec<Shipment>, PackedE
     let mut open = Shipment::empty(EventTime::MIN);
     for item in items {
         match item {
-            Item::Partial { rule, state, bytes } => {
+            Item::Partial { state, bytes } => {
                 let batch = take(bytes)?;
-                if let Some((rule, schema)) = names.find_state(&rule, &state) {
-                    open.partials.push((rule, ipc::decode(batch, schema).map_err(PackedError::malformed)?));
+                if let Some(store) = names.find_store(&state) {
+                    let schema = SchemaRef::clone(&names.store(store).schema);
+                    open.partials.push((store, ipc::decode(batch, schema).map_err(PackedError::malformed)?));
                 }
+            }
+            Item::StoreFailure { state, message } => {
+                open.store_failures.extend(names.find_store(&state).map(|store| StoreFailure { store, message }));
             }
             Item::Violations { rule, bytes } => {
                 let violations = take(bytes)?;
-                if let Some(rule) = names.find(&rule) {
+                if let Some(rule) = names.find_rule(&rule) {
                     open.violations.push((rule, serde_json::from_slice(violations).map_err(PackedError::malformed)?));
                 }
             }
             Item::Failure { rule, message } => {
-                open.failures.extend(names.find(&rule).map(|rule| RuleFailure { rule, message }));
+                open.failures.extend(names.find_rule(&rule).map(|rule| RuleFailure { rule, message }));
             }
             Item::Sources(sources) => {
                 open.sources.extend(sources.into_iter().map(|(t, p, signal)| (TopicPartition::new(&t, p), signal)));
@@ -275,12 +298,11 @@ mod tests {
         Arc::new(Schema::new(vec![Field::new("pane_start", DataType::Int64, true)]))
     }
 
-    fn names(state: &str) -> RuleNames {
-        let windowed = Some((state.to_owned(), schema()));
-        RuleNames::new(vec![
-            RuleName { name: "row".to_owned(), windowed: None },
-            RuleName { name: "budget".to_owned(), windowed },
-        ])
+    fn names(state: &str) -> Names {
+        Names::new(
+            vec!["row".to_owned(), "budget".to_owned()],
+            vec![StoreName { state: state.to_owned(), schema: schema() }],
+        )
     }
 
     fn partial(rows: i64) -> RecordBatch {
@@ -312,13 +334,14 @@ mod tests {
         let mark =
             Mark { partition: partition.clone(), signal: Signal::Traces, high: Some(EventTime(9)), is_idle: true };
         Shipment {
-            partials: vec![(RuleId(1), partial(rows))],
+            partials: vec![(StoreId(0), partial(rows))],
             violations: vec![(RuleId(0), vec![violation()])],
             sources: vec![(partition, Signal::Traces)],
             marks: vec![mark],
             now: EventTime(77),
             newest: Some(EventTime(76)),
             failures: vec![RuleFailure { rule: RuleId(0), message: "overflow".to_owned() }],
+            store_failures: vec![StoreFailure { store: StoreId(0), message: "overflow".to_owned() }],
         }
     }
 
@@ -369,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_for_another_state_of_a_rule_are_left_out() {
+    fn sums_for_another_state_are_left_out() {
         let parcels = encode(&[shipment(3)], &names("old"));
         let read = decode(&parcels[0], &names("new")).unwrap();
         assert_eq!((partial_rows(&read), read[0].violations.len(), read[0].marks.len()), (0, 1, 1));

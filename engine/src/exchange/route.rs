@@ -12,18 +12,27 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use lictor_schemas::time::Window;
 use lictor_schemas::violation::Violation;
 
-use super::{RuleFailure, RuleId, Shipment};
+use super::{RuleId, Shipment, StoreFailure, StoreId};
 
-/// How the groups of one rule are spread.
+/// How the groups of one store are spread.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleRoute {
-    /// The rule's name.
+pub struct StoreRoute {
+    /// The id of the store's state.
     pub name: String,
-    /// The numbers of the keys that choose the shard; none if the whole rule is judged on one.
+    /// The numbers of the keys that choose the shard; none if all groups are judged on one.
     pub keys: Vec<usize>,
 }
 
-impl RuleRoute {
+/// Where everything goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routes {
+    /// The names of the rules, in the order of their numbers: violations of one row go by rule and subject.
+    pub rules: Vec<String>,
+    /// How stores are spread, in the order of their numbers.
+    pub stores: Vec<StoreRoute>,
+}
+
+impl StoreRoute {
     /// The shard of each of `rows` rows with these key columns, of so many `shards`.
     pub(crate) fn shards_of(&self, keys: &[ArrayRef], rows: usize, shards: u32) -> Result<Vec<usize>, ArrowError> {
         let mut hashes = vec![Hash::of(self.name.as_bytes()); rows];
@@ -52,26 +61,26 @@ impl Place {
 #[derive(Clone, Debug)]
 pub struct Router {
     shards: u32,
-    rules: Vec<RuleRoute>,
+    routes: Routes,
 }
 
 impl Router {
-    /// `rules` in the order of their numbers.
+    /// Spreads over so many shards.
     #[must_use]
-    pub fn new(shards: u32, rules: Vec<RuleRoute>) -> Self {
+    pub fn new(shards: u32, routes: Routes) -> Self {
         assert!(shards > 0, "{shards} shards cannot judge anything");
-        Self { shards, rules }
+        Self { shards, routes }
     }
 
     /// One shipment per shard. Rows go where their group is judged; sources, marks, failures and time go everywhere.
     #[must_use]
     pub fn split(&self, shipment: Shipment) -> Vec<Shipment> {
-        let Shipment { partials, violations, sources, marks, now, newest, mut failures } = shipment;
+        let Shipment { partials, violations, sources, marks, now, newest, failures, mut store_failures } = shipment;
         let empty = || Shipment { newest, ..Shipment::empty(now) };
         let mut split: Vec<Shipment> = (0..self.shards).map(|_| empty()).collect();
-        for (rule, partial) in partials {
-            if let Err(error) = self.split_partial(rule, partial, &mut split) {
-                failures.push(RuleFailure { rule, message: error.to_string() });
+        for (store, partial) in partials {
+            if let Err(error) = self.split_partial(store, partial, &mut split) {
+                store_failures.push(StoreFailure { store, message: error.to_string() });
             }
         }
         for (rule, violations) in violations {
@@ -81,32 +90,33 @@ impl Router {
             of_shard.sources.clone_from(&sources);
             of_shard.marks.clone_from(&marks);
             of_shard.failures.clone_from(&failures);
+            of_shard.store_failures.clone_from(&store_failures);
         }
         split
     }
 
-    fn split_partial(&self, rule: RuleId, partial: RecordBatch, split: &mut [Shipment]) -> Result<(), ArrowError> {
-        let shards = self.shards_of(rule, &partial)?;
+    fn split_partial(&self, store: StoreId, partial: RecordBatch, split: &mut [Shipment]) -> Result<(), ArrowError> {
+        let shards = self.shards_of(store, &partial)?;
         let Some(first) = shards.first().copied() else { return Ok(()) };
         if shards.iter().all(|shard| *shard == first) {
-            split[first].partials.push((rule, partial));
+            split[first].partials.push((store, partial));
             return Ok(());
         }
         let mut rows: Vec<Vec<u64>> = vec![Vec::new(); split.len()];
         shards.iter().zip(0..).for_each(|(shard, row)| rows[*shard].push(row));
         for (of_shard, rows) in split.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
-            of_shard.partials.push((rule, take_record_batch(&partial, &UInt64Array::from(rows))?));
+            of_shard.partials.push((store, take_record_batch(&partial, &UInt64Array::from(rows))?));
         }
         Ok(())
     }
 
     /// The shard of each row of a partial batch `[pane_start, key…, state…]`.
-    fn shards_of(&self, rule: RuleId, partial: &RecordBatch) -> Result<Vec<usize>, ArrowError> {
-        self.rules[rule.0].shards_of(&partial.columns()[1..], partial.num_rows(), self.shards)
+    fn shards_of(&self, store: StoreId, partial: &RecordBatch) -> Result<Vec<usize>, ArrowError> {
+        self.routes.stores[store.0].shards_of(&partial.columns()[1..], partial.num_rows(), self.shards)
     }
 
     fn split_violations(&self, rule: RuleId, violations: Vec<Violation>, split: &mut [Shipment]) {
-        let name = &self.rules[rule.0].name;
+        let name = &self.routes.rules[rule.0];
         for violation in violations {
             let hash = Hash::of(name.as_bytes()).add(violation.subject.to_key().as_bytes());
             let of_shard = &mut split[hash.bucket(self.shards) as usize].violations;
@@ -135,9 +145,9 @@ impl Hash {
         Self(bytes.iter().chain(&length).fold(self.0, step))
     }
 
-    /// What a rule keeps for a span of event time.
-    pub(crate) fn of_span(rule: &str, span: Window) -> Self {
-        Self::of(rule.as_bytes()).add(&span.start.0.to_le_bytes()).add(&span.end.0.to_le_bytes())
+    /// What a store keeps for a span of event time.
+    pub(crate) fn of_span(store: &str, span: Window) -> Self {
+        Self::of(store.as_bytes()).add(&span.start.0.to_le_bytes()).add(&span.end.0.to_le_bytes())
     }
 
     /// One of so many buckets.
@@ -200,11 +210,12 @@ mod tests {
     }
 
     fn router(keys: &[usize]) -> Router {
-        Router::new(4, vec![RuleRoute { name: "budget".to_owned(), keys: keys.to_vec() }])
+        let stores = vec![StoreRoute { name: "budget".to_owned(), keys: keys.to_vec() }];
+        Router::new(4, Routes { rules: vec!["budget".to_owned()], stores })
     }
 
     fn teams_by_shard(router: &Router, teams: &[Option<&str>]) -> Vec<Vec<Option<String>>> {
-        let shipment = Shipment { partials: vec![(RuleId(0), partial(teams))], ..Shipment::empty(EventTime(0)) };
+        let shipment = Shipment { partials: vec![(StoreId(0), partial(teams))], ..Shipment::empty(EventTime(0)) };
         let teams_of = |batch: &RecordBatch| {
             batch.column(1).as_string_view().iter().map(|t| t.map(str::to_owned)).collect::<Vec<_>>()
         };
@@ -224,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_without_distribution_keys_is_judged_on_one_shard() {
+    fn a_store_without_distribution_keys_is_on_one_shard() {
         let split = teams_by_shard(&router(&[]), &[Some("a"), Some("b"), Some("c"), Some("d"), Some("e")]);
         assert_eq!(split.iter().filter(|rows| !rows.is_empty()).count(), 1);
     }

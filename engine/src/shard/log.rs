@@ -18,15 +18,14 @@ use lictor_schemas::time::Window;
 
 use super::JudgeSettings;
 use super::dormant::Dormant;
-use super::record::{HistorySaid, Key, Manifest, Progress, RowsSaid, RuleSaid, StateRecord};
-use crate::exchange::RuleId;
-use crate::exchange::parcel::{MarkSaid, PARCEL_BYTES, ROW_BYTES_MAX, RuleNames};
+use super::record::{HistorySaid, Key, Manifest, Progress, RowsSaid, RuleSaid, StateRecord, StoreSaid};
+use crate::exchange::parcel::{MarkSaid, Names, PARCEL_BYTES, ROW_BYTES_MAX};
 use crate::exchange::route::Hash;
+use crate::exchange::{RuleId, StoreId};
 use crate::ipc;
 use crate::judge_stage::{JudgeStage, RuleState};
 use crate::packed::pack;
 use crate::pane::{Pane, PaneError};
-use crate::windowed::WindowedState;
 
 /// Buckets of a snapshot: a commit writes whole ones, so a 64th of the state at a time.
 pub(super) const BUCKETS: u32 = 64;
@@ -37,21 +36,35 @@ const BLOCK_GROUPS: usize = 4_096;
 /// Deltas of a generation: however small they are, a restore must not read more of them.
 const DELTAS_MAX: u32 = 2_048;
 
-/// Why a rule's state could not be written; the rule is at fault.
+/// Why a state could not be written.
 #[derive(Debug)]
 pub(super) struct LogError {
-    pub(super) rule: RuleId,
+    pub(super) culprit: Culprit,
     pub(super) error: PaneError,
+}
+
+/// Whose state it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Culprit {
+    Rule(RuleId),
+    Store(StoreId),
 }
 
 /// A shard's side of its log.
 #[derive(Debug)]
 pub(super) struct Log {
-    names: RuleNames,
-    rules: Vec<RuleSaid>,
+    names: Names,
+    said: Said,
     dormant: Dormant,
     at: Position,
     committed: Position,
+}
+
+/// What the manifest says of the rules and stores of an instance, both in the order of their numbers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said {
+    pub(super) rules: Vec<RuleSaid>,
+    pub(super) stores: Vec<StoreSaid>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -70,12 +83,13 @@ pub(super) struct Position {
 
 impl Log {
     pub(super) fn new(settings: &JudgeSettings) -> Self {
-        let (rules, position) = rules_said(settings, &[], Position::default());
-        Self::restored(settings.names.clone(), rules, Dormant::default(), position)
+        let mut position = Position::default();
+        let said = said(settings, &Said::default(), &mut position.progress);
+        Self::restored(settings.names.clone(), said, Dormant::default(), position)
     }
 
-    pub(super) fn restored(names: RuleNames, rules: Vec<RuleSaid>, dormant: Dormant, position: Position) -> Self {
-        Self { names, rules, dormant, committed: position.clone(), at: position }
+    pub(super) fn restored(names: Names, said: Said, dormant: Dormant, position: Position) -> Self {
+        Self { names, said, dormant, committed: position.clone(), at: position }
     }
 
     /// Rows lie in other buckets than before: all buckets are written with the next commit.
@@ -118,11 +132,10 @@ impl Log {
 
     /// The rows that were touched; returns their bytes.
     fn delta(&mut self, stage: &JudgeStage, records: &mut Vec<StateRecord>) -> Result<usize, LogError> {
-        let mut rows = RowsWriter::new(&self.names, &self.rules);
-        for (number, (_, state)) in stage.states().enumerate() {
-            let Some(windowed) = &state.windowed else { continue };
-            for (span, pane) in windowed.touched() {
-                rows.add(RuleId(number), span, pane, pane.touched())?;
+        let mut rows = RowsWriter::new(&self.names, &self.said.stores);
+        for (number, store) in stage.stores().iter().enumerate() {
+            for (span, pane) in store.touched() {
+                rows.add(StoreId(number), span, pane, pane.touched())?;
             }
         }
         let chunks = rows.finish();
@@ -144,13 +157,13 @@ impl Log {
         if self.at.owed_bytes <= 0 && self.at.progress.bucket >= due {
             return Ok(());
         }
-        let blocks = blocks_by_bucket(stage);
+        let blocks = blocks_by_bucket(&self.names, stage);
         while self.at.progress.bucket < BUCKETS && (self.at.owed_bytes > 0 || self.at.progress.bucket < due) {
             let bucket = self.at.progress.bucket;
-            let mut rows = RowsWriter::new(&self.names, &self.rules);
-            for (rule, span, pane, block) in blocks.get(&bucket).into_iter().flatten() {
+            let mut rows = RowsWriter::new(&self.names, &self.said.stores);
+            for (store, span, pane, block) in blocks.get(&bucket).into_iter().flatten() {
                 let groups: Vec<usize> = block.clone().collect();
-                rows.add(*rule, *span, pane, &groups)?;
+                rows.add(*store, *span, pane, &groups)?;
             }
             self.dormant.rows_of(bucket).for_each(|(said, bytes)| rows.add_encoded(said.clone(), bytes));
             let key = |chunk| Key::Bucket { bucket, chunk };
@@ -168,9 +181,9 @@ impl Log {
     }
 
     fn histories(&mut self, stage: &JudgeStage, records: &mut Vec<StateRecord>) -> Result<(), LogError> {
-        for (number, (said, (_, state))) in self.rules.clone().iter().zip(stage.states()).enumerate() {
+        for (number, (said, (_, state))) in self.said.rules.clone().iter().zip(stage.states()).enumerate() {
             let Some(history) = state.windowed.as_ref().and_then(|w| w.new_history()) else { continue };
-            let failed = |error: ArrowError| LogError { rule: RuleId(number), error: error.into() };
+            let failed = |error: ArrowError| LogError { culprit: Culprit::Rule(RuleId(number)), error: error.into() };
             self.history(said, history, records).map_err(failed)?;
         }
         Ok(())
@@ -213,12 +226,15 @@ impl Log {
 
     fn manifest(&mut self, stage: &JudgeStage, next: NextOffset) -> StateRecord {
         let (marks, watermarks) = stage.watermarks().parts();
-        let quarantined = |state: &RuleState| state.quarantined.clone();
-        let rules = self.rules.iter().zip(stage.states());
-        let since = |state: &RuleState| state.windowed.as_ref().and_then(WindowedState::since);
-        let rules = rules.map(|(said, (_, state))| RuleSaid {
-            quarantined: quarantined(state),
-            since: since(state),
+        let now = |(said, (_, state)): (&RuleSaid, (_, &RuleState))| RuleSaid {
+            quarantined: state.quarantined.clone(),
+            ..said.clone()
+        };
+        let rules = self.said.rules.iter().zip(stage.states()).map(now);
+        let stores = (0..).map(StoreId).zip(self.said.stores.iter().zip(stage.stores()));
+        let stores = stores.map(|(store, (said, panes))| StoreSaid {
+            since: panes.since(),
+            is_lost: !stage.is_read(store),
             ..said.clone()
         });
         let manifest = Manifest {
@@ -227,67 +243,63 @@ impl Log {
             marks: marks.map(MarkSaid::from).collect(),
             watermarks: watermarks.clone(),
             rules: rules.chain(self.dormant.rules().iter().cloned()).collect(),
+            stores: stores.chain(self.dormant.stores().iter().cloned()).collect(),
             progress: self.at.progress.clone(),
         };
         StateRecord { key: Key::Manifest, value: Some(pack(&manifest, &[])) }
     }
 }
 
-/// What the manifest says of the rules of an instance. Rules that were there `before` with the same state keep their
+/// What is to be said of an instance's rules and stores. Those that were there `before` with the same state keep their
 /// incarnation, all others get a new one.
-pub(super) fn rules_said(
-    settings: &JudgeSettings,
-    before: &[RuleSaid],
-    mut position: Position,
-) -> (Vec<RuleSaid>, Position) {
-    let mut said = Vec::new();
-    for (number, rule) in settings.rules.iter().enumerate() {
-        let state = settings.names.name(RuleId(number)).windowed.as_ref().map(|w| w.0.clone());
+pub(super) fn said(settings: &JudgeSettings, before: &Said, progress: &mut Progress) -> Said {
+    let mut said = Said::default();
+    let mut next_incarnation = || {
+        progress.incarnation += 1;
+        progress.incarnation
+    };
+    for rule in settings.judging.rules.iter() {
+        let name = rule.header.name.clone();
+        let states: Vec<&str> =
+            rule.stores().into_iter().map(|store| settings.names.store(store).state.as_str()).collect();
+        let state = (!states.is_empty()).then(|| states.join(" "));
         let version = rule.header.version.0.clone();
-        let is_it = |b: &&RuleSaid| b.name == rule.header.name && b.state == state;
+        let is_it = |b: &&RuleSaid| b.name == name && b.state == state;
         // A quarantined rule has lost its state: a new version of it begins anew.
-        let known = before.iter().find(is_it).filter(|b| b.quarantined.is_none() || b.version == version);
-        let incarnation = known.map_or_else(
-            || {
-                position.progress.incarnation += 1;
-                position.progress.incarnation
-            },
-            |known| known.incarnation,
-        );
+        let known = before.rules.iter().find(is_it).filter(|b| b.quarantined.is_none() || b.version == version);
+        let incarnation = known.map_or_else(&mut next_incarnation, |known| known.incarnation);
         let quarantined = known.and_then(|known| known.quarantined.clone());
-        let history = rule.windowed.as_ref().map(|w| w.finish.history_id());
-        let since = known.and_then(|known| known.since);
-        said.push(RuleSaid {
-            name: rule.header.name.clone(),
-            version,
-            state,
-            history,
-            incarnation,
-            quarantined,
-            since,
-            is_dormant: false,
-        });
+        let history = rule.windowed().map(|w| w.finish.history_id());
+        said.rules.push(RuleSaid { name, version, state, history, incarnation, quarantined, is_dormant: false });
     }
-    (said, position)
+    for plan in settings.judging.stores.iter() {
+        let is_read = plan.readers.iter().any(|rule| said.rules[rule.0].quarantined.is_none());
+        let state = plan.state_id.clone();
+        let known = before.stores.iter().find(|b| b.state == state).filter(|b| !(b.is_lost && is_read));
+        let incarnation = known.map_or_else(&mut next_incarnation, |known| known.incarnation);
+        let readers = plan.readers.iter().map(|rule| said.rules[rule.0].name.clone()).collect();
+        let since = known.and_then(|known| known.since);
+        said.stores.push(StoreSaid { state, incarnation, since, is_lost: !is_read, readers });
+    }
+    said
 }
 
 fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-type Block<'a> = (RuleId, Window, &'a Pane, std::ops::Range<usize>);
+type Block<'a> = (StoreId, Window, &'a Pane, std::ops::Range<usize>);
 
 /// Which blocks of groups lie in which bucket.
-fn blocks_by_bucket(stage: &JudgeStage) -> BTreeMap<u32, Vec<Block<'_>>> {
+fn blocks_by_bucket<'a>(names: &Names, stage: &'a JudgeStage) -> BTreeMap<u32, Vec<Block<'a>>> {
     let mut buckets: BTreeMap<u32, Vec<Block<'_>>> = BTreeMap::new();
-    for (number, (rule, state)) in stage.states().enumerate() {
-        let Some(windowed) = &state.windowed else { continue };
-        for (span, pane) in windowed.panes() {
+    for (store, panes) in (0..).map(StoreId).zip(stage.stores()) {
+        for (span, pane) in panes.panes() {
             for first in (0..pane.len()).step_by(BLOCK_GROUPS) {
                 let block = (first / BLOCK_GROUPS).to_le_bytes();
-                let hash = Hash::of_span(&rule.header.name, span).add(&block);
+                let hash = Hash::of_span(&names.store(store).state, span).add(&block);
                 let groups = first..(first + BLOCK_GROUPS).min(pane.len());
-                buckets.entry(hash.bucket(BUCKETS)).or_default().push((RuleId(number), span, pane, groups));
+                buckets.entry(hash.bucket(BUCKETS)).or_default().push((store, span, pane, groups));
             }
         }
     }
@@ -296,37 +308,35 @@ fn blocks_by_bucket(stage: &JudgeStage) -> BTreeMap<u32, Vec<Block<'_>>> {
 
 /// Gathers rows of many panes into as few records as possible.
 struct RowsWriter<'a> {
-    names: &'a RuleNames,
-    rules: &'a [RuleSaid],
+    names: &'a Names,
+    stores: &'a [StoreSaid],
     heads: Vec<RowsSaid>,
     bytes: Vec<u8>,
     chunks: Vec<Vec<u8>>,
 }
 
 impl<'a> RowsWriter<'a> {
-    fn new(names: &'a RuleNames, rules: &'a [RuleSaid]) -> Self {
-        Self { names, rules, heads: Vec::new(), bytes: Vec::new(), chunks: Vec::new() }
+    fn new(names: &'a Names, stores: &'a [StoreSaid]) -> Self {
+        Self { names, stores, heads: Vec::new(), bytes: Vec::new(), chunks: Vec::new() }
     }
 
-    fn add(&mut self, rule: RuleId, span: Window, pane: &Pane, groups: &[usize]) -> Result<(), LogError> {
-        let Some((state, _)) = &self.names.name(rule).windowed else { return Ok(()) };
+    fn add(&mut self, store: StoreId, span: Window, pane: &Pane, groups: &[usize]) -> Result<(), LogError> {
         if groups.is_empty() {
             return Ok(());
         }
-        let failed = |error| LogError { rule, error };
+        let failed = |error| LogError { culprit: Culprit::Store(store), error };
         let batch = pane.logged(groups).map_err(failed)?;
         let bytes = ipc::encode(&batch).map_err(|error| failed(error.into()))?;
         if bytes.len() > PARCEL_BYTES && groups.len() > 1 {
             let (first, second) = groups.split_at(groups.len() / 2);
-            self.add(rule, span, pane, first)?;
-            return self.add(rule, span, pane, second);
+            self.add(store, span, pane, first)?;
+            return self.add(store, span, pane, second);
         }
         if bytes.len() > ROW_BYTES_MAX {
-            return Err(LogError { rule, error: PaneError::TooLarge { bytes: bytes.len(), max: ROW_BYTES_MAX } });
+            return Err(failed(PaneError::TooLarge { bytes: bytes.len(), max: ROW_BYTES_MAX }));
         }
-        let RuleSaid { name, incarnation, .. } = &self.rules[rule.0];
-        let (name, state, incarnation) = (name.clone(), state.clone(), *incarnation);
-        self.add_encoded(RowsSaid { rule: name, state, incarnation, span, bytes: bytes.len() }, &bytes);
+        let (state, incarnation) = (self.names.store(store).state.clone(), self.stores[store.0].incarnation);
+        self.add_encoded(RowsSaid { state, incarnation, span, bytes: bytes.len() }, &bytes);
         Ok(())
     }
 

@@ -20,21 +20,21 @@ pub use record::{Key, StateRecord};
 pub use restore::{RestoreError, Restoring};
 
 use crate::decision::{Decision, Decisions};
-use crate::exchange::parcel::{self, RuleNames};
+use crate::exchange::parcel::{self, Names};
 use crate::exchange::route::Place;
-use crate::judge_stage::{JudgeRule, JudgeStage, RuleStatus};
+use crate::judge_stage::{JudgeStage, Judging, RuleStatus};
 use crate::packed::PackedError;
 use crate::pane::PaneError;
 use crate::watermark::Watermarks;
-use log::{Log, LogError};
+use log::{Culprit, Log, LogError};
 
 /// What the shards of an instance have in common.
 #[derive(Debug)]
 pub struct JudgeSettings {
-    /// The rules, in the order of their numbers.
-    pub rules: Arc<[JudgeRule]>,
+    /// The rules and what they sum up.
+    pub judging: Judging,
     /// What they are called in parcels and logs.
-    pub names: RuleNames,
+    pub names: Names,
     /// Whether a rule that is not among them was removed. If not it may be faulty, and its state is kept for when it is
     /// mended.
     pub is_whole: bool,
@@ -42,8 +42,6 @@ pub struct JudgeSettings {
     pub application_id: String,
     /// How late rows may be.
     pub lateness_ns: i64,
-    /// Groups of one rule over all its open windows, per shard.
-    pub groups_max: usize,
     /// Directives of one rule that hold at a time, per shard.
     pub subjects_max: usize,
 }
@@ -54,7 +52,7 @@ impl JudgeSettings {
     pub fn stage(&self, place: Place) -> JudgeStage {
         let decisions = Decisions::new(&self.application_id, self.subjects_max);
         let watermarks = Watermarks::new(self.lateness_ns);
-        JudgeStage::new(Arc::clone(&self.rules), place, decisions, watermarks, self.groups_max)
+        JudgeStage::new(self.judging.clone(), place, decisions, watermarks)
     }
 }
 
@@ -119,9 +117,12 @@ impl Shard {
         loop {
             match self.log.changes(&self.stage, next) {
                 Ok(records) => return Changes { records, orphans: self.orphans.clone() },
-                Err(LogError { rule, error }) => {
+                Err(LogError { culprit, error }) => {
                     self.log.undo();
-                    self.stage.quarantine(rule, error.to_string());
+                    match culprit {
+                        Culprit::Rule(rule) => self.stage.quarantine(rule, error.to_string()),
+                        Culprit::Store(store) => self.stage.quarantine_readers(store, &error.to_string()),
+                    }
                 }
             }
         }

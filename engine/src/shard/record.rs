@@ -117,6 +117,7 @@ pub(super) struct Manifest {
     /// How far the time of each signal has come.
     pub(super) watermarks: BTreeMap<Signal, EventTime>,
     pub(super) rules: Vec<RuleSaid>,
+    pub(super) stores: Vec<StoreSaid>,
     pub(super) progress: Progress,
 }
 
@@ -131,20 +132,32 @@ impl Manifest {
 pub(super) struct RuleSaid {
     pub(super) name: String,
     pub(super) version: String,
-    /// The id of its partial states; none for a row-wise rule.
+    /// The ids of the states that it reads, parted by blanks; none for a row-wise rule.
     pub(super) state: Option<String>,
     /// The id of its history.
     pub(super) history: Option<String>,
-    /// Rows of other incarnations were of a rule of that name that has been removed or reset since.
+    /// Histories of other incarnations were of a rule of that name that has been removed or reset since.
     pub(super) incarnation: u32,
     /// Why it does not run any more.
     pub(super) quarantined: Option<String>,
-    /// Windows that began earlier are not whole: the rule was not there yet.
-    #[serde(default)]
-    pub(super) since: Option<EventTime>,
-    /// Whether its rows are kept as the bytes they are, because it did not compile.
+    /// Whether what is kept of it are the bytes as they are, because it did not compile.
     #[serde(default)]
     pub(super) is_dormant: bool,
+}
+
+/// A store whose rows are in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoreSaid {
+    /// The id of its state.
+    pub(super) state: String,
+    /// Rows of other incarnations were of a store that nobody read for a while.
+    pub(super) incarnation: u32,
+    /// Windows that began earlier are not whole: no rule was there yet.
+    pub(super) since: Option<EventTime>,
+    /// Whether all rules that read it are quarantined: its rows are gone.
+    pub(super) is_lost: bool,
+    /// The names of the rules that read it.
+    pub(super) readers: Vec<String>,
 }
 
 /// Where a shard's log stands.
@@ -156,14 +169,13 @@ pub(super) struct Progress {
     pub(super) delta: u32,
     /// The bucket to be written next.
     pub(super) bucket: u32,
-    /// The incarnation that the next new rule gets.
+    /// The incarnation that the next new rule or store gets.
     pub(super) incarnation: u32,
 }
 
-/// A part of a record's bytes: rows of one pane.
+/// A part of a record's bytes: rows of one pane of a store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct RowsSaid {
-    pub(super) rule: String,
     pub(super) state: String,
     pub(super) incarnation: u32,
     /// The pane, or the window.

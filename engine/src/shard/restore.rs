@@ -16,17 +16,19 @@ use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 
 use super::dormant::Dormant;
-use super::log::{Log, Position, rules_said};
-use super::record::{HistorySaid, Key, Manifest, RowsSaid, RuleSaid};
+use super::log::{Log, Position, Said, said};
+use super::record::{HistorySaid, Key, Manifest, RowsSaid, RuleSaid, StoreSaid};
 use super::{JudgeSettings, Shard};
 use crate::decision::SubjectState;
-use crate::exchange::RuleId;
 use crate::exchange::route::Place;
+use crate::exchange::{RuleId, StoreId};
 use crate::ipc;
+use crate::judge_stage::JudgeStage;
 use crate::packed::{PackedError, unpack};
 use crate::pane::{Pane, PaneError, RestoredRows, logged_schema};
+use crate::store::{Beginning, PaneStore};
 use crate::watermark::{Mark, Watermarks};
-use crate::windowed::{Beginning, WindowedState};
+use crate::windowed::WindowedState;
 
 /// Why a shard could not be restored. The process must not serve it.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +37,7 @@ pub enum RestoreError {
     #[error(
         "the state log ends at {} and the consumer group has committed {}: state and position are not of one history. \
          Was the group, the state topic or the shuffle topic reset alone? Reset all three, or none",
-        said(*logged), said(*committed)
+        offset_text(*logged), offset_text(*committed)
     )]
     Mismatch {
         /// What the manifest says; none without a manifest.
@@ -58,16 +60,16 @@ pub enum RestoreError {
         key: String,
     },
     /// Rows do not make up a pane.
-    #[error("rule `{rule}`: {error}")]
+    #[error("the sums of {rules}: {error}")]
     Pane {
-        /// Which rule.
-        rule: String,
+        /// The rules that read them.
+        rules: String,
         /// What is wrong.
         error: PaneError,
     },
 }
 
-fn said(next: Option<NextOffset>) -> String {
+fn offset_text(next: Option<NextOffset>) -> String {
     next.map_or_else(|| "nothing".to_owned(), |next| format!("offset {}", next.0))
 }
 
@@ -78,8 +80,8 @@ pub struct Restoring {
     place: Place,
     is_retried: bool,
     manifest: Option<Manifest>,
-    panes: BTreeMap<(RuleId, u32, Window), RestoredRows>,
-    /// Rows of rules that we do not have.
+    panes: BTreeMap<(StoreId, u32, Window), RestoredRows>,
+    /// Rows of stores that we do not have.
     unknown: Vec<(RowsSaid, Vec<u8>)>,
     histories: BTreeMap<(String, u32), HistoryChunks>,
     subjects: BTreeMap<(String, String), SubjectState>,
@@ -179,16 +181,16 @@ impl Restoring {
             let cut_off = || PackedError::malformed("it is cut off");
             let (batch, rest) = bytes.split_at_checked(head.bytes).ok_or_else(cut_off)?;
             bytes = rest;
-            if self.is_dormant(&head.rule) {
-                self.unknown.push((head, batch.to_vec()));
+            let Some(store) = self.settings.names.find_store(&head.state) else {
+                if !self.settings.is_whole {
+                    self.unknown.push((head, batch.to_vec()));
+                }
                 continue;
-            }
-            let Some(rule) = self.rule_with_state(&head) else { continue };
-            let Some(windowed) = &self.settings.rules[rule.0].windowed else { continue };
-            let aggregation = &windowed.aggregation;
+            };
+            let aggregation = &self.settings.judging.stores[store.0].aggregation;
             let schema = logged_schema(&aggregation.key_schema(), &aggregation.state_schema());
             let batch = ipc::decode(batch, schema).map_err(PackedError::malformed)?;
-            let place = (rule, head.incarnation, head.span);
+            let place = (store, head.incarnation, head.span);
             let rows = self.panes.entry(place).or_insert_with(|| RestoredRows::new(aggregation));
             rows.put(batch.columns());
         }
@@ -197,13 +199,7 @@ impl Restoring {
 
     /// Whether a rule is not among ours, and yet may not have been removed.
     fn is_dormant(&self, rule: &str) -> bool {
-        !self.settings.is_whole && self.settings.names.find(rule).is_none()
-    }
-
-    fn rule_with_state(&self, head: &RowsSaid) -> Option<RuleId> {
-        let rule = self.settings.names.find(&head.rule)?;
-        let (state, _) = self.settings.names.name(rule).windowed.as_ref()?;
-        (*state == head.state).then_some(rule)
+        !self.settings.is_whole && self.settings.names.find_rule(rule).is_none()
     }
 
     fn history(&mut self, rule: &str, level: u32, chunk: u32, value: &[u8]) -> Result<(), PackedError> {
@@ -229,7 +225,7 @@ impl Restoring {
             return Err(RestoreError::Mismatch { logged, committed });
         }
         let Some(manifest) = self.manifest.take() else { return Ok(Shard::empty(&self.settings, self.place)) };
-        let position = Position {
+        let mut position = Position {
             seq: manifest.seq,
             next: logged,
             progress: manifest.progress.clone(),
@@ -238,28 +234,42 @@ impl Restoring {
             owed_bytes: 0,
         };
         let is_retried = |rule: &RuleSaid| self.is_retried && rule.quarantined.is_some();
-        let known: Vec<RuleSaid> = manifest.rules.iter().filter(|rule| !is_retried(rule)).cloned().collect();
-        let (rules, mut position) = rules_said(&self.settings, &known, position);
+        let rules = manifest.rules.iter().filter(|rule| !is_retried(rule)).cloned().collect();
+        let before = Said { rules, stores: manifest.stores.clone() };
+        let said = said(&self.settings, &before, &mut position.progress);
         let marks = manifest.marks.iter().cloned().map(Mark::from);
         let marks: Vec<Mark> = marks.filter(|m| signals.iter().any(|t| **t == *m.partition.topic)).collect();
         let watermarks = Watermarks::from_parts(self.settings.lateness_ns, marks, manifest.watermarks.clone());
-        let states = self.states(&rules, &manifest)?;
+        let stores = self.stores(&said, &manifest, &watermarks)?;
+        let states = self.states(&said, &stores);
         let mut stage = self.settings.stage(self.place);
-        let quarantined = rules.iter().enumerate();
+        let quarantined = said.rules.iter().enumerate();
         let quarantined = quarantined.filter_map(|(n, r)| Some((RuleId(n), r.quarantined.clone()?)));
-        stage.restore(watermarks, states, quarantined.collect::<Vec<_>>());
+        stage.restore(watermarks, stores, states, quarantined.collect::<Vec<_>>());
+        let orphans = self.subjects(&mut stage, &mut position);
+        let log = self.log(said, manifest, position);
+        Ok(Shard { settings: self.settings, stage, log, orphans, is_dirty: false, newest: None })
+    }
+
+    /// Gives the stage what was said of subjects; returns the directives of rules that are no more.
+    fn subjects(&mut self, stage: &mut JudgeStage, position: &mut Position) -> Vec<String> {
         let mut orphans = Vec::new();
         for ((rule, subject), state) in std::mem::take(&mut self.subjects) {
             if self.is_dormant(&rule) {
                 continue;
             }
-            if self.settings.names.find(&rule).is_some() {
+            if self.settings.names.find_rule(&rule).is_some() {
                 stage.decisions_mut().restore(&rule, &subject, state);
             } else {
                 orphans.extend(state.directive_id().map(str::to_owned));
                 position.obsolete.push(Key::Subject { rule, subject });
             }
         }
+        orphans
+    }
+
+    /// The log goes on, with what rules have left behind that do not compile.
+    fn log(&mut self, said: Said, manifest: Manifest, mut position: Position) -> Log {
         let (dormant, known): (Vec<_>, Vec<_>) =
             manifest.rules.into_iter().partition(|rule| self.is_dormant(&rule.name));
         let has_moved = dormant.iter().any(|rule| !rule.is_dormant) || known.iter().any(|rule| rule.is_dormant);
@@ -270,48 +280,70 @@ impl Restoring {
             );
         }
         forget_removed(&self.settings, &known, &mut position);
-        let dormant = Dormant::new(dormant, std::mem::take(&mut self.unknown));
-        let mut log = Log::restored(self.settings.names.clone(), rules, dormant, position);
+        let is_theirs = |store: &StoreSaid| {
+            let is_ours = self.settings.names.find_store(&store.state).is_some();
+            !is_ours && store.readers.iter().any(|reader| dormant.iter().any(|rule| rule.name == *reader))
+        };
+        let stores = manifest.stores.iter().filter(|store| is_theirs(store)).cloned().collect();
+        let dormant = Dormant::new(dormant, stores, std::mem::take(&mut self.unknown));
+        let mut log = Log::restored(self.settings.names.clone(), said, dormant, position);
         if has_moved {
             log.rewrite();
         }
-        Ok(Shard { settings: self.settings, stage, log, orphans, is_dirty: false, newest: None })
+        log
     }
 
-    /// The windowed rules' states that go on.
-    fn states(
+    /// The panes that go on.
+    fn stores(
         &mut self,
-        rules: &[RuleSaid],
+        said: &Said,
         manifest: &Manifest,
-    ) -> Result<Vec<(RuleId, WindowedState)>, RestoreError> {
-        let mut states = Vec::new();
+        watermarks: &Watermarks,
+    ) -> Result<Vec<PaneStore>, RestoreError> {
+        let mut stores = Vec::new();
         let settings = Arc::clone(&self.settings);
-        for (number, (said, rule)) in rules.iter().zip(settings.rules.iter()).enumerate() {
-            let Some(windowed) = &rule.windowed else { continue };
-            let closed_to = watermark(manifest, rule.signal);
-            let failed = |error| RestoreError::Pane { rule: said.name.clone(), error };
+        for (number, (said, plan)) in said.stores.iter().zip(settings.judging.stores.iter()).enumerate() {
+            let closed_to = plan.frontier.at(watermarks);
+            let failed = |error| RestoreError::Pane { rules: said.readers.join(", "), error };
             let mut panes = BTreeMap::new();
             let ends = [EventTime::MIN, EventTime::MAX].map(|at| Window { start: at, end: at });
-            let [first, last] = ends.map(|span| (RuleId(number), said.incarnation, span));
-            let of_rule: Vec<_> = self.panes.range(first..=last).map(|(key, _)| *key).collect();
-            for key in of_rule {
+            let [first, last] = ends.map(|span| (StoreId(number), said.incarnation, span));
+            let of_store: Vec<_> = self.panes.range(first..=last).map(|(key, _)| *key).collect();
+            for key in of_store {
                 let Some(rows) = self.panes.remove(&key) else { continue };
-                if WindowedState::is_open(windowed, key.2, closed_to) && said.quarantined.is_none() {
-                    panes.insert(key.2, Pane::restored(&windowed.aggregation, rows).map_err(failed)?);
+                if plan.is_open(key.2, closed_to) && !said.is_lost {
+                    panes.insert(key.2, Pane::restored(&plan.aggregation, rows).map_err(failed)?);
                 }
             }
-            let history = self.history_of(said, windowed.finish.empty_history());
-            let was_there = |b: &RuleSaid| b.name == said.name && b.incarnation == said.incarnation && !b.is_dormant;
-            let beginning = if manifest.rules.iter().any(was_there) {
+            let is_dormant = |b: &StoreSaid| {
+                let of_dormant = |rule: &RuleSaid| rule.is_dormant && b.readers.contains(&rule.name);
+                manifest.rules.iter().any(of_dormant)
+            };
+            let was_there =
+                |b: &StoreSaid| b.state == said.state && b.incarnation == said.incarnation && !is_dormant(b);
+            let beginning = if manifest.stores.iter().any(was_there) {
                 Beginning::Known(said.since)
             } else {
-                Beginning::New(high(manifest, rule.signal).max(closed_to))
+                let high = plan.frontier.signals().map(|signal| high(manifest, signal)).max();
+                Beginning::New(high.unwrap_or(EventTime::MIN).max(closed_to))
             };
-            let times = (closed_to, beginning);
-            let state = WindowedState::restored(Arc::clone(windowed), self.place, panes, history, times);
+            stores.push(PaneStore::restored(Arc::clone(plan), panes, (closed_to, beginning)));
+        }
+        Ok(stores)
+    }
+
+    /// What the windowed rules remember besides.
+    fn states(&mut self, said: &Said, stores: &[PaneStore]) -> Vec<(RuleId, WindowedState)> {
+        let mut states = Vec::new();
+        let settings = Arc::clone(&self.settings);
+        for (number, (said, rule)) in said.rules.iter().zip(settings.judging.rules.iter()).enumerate() {
+            let Some(windowed) = rule.windowed() else { continue };
+            let history = self.history_of(said, windowed.finish.empty_history());
+            let is_judged_anew = stores[windowed.store.0].groups() > 0;
+            let state = WindowedState::restored(Arc::clone(windowed), self.place, history, is_judged_anew);
             states.push((RuleId(number), state));
         }
-        Ok(states)
+        states
     }
 
     fn history_of(&mut self, said: &RuleSaid, empty: History) -> History {
@@ -332,10 +364,6 @@ fn high(manifest: &Manifest, signal: Signal) -> EventTime {
     of_signal.filter_map(|mark| mark.high).max().unwrap_or(EventTime::MIN)
 }
 
-fn watermark(manifest: &Manifest, signal: Signal) -> EventTime {
-    manifest.watermarks.get(&signal).copied().unwrap_or(EventTime::MIN)
-}
-
 fn first_chunk(key: &Key) -> Option<Key> {
     match key {
         Key::Bucket { bucket, .. } => Some(Key::Bucket { bucket: *bucket, chunk: 0 }),
@@ -346,16 +374,16 @@ fn first_chunk(key: &Key) -> Option<Key> {
 
 /// The histories of rules that are no more, and of levels that rules do not have any more, are taken out of the log.
 fn forget_removed(settings: &JudgeSettings, before: &[RuleSaid], position: &mut Position) {
-    let is_removed = |rule: &str| settings.names.find(rule).is_none();
+    let is_removed = |rule: &str| settings.names.find_rule(rule).is_none();
     for rule in before.iter().filter(|r| is_removed(&r.name)) {
         tracing::info!(rule = rule.name, "the rule was removed: its state and its directives are withdrawn");
     }
     let is_removed = |rule: &str| settings.is_whole && is_removed(rule);
     let levels = |rule: &str| {
-        let windowed = settings.rules.iter().find(|r| r.header.name == rule).and_then(|r| r.windowed.as_ref());
+        let windowed = settings.judging.rules.iter().find(|r| r.header.name == rule).and_then(|r| r.windowed());
         windowed.map_or(0, |windowed| windowed.finish.empty_history().len())
     };
-    let is_known = |rule: &str| settings.names.find(rule).is_some();
+    let is_known = |rule: &str| settings.names.find_rule(rule).is_some();
     let is_gone = |rule: &str, level: u32| is_removed(rule) || (is_known(rule) && level as usize >= levels(rule));
     let removed: Vec<(Key, u32)> = position
         .chunks

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::exchange::parcel::RuleNames;
+use crate::exchange::parcel::Names;
 use crate::exchange::route::Router;
 use crate::pipeline::Stages;
 use crate::scan_stage::ScanStage;
@@ -18,7 +18,7 @@ use crate::shard::JudgeSettings;
 pub(super) struct ScanRules {
     pub(super) stage: ScanStage,
     pub(super) router: Router,
-    pub(super) names: RuleNames,
+    pub(super) names: Names,
     /// The topics that the rules read.
     pub(super) inputs: Vec<String>,
 }

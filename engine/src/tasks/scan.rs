@@ -14,9 +14,9 @@ use lictor_schemas::time::EventTime;
 
 use super::reload::ScanRules;
 use super::{Batch, Message, TaskTopics};
-use crate::exchange::parcel::{self, RuleNames};
+use crate::exchange::Shipment;
+use crate::exchange::parcel::{self, Names};
 use crate::exchange::route::Router;
-use crate::exchange::{RuleId, Shipment};
 use crate::scan_stage::{ScanCounts, ScanStage};
 use crate::watermark::Mark;
 
@@ -42,14 +42,15 @@ struct Partition {
 pub struct ScanTask {
     stage: ScanStage,
     router: Router,
-    names: RuleNames,
+    names: Names,
     topics: TaskTopics,
     application_id: String,
     partitions: BTreeMap<TopicPartition, Partition>,
     /// All input partitions there are, whoever reads them.
     sources: Vec<(TopicPartition, Signal)>,
     shipped: Shipped,
-    quarantined: BTreeSet<RuleId>,
+    /// Who takes no more rows, as of the last commit.
+    quarantined: BTreeSet<usize>,
 }
 
 /// What the shards were told.
@@ -89,7 +90,7 @@ pub struct ScanEpoch {
 impl ScanTask {
     /// Nothing is read yet.
     #[must_use]
-    pub fn new(stage: ScanStage, router: Router, names: RuleNames, topics: TaskTopics, application_id: &str) -> Self {
+    pub fn new(stage: ScanStage, router: Router, names: Names, topics: TaskTopics, application_id: &str) -> Self {
         Self {
             stage,
             router,

@@ -1,0 +1,401 @@
+//! The panes of one windowed aggregate: sums that one rule reads, or several.
+//!
+//! A store knows nothing of what rules make of its sums. Whoever reads it does so between two steps of time: windows
+//! that end with the step are looked at by all readers before [`PaneStore::let_go`] lets their panes go.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::TimestampNanosecondType;
+use lictor_queries::{Aggregation, Emission, JoinSide, WindowSpec};
+use lictor_schemas::time::{EventTime, Window};
+
+use crate::exchange::RuleId;
+use crate::exchange::route::StoreRoute;
+use crate::frontier::Frontier;
+use crate::pane::{Pane, PaneError, PartialRows};
+use crate::sessions::{self, Ended};
+
+/// A store, as the rules' text says: the same for every shard.
+#[derive(Debug)]
+pub struct StorePlan {
+    /// Its name in parcels and logs.
+    pub state_id: String,
+    /// How far the time of its windows has come.
+    pub frontier: Frontier,
+    /// When its rules speak: the store keeps panes for those that speak on close, whole windows for the others.
+    pub emission: Emission,
+    /// How partial sums are merged and finished.
+    pub aggregation: Arc<Aggregation>,
+    /// On which shard each group is judged.
+    pub route: StoreRoute,
+    /// Whether its groups are the rows of a side of a join, and of which.
+    pub side: Option<JoinSide>,
+    /// The rules that read it.
+    pub readers: Vec<RuleId>,
+}
+
+impl StorePlan {
+    /// Whether the pane kept at `span` has a part in a window that is open when those up to `closed_to` are closed.
+    pub(crate) fn is_open(&self, span: Window, closed_to: EventTime) -> bool {
+        match self.emission {
+            Emission::OnClose => self.aggregation.spec().last_end_at(span.start) > closed_to,
+            Emission::OnUpdate => span.end > closed_to,
+        }
+    }
+}
+
+/// Since when a store counts: windows that began earlier are not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// Since then, or since the first watermark if that has not come yet.
+    Known(Option<EventTime>),
+    /// Since whoever reads telemetry has its rules, too; not before then.
+    New(EventTime),
+}
+
+/// The panes of a store, of one shard.
+///
+/// Between two commits everything can be undone.
+#[derive(Debug)]
+pub struct PaneStore {
+    plan: Arc<StorePlan>,
+    /// Panes, or for rules that emit on update whole windows.
+    panes: BTreeMap<Window, Pane>,
+    /// Windows that end here or earlier are closed.
+    closed_to: EventTime,
+    beginning: Beginning,
+    /// Partial rows that came for closed windows only.
+    dropped: u64,
+    /// Panes with something new since the last commit.
+    touched: BTreeSet<Window>,
+    committed: Committed,
+    /// Windows that are being closed, finished: several rules look at them.
+    finished: BTreeMap<Window, RecordBatch>,
+    /// Sessions that are being closed.
+    ended: Vec<Ended>,
+}
+
+/// What was there at the last commit and is not any more.
+#[derive(Debug)]
+struct Committed {
+    closed_to: EventTime,
+    beginning: Beginning,
+    dropped: u64,
+    removed: BTreeMap<Window, Pane>,
+    /// Panes that were not there.
+    created: BTreeSet<Window>,
+}
+
+impl PaneStore {
+    /// Nothing has been seen yet.
+    #[must_use]
+    pub fn new(plan: Arc<StorePlan>) -> Self {
+        Self::restored(plan, BTreeMap::new(), (EventTime::MIN, Beginning::Known(None)))
+    }
+
+    /// The panes as a log had them: windows that end at or before `closed_to` are closed.
+    pub(crate) fn restored(
+        plan: Arc<StorePlan>,
+        panes: BTreeMap<Window, Pane>,
+        (closed_to, beginning): (EventTime, Beginning),
+    ) -> Self {
+        let (removed, created) = (BTreeMap::new(), BTreeSet::new());
+        let committed = Committed { closed_to, beginning, dropped: 0, removed, created };
+        let (touched, finished, ended) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
+        Self { plan, panes, closed_to, beginning, dropped: 0, touched, committed, finished, ended }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<StorePlan> {
+        &self.plan
+    }
+
+    /// What is there now stays.
+    ///
+    /// # Errors
+    /// States cannot be copied together.
+    pub fn commit(&mut self) -> Result<(), PaneError> {
+        for span in std::mem::take(&mut self.touched) {
+            self.panes.get_mut(&span).map_or(Ok(()), Pane::commit)?;
+        }
+        self.committed.removed.clear();
+        self.committed.created.clear();
+        self.committed.closed_to = self.closed_to;
+        self.committed.beginning = self.beginning;
+        self.committed.dropped = self.dropped;
+        Ok(())
+    }
+
+    /// Goes back to the last commit.
+    ///
+    /// # Errors
+    /// A key that was there cannot be indexed again; the state is no good any more.
+    pub fn undo(&mut self) -> Result<(), PaneError> {
+        self.panes.append(&mut self.committed.removed);
+        for span in std::mem::take(&mut self.committed.created) {
+            self.panes.remove(&span);
+        }
+        for span in std::mem::take(&mut self.touched) {
+            self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.plan.aggregation))?;
+        }
+        self.closed_to = self.committed.closed_to;
+        self.beginning = self.committed.beginning;
+        self.dropped = self.committed.dropped;
+        Ok(())
+    }
+
+    /// The panes with groups that are new or changed since the last commit.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = (Window, &Pane)> {
+        self.touched.iter().filter_map(|span| Some((*span, self.panes.get(span)?)))
+    }
+
+    /// Where those panes lie.
+    pub(crate) fn touched_spans(&self) -> Vec<Window> {
+        self.touched.iter().copied().collect()
+    }
+
+    /// All panes.
+    pub(crate) fn panes(&self) -> impl Iterator<Item = (Window, &Pane)> {
+        self.panes.iter().map(|(span, pane)| (*span, pane))
+    }
+
+    /// The pane kept at `span`.
+    pub(crate) fn pane_mut(&mut self, span: Window) -> Option<&mut Pane> {
+        self.panes.get_mut(&span)
+    }
+
+    /// All groups of all panes are to be judged anew.
+    pub(crate) fn change_all(&mut self) {
+        self.panes.values_mut().for_each(Pane::change_all);
+        self.touched.extend(self.panes.keys());
+    }
+
+    /// Groups with state, over all open windows.
+    pub(crate) fn groups(&self) -> usize {
+        self.panes.values().map(Pane::len).sum()
+    }
+
+    /// Memory of that state, in bytes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.panes.values().map(Pane::size_bytes).sum()
+    }
+
+    /// Windows that began earlier are not whole; none if that is not known yet.
+    pub(crate) fn since(&self) -> Option<EventTime> {
+        match self.beginning {
+            Beginning::Known(since) => since,
+            Beginning::New(since) => Some(since),
+        }
+    }
+
+    /// Whoever reads telemetry has the rules of this store, too, and rows up to `high` were read before.
+    pub(crate) fn begins(&mut self, high: EventTime) {
+        if let Beginning::New(since) = self.beginning {
+            self.beginning = Beginning::Known(Some(since.max(high)));
+        }
+    }
+
+    /// Partial rows that came for closed windows only.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Windows that end here or earlier are closed.
+    pub(crate) fn closed_to(&self) -> EventTime {
+        self.closed_to
+    }
+
+    /// Lets all panes go.
+    pub(crate) fn clear(&mut self) {
+        let all: Vec<Window> = self.panes.keys().copied().collect();
+        all.into_iter().for_each(|span| self.remove(span));
+        self.finished.clear();
+        self.ended.clear();
+    }
+
+    fn remove(&mut self, span: Window) {
+        if let Some(pane) = self.panes.remove(&span)
+            && !self.committed.created.remove(&span)
+        {
+            self.committed.removed.insert(span, pane);
+        }
+    }
+
+    /// The pane kept at `span`, to be read.
+    pub(crate) fn pane(&self, span: Window) -> Option<&Pane> {
+        self.panes.get(&span)
+    }
+
+    /// The panes that begin neither before `first` nor after `last`.
+    pub(crate) fn panes_between(&self, first: EventTime, last: EventTime) -> impl Iterator<Item = (Window, &Pane)> {
+        let from = |start| Window { start, end: EventTime::MIN };
+        let last = Window { start: last, end: EventTime::MAX };
+        self.panes.range(from(first.min(last.start))..=last).map(|(span, pane)| (*span, pane))
+    }
+
+    /// Sorts the rows of a partial batch into panes; returns the numbers of the groups that are new, pane by pane.
+    ///
+    /// # Errors
+    /// The states cannot be merged.
+    pub fn absorb(&mut self, partial: &RecordBatch) -> Result<Vec<(Window, Range<usize>)>, PaneError> {
+        let mut added = Vec::new();
+        let starts = partial.column(0).as_primitive::<TimestampNanosecondType>();
+        let mut rows_of: BTreeMap<EventTime, Vec<u64>> = BTreeMap::new();
+        for (row, start) in starts.values().iter().enumerate() {
+            rows_of.entry(EventTime(*start)).or_default().push(row as u64);
+        }
+        let plan = Arc::clone(&self.plan);
+        let key_count = plan.aggregation.key_schema().fields().len();
+        for (start, rows) in rows_of {
+            let rows = self.timely(PartialRows::select(partial, &rows, key_count)?)?;
+            if rows.rows == 0 {
+                continue;
+            }
+            for place in self.places(plan.aggregation.spec().pane_at(start), rows.rows) {
+                self.touched.insert(place);
+                let pane = match self.panes.entry(place) {
+                    Entry::Occupied(pane) => pane.into_mut(),
+                    Entry::Vacant(free) => {
+                        self.committed.created.insert(place);
+                        free.insert(Pane::try_new(&plan.aggregation)?)
+                    }
+                };
+                let known = pane.len();
+                pane.absorb(&plan.aggregation, &rows)?;
+                added.push((place, known..pane.len()));
+            }
+        }
+        Ok(added)
+    }
+
+    /// The rows that could not be of a session that has ended. Whether others are late the panes tell.
+    fn timely(&mut self, rows: PartialRows) -> Result<PartialRows, PaneError> {
+        let WindowSpec::Session { .. } = self.plan.aggregation.spec() else { return Ok(rows) };
+        let Some((_, latest)) = self.plan.aggregation.bounds(&rows.states) else { return Ok(rows) };
+        let timely: Vec<usize> = (0..rows.rows).filter(|row| latest[*row] >= self.closed_to.0).collect();
+        self.dropped += (rows.rows - timely.len()) as u64;
+        if timely.len() == rows.rows { Ok(rows) } else { Ok(rows.take(&timely)?) }
+    }
+
+    /// Where rows of a pane are kept: in the pane, or in every open window that holds it.
+    fn places(&mut self, pane: Window, rows: usize) -> Vec<Window> {
+        let spec = self.plan.aggregation.spec();
+        if spec.last_end_at(pane.start) <= self.closed_to {
+            self.dropped += rows as u64;
+            return Vec::new();
+        }
+        match self.plan.emission {
+            Emission::OnClose => vec![pane],
+            Emission::OnUpdate => spec.windows_at(pane.start).into_iter().filter(|w| w.end > self.closed_to).collect(),
+        }
+    }
+
+    /// The windows that end at or before the watermark and are not closed yet, by their ends. Those without rows only
+    /// if they are asked for, from the first watermark on, and at most so many.
+    pub(crate) fn due(&self, watermark: EventTime, empty_max: usize) -> Vec<Window> {
+        if self.plan.emission == Emission::OnUpdate {
+            let ended = self.panes.keys().filter(|w| w.end <= watermark && w.end > self.closed_to);
+            let mut ended: Vec<Window> = ended.copied().collect();
+            ended.sort_by_key(|window| (window.end, window.start));
+            return ended;
+        }
+        let spec = self.plan.aggregation.spec();
+        let mut due = Vec::new();
+        let first = self.panes.keys().next().map(|pane| pane.start);
+        let from = if empty_max > 0 && self.closed_to > EventTime::MIN { Some(self.closed_to) } else { first };
+        let Some(from) = from else { return due };
+        let mut window = spec.first_ending_after(self.closed_to.max(from));
+        while window.end <= watermark {
+            let mut at = window.end;
+            if due.len() < empty_max || self.has_rows_in(window) {
+                due.push(window);
+            } else {
+                // One step leads over windows without rows.
+                let Some((next, _)) = self.panes.range(Window { start: at, end: EventTime::MIN }..).next() else {
+                    break;
+                };
+                at = at.max(next.start);
+            }
+            window = spec.first_ending_after(at);
+            if window.end <= at {
+                // The end of time.
+                break;
+            }
+        }
+        due
+    }
+
+    /// Whether a window has a row.
+    pub(crate) fn has_rows_in(&self, window: Window) -> bool {
+        self.panes.range(panes_in(window)).next().is_some()
+    }
+
+    /// All groups of a window, each once.
+    pub(crate) fn rows_of(&self, window: Window) -> Result<PartialRows, PaneError> {
+        let panes: Vec<&Pane> = self.panes.range(panes_in(window)).map(|(_, pane)| pane).collect();
+        Pane::merged(&panes, &self.plan.aggregation)
+    }
+
+    /// All groups of a window that is being closed, finished; for all readers once.
+    pub(crate) fn finished(&mut self, window: Window) -> Result<RecordBatch, PaneError> {
+        if let Some(finished) = self.finished.get(&window) {
+            return Ok(finished.clone());
+        }
+        let PartialRows { keys, states, .. } = self.rows_of(window)?;
+        let finished = self.plan.aggregation.evaluate(&keys, &states, window)?;
+        if self.plan.readers.len() > 1 {
+            self.finished.insert(window, finished.clone());
+        }
+        Ok(finished)
+    }
+
+    /// Takes the sessions that have ended at the watermark out of the panes, for all readers to look at.
+    ///
+    /// # Errors
+    /// States cannot be merged.
+    pub fn end_sessions(&mut self, watermark: EventTime) -> Result<(), PaneError> {
+        let WindowSpec::Session { gap_ns } = self.plan.aggregation.spec() else { return Ok(()) };
+        if watermark <= self.closed_to {
+            return Ok(());
+        }
+        let touched = &mut self.touched;
+        let mut touch = |span| {
+            touched.insert(span);
+        };
+        let times = (gap_ns, self.closed_to, watermark);
+        self.ended = sessions::take_ended(&mut self.panes, &self.plan.aggregation, times, &mut touch)?;
+        Ok(())
+    }
+
+    /// The sessions that are being closed.
+    pub(crate) fn ended(&self) -> &[Ended] {
+        &self.ended
+    }
+
+    /// Every reader has looked at what ends at the watermark: what has no part in an open window goes.
+    pub fn let_go(&mut self, watermark: EventTime) {
+        self.finished.clear();
+        self.ended.clear();
+        if watermark <= self.closed_to {
+            return;
+        }
+        if self.beginning == Beginning::Known(None) {
+            self.beginning = Beginning::Known(Some(watermark));
+        }
+        self.closed_to = watermark;
+        // In the order of their starts panes are over one after the other.
+        let over = self.panes.keys().copied().take_while(|span| !self.plan.is_open(*span, watermark));
+        over.collect::<Vec<_>>().into_iter().for_each(|span| self.remove(span));
+    }
+}
+
+/// The panes that a window is made of.
+fn panes_in(window: Window) -> Range<Window> {
+    let from = |start| Window { start, end: EventTime::MIN };
+    from(window.start)..from(window.end)
+}
