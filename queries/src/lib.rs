@@ -35,7 +35,7 @@ mod window_spec;
 
 pub use aggregation::{Aggregation, KeyIndex};
 pub use calendar::CalendarUnit;
-pub use compile::{CompiledRule, References, RuleKind, RuleSet, WindowedRule, compile};
+pub use compile::{CompiledRule, References, RuleKind, RuleSet, WindowedRule, compile, compile_some};
 pub use diagnostic::{Diagnostic, Position, TextSpan};
 pub use explain::{Explanation, WindowedExplanation};
 pub use finish::{Finish, History, HistorySpec, LookBack};
