@@ -1,8 +1,9 @@
 //! The same telemetry gives the same events, however it is cut into epochs, interleaved or encoded.
 //!
-//! The rules are those that ship. What may differ between two runs of a deployment (when an epoch ends, which partition
-//! is fetched first, which encoding a collector is set to) must not be visible in what is published: event ids are
-//! derived from decisions, and consumers drop what they have seen.
+//! The rules are those that ship, and in `golden/language.rs` those of `language/`, one for each construct. What may
+//! differ between two runs of a deployment (when an epoch ends, which partition is fetched first, which encoding a
+//! collector is set to, when it is killed) must not be visible in what is published: event ids are derived from
+//! decisions, and consumers drop what they have seen.
 //!
 //! Everything is compared exactly but numbers: sums and means of floats are put together from the sums of epochs, and
 //! floating-point addition depends on its order in the last digits.
@@ -11,11 +12,18 @@
 
 #[path = "support/difference.rs"]
 mod difference;
+#[path = "golden/killed.rs"]
+mod killed;
+#[path = "golden/language.rs"]
+mod language;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use difference::difference;
+use killed::events_of_the_killed;
+use language::{Input, by_id, events_of_pipeline};
 use lictor_engine::company::Company;
 use lictor_engine::pipeline::Epoch;
 use lictor_schemas::event::{EnforcementEvent, State};
@@ -254,4 +262,14 @@ fn both_encodings_give_the_same_events() {
     assert_ne!(protobuf[0].payload, json[0].payload);
     let events = |arrivals: &[Arrival]| by_rule(events_of(epochs(arrivals, now, &mut |_| false)));
     assert_same("JSON", &events(&protobuf), &events(&json));
+}
+
+#[test]
+fn an_office_gives_the_same_events_when_killed_and_restored_at_every_epoch() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
+    let mut inputs: Vec<Input> = OFFICES[0].arrivals(0, encode_protobuf).into_iter().map(Input::Record).collect();
+    inputs.push(Input::Tick(start().plus(48 * MINUTE_NS)));
+    let expected = by_id(events_of_pipeline(&rules, &inputs, &mut || false));
+    assert!(expected.len() >= 4, "{:?}", expected.keys());
+    assert_same("killed", &expected, &by_id(events_of_the_killed(&rules, &inputs)));
 }

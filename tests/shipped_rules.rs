@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::fs;
 use std::path::Path;
 
 use lictor_engine::rule_test::run_directory;
+use tempfile::TempDir;
 
 #[track_caller]
 fn check(directory: &str, at_least: usize) {
@@ -26,5 +28,29 @@ fn the_shipped_rules_pass_their_own_tests() {
 
 #[test]
 fn the_language_does_what_its_tests_say() {
-    check("tests/language", 5);
+    check("tests/language", 30);
+}
+
+#[test]
+fn a_rule_that_fails_does_not_fail_the_tests_of_the_others() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let rule = |name: &str, result: &str| {
+        format!(
+            "CREATE RULE {name} WITH (action = 'warn', reason_code = 'x_test') AS
+             SELECT s.team, {result} AS result FROM spans AS s;"
+        )
+    };
+    write("sound.sql", &rule("sound", "'WARNING'"));
+    write("failing.sql", &rule("failing", "concat(s.team, ' is no result')"));
+    let test = "rules: [sound.sql]
+tests:
+  - name: the other rule is not looked at
+    steps:
+      - {rows: spans, at: 2026-03-01T10:00:00Z, values: [{team: docs}]}
+      - expect: [{rule: sound, subject: {team: docs}}]
+";
+    write("sound.test.yaml", test);
+    let outcomes = run_directory(folder.path()).unwrap();
+    assert_eq!(outcomes.iter().map(|outcome| outcome.faults.clone()).collect::<Vec<_>>(), [Vec::<String>::new()]);
 }

@@ -85,21 +85,27 @@ fn listed(path: &Path, faults: &[String]) -> String {
 /// # Errors
 /// See [`RulesDirError`]; faults of single rules are in [`LoadedRules::diagnostics`] instead.
 pub fn load(dir: &Path, prices: Option<&Path>) -> Result<LoadedRules, RulesDirError> {
-    compile(dir, prices, BTreeMap::new())
+    compile(dir, prices, BTreeMap::new(), &|_| true)
 }
 
-/// As [`load`] with the directory's own prices, but with `overrides` in place of what those reference tables hold.
+/// As [`load`] with the directory's own prices, but with `overrides` in place of what those reference tables hold, and
+/// of the rules only those of files that are `meant`.
 ///
 /// # Errors
 /// As [`load`]; [`RulesDirError::Undeclared`] if an override replaces nothing.
-pub fn load_with(dir: &Path, overrides: BTreeMap<String, RecordBatch>) -> Result<LoadedRules, RulesDirError> {
-    compile(dir, None, overrides)
+pub fn load_with(
+    dir: &Path,
+    overrides: BTreeMap<String, RecordBatch>,
+    meant: &dyn Fn(&str) -> bool,
+) -> Result<LoadedRules, RulesDirError> {
+    compile(dir, None, overrides, meant)
 }
 
 fn compile(
     dir: &Path,
     prices: Option<&Path>,
     overrides: BTreeMap<String, RecordBatch>,
+    meant: &dyn Fn(&str) -> bool,
 ) -> Result<LoadedRules, RulesDirError> {
     let is_file = fs::metadata(dir).map_err(unreadable(dir))?.is_file();
     let root = if is_file { dir.parent().unwrap_or(Path::new("")) } else { dir };
@@ -111,7 +117,7 @@ fn compile(
     let prices = Arc::new(load_prices(&prices_path, prices.is_some())?);
     let declared = lictor_queries::references(&files);
     let references = load_references(root, &declared, overrides)?;
-    let (rules, mut diagnostics) = lictor_queries::compile(&files, &references);
+    let (rules, mut diagnostics) = lictor_queries::compile_some(&files, &references, meant);
     diagnostics.extend(fill(&rules, &declared, &references));
     let tables = declared.iter().map(|decl| reference_path(root, decl));
     let sources = [dir.to_path_buf(), prices_path].into_iter().chain(tables).collect();
@@ -273,10 +279,10 @@ mod tests {
         let columns: Vec<arrow::array::ArrayRef> =
             vec![Arc::new(StringViewArray::from(vec!["a", "b"])), Arc::new(Float64Array::from(vec![1.0, 2.0]))];
         let rows = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
-        let loaded = load_with(dir.path(), BTreeMap::from([("budgets".to_owned(), rows.clone())])).unwrap();
+        let loaded = load_with(dir.path(), BTreeMap::from([("budgets".to_owned(), rows.clone())]), &|_| true).unwrap();
         assert_eq!((loaded.diagnostics.as_slice(), names(&loaded)), ([].as_slice(), vec!["over_budget"]));
         assert_eq!(loaded.references["budgets"].as_ref().unwrap().num_rows(), 2);
-        let error = load_with(dir.path(), BTreeMap::from([("budget".to_owned(), rows)])).unwrap_err();
+        let error = load_with(dir.path(), BTreeMap::from([("budget".to_owned(), rows)]), &|_| true).unwrap_err();
         let expected = "no rule file declares a reference table `budget`; declared are: budgets";
         assert_eq!(error.to_string(), expected);
     }

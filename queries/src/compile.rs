@@ -188,9 +188,19 @@ pub type References = BTreeMap<String, Result<RecordBatch, String>>;
 /// Everything that is wrong is returned, ordered by file and place; rules without a fault are in the rule set.
 #[must_use]
 pub fn compile(files: &[RuleFile], references: &References) -> (RuleSet, Vec<Diagnostic>) {
+    compile_some(files, references, &|_| true)
+}
+
+/// As [`compile`], but of the rules only those of files that are `meant`; views and tables count wherever they stand.
+#[must_use]
+pub fn compile_some(
+    files: &[RuleFile],
+    references: &References,
+    meant: &dyn Fn(&str) -> bool,
+) -> (RuleSet, Vec<Diagnostic>) {
     match Compiler::try_new(Planning::Stream) {
         Ok(mut compiler) => {
-            compiler.compile(files, references);
+            compiler.compile(files, references, meant);
             compiler.finish()
         }
         Err(e) => (RuleSet::default(), vec![Diagnostic::from_plan_error("", TextSpan::START, &e)]),
@@ -226,7 +236,7 @@ impl Compiler {
         })
     }
 
-    pub(crate) fn compile(&mut self, files: &[RuleFile], references: &References) {
+    pub(crate) fn compile(&mut self, files: &[RuleFile], references: &References, meant: &dyn Fn(&str) -> bool) {
         let mut said: Vec<(&str, Statement)> = Vec::new();
         for file in files {
             let (statements, faults) = frame::parse(&file.file, &file.text);
@@ -245,7 +255,7 @@ impl Compiler {
         }
         self.register_views(&said);
         let mut names: HashMap<String, &str> = HashMap::new();
-        for (file, statement) in &said {
+        for (file, statement) in said.iter().filter(|(file, _)| meant(file)) {
             let Statement::Rule(rule) = statement else { continue };
             if let Some(first) = names.insert(rule.name.clone(), file) {
                 let message = format!("rule `{}` is already defined in {first}", rule.name);

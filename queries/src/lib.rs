@@ -43,6 +43,7 @@ pub use aggregation::{Aggregation, KeyIndex};
 pub use calendar::CalendarUnit;
 pub use compile::{
     CompiledRule, CompiledStore, Feed, JoinedRule, JoinedThen, References, RuleKind, RuleSet, WindowedRule, compile,
+    compile_some,
 };
 pub use diagnostic::{Diagnostic, Position, TextSpan};
 pub use explain::{Explanation, JoinExplanation, SourceExplanation, WindowedExplanation};

@@ -35,7 +35,7 @@ pub fn oracle(
 ) -> Result<Vec<RecordBatch>, EvaluationError> {
     let failed = |message: String| EvaluationError { rule: rule.to_owned(), message };
     let mut compiler = Compiler::try_new(Planning::Batch).map_err(|e| failed(e.to_string()))?;
-    compiler.compile(files, references);
+    compiler.compile(files, references, &|_| true);
     let planned = std::mem::take(&mut compiler.planned);
     let Some(planned) = planned.iter().find(|p| p.name == rule) else {
         return Err(failed(compiler.first_fault()));

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "diagnostics/refusals.rs"]
+mod refusals;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

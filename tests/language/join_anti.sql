@@ -1,7 +1,9 @@
--- An anti join says the same without a WHERE, and `NOT` only for rows that are looked at: tool calls that nobody
--- approved in the two minutes before.
-CREATE RULE unapproved_tool_call WITH (action = 'block', reason_code = 'x_unapproved_tool_call') AS
-SELECT t.agent_name, t.tool_name
-FROM (SELECT * FROM spans WHERE operation_name = 'execute_tool') AS t
-LEFT ANTI JOIN (SELECT * FROM logs WHERE severity_text = 'APPROVED') AS a
-    ON a.trace_id = t.trace_id AND a.event_time BETWEEN t.event_time - INTERVAL '2 minutes' AND t.event_time;
+CREATE EXTERNAL TABLE registered (agent_name VARCHAR, owner VARCHAR) STORED AS CSV LOCATION 'agents.csv';
+
+-- An anti join (NOT EXISTS, NOT IN): agents that the reference table does not have.
+CREATE RULE unregistered_agent WITH (action = 'block', reason_code = 'x_unregistered_agent') AS
+SELECT s.agent_name, window_start, window_end, count(*) AS observed
+FROM TUMBLE(spans, event_time, INTERVAL '1 minute') AS s
+WHERE s.agent_name IS NOT NULL AND NOT EXISTS (SELECT 1 FROM registered AS a WHERE a.agent_name = s.agent_name)
+GROUP BY s.agent_name, window_start, window_end
+EMIT ON UPDATE;

@@ -49,7 +49,7 @@ pub(crate) fn epochs(arrivals: &[Arrival], now: EventTime, is_cut: &mut dyn FnMu
     epochs
 }
 
-fn topic_of(signal: Signal) -> &'static str {
+pub(crate) fn topic_of(signal: Signal) -> &'static str {
     match signal {
         Signal::Traces => "otlp_spans",
         Signal::Logs => "otlp_logs",
@@ -57,7 +57,7 @@ fn topic_of(signal: Signal) -> &'static str {
     }
 }
 
-fn to_record(arrival: &Arrival) -> RecordRef<'_> {
+pub(crate) fn to_record(arrival: &Arrival) -> RecordRef<'_> {
     RecordRef {
         topic: topic_of(arrival.signal),
         partition: arrival.partition,

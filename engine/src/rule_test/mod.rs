@@ -22,7 +22,7 @@ pub type Row = Map<String, Value>;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TestFile {
-    /// The rule files under test, beside this file; events of other rules are not looked at.
+    /// The rule files under test, beside this file; of the folder's other files only views and tables count.
     pub rules: Vec<String>,
     /// Reference tables that replace the files' content.
     #[serde(default)]

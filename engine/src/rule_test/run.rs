@@ -130,9 +130,10 @@ fn run_test(path: &Path, file: &TestFile, test: &TestCase) -> Result<Vec<String>
     Ok(faults)
 }
 
-/// The rules of a folder with the test's own reference tables, or why they do not compile.
+/// The rules under test with the test's own reference tables, or why they do not compile.
 fn load(folder: &Path, file: &TestFile) -> Result<Result<LoadedRules, Vec<String>>, RuleTestError> {
-    let as_written = rules_dir::load(folder, None)?;
+    let meant = |name: &str| is_under_test(&file.rules, name);
+    let as_written = rules_dir::load_with(folder, BTreeMap::new(), &meant)?;
     let mut overrides = BTreeMap::new();
     for decl in references(&as_written.files) {
         let Some(rows) = file.tables.get(&decl.name) else { continue };
@@ -144,7 +145,7 @@ fn load(folder: &Path, file: &TestFile) -> Result<Result<LoadedRules, Vec<String
     if let Some(name) = file.tables.keys().find(|t| !overrides.contains_key(*t)) {
         return Ok(Err(vec![format!("table {name}: no rule file declares it")]));
     }
-    let loaded = if overrides.is_empty() { as_written } else { rules_dir::load_with(folder, overrides)? };
+    let loaded = if overrides.is_empty() { as_written } else { rules_dir::load_with(folder, overrides, &meant)? };
     let of_test: Vec<_> = loaded.diagnostics.iter().filter(|d| is_under_test(&file.rules, &d.file)).collect();
     if of_test.is_empty() {
         return Ok(Ok(loaded));

@@ -1,4 +1,4 @@
--- Calls of a team that suddenly stop: the minutes without any are part of the past that is looked back at.
+-- GAP FILL FOR: calls of a team that suddenly stop; minutes without any are part of the past, too.
 CREATE RULE fallen_silent WITH (action = 'warn', reason_code = 'x_fallen_silent') AS
 SELECT c.team, c.window_start, c.window_end, c.calls AS observed, c.usual AS threshold
 FROM (
