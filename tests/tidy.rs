@@ -23,6 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &str)] = &[
     ("datafusion*", "queries"),
     ("rdkafka*", "connectors"),
+    ("parquet*", "connectors"),
     ("opentelemetry*", "schemas"),
     ("prost*", "schemas"),
     ("axum*", "engine"),

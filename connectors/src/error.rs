@@ -100,6 +100,14 @@ pub enum ConnectorError {
         /// Whether the same call can succeed later.
         retry: Retry,
     },
+    /// A topic holds more keys than a reference table may have rows.
+    #[error("topic `{topic}` has more than {rows_max} keys, which is the most a reference table may have")]
+    TableTooLarge {
+        /// The topic.
+        topic: String,
+        /// The most that is taken.
+        rows_max: usize,
+    },
     /// The embedded broker could not be started, or its thread is gone.
     #[error("embedded broker: {message}")]
     Embedded {
@@ -145,7 +153,9 @@ impl ConnectorError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Property { .. } | Self::TopicConfig { .. } | Self::Recording { .. } => Fault::User,
+            Self::Property { .. } | Self::TopicConfig { .. } | Self::Recording { .. } | Self::TableTooLarge { .. } => {
+                Fault::User
+            }
             Self::Kafka { fault, .. } => *fault,
             Self::Rebalanced { .. }
             | Self::Fenced { .. }
@@ -167,6 +177,7 @@ impl ConnectorError {
             Self::Property { .. }
             | Self::Fenced { .. }
             | Self::TooLarge { .. }
+            | Self::TableTooLarge { .. }
             | Self::TopicConfig { .. }
             | Self::Embedded { .. }
             | Self::File { .. }

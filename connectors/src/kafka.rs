@@ -12,6 +12,7 @@ mod restore;
 mod sink;
 mod source;
 mod start;
+mod table;
 mod transaction;
 
 pub use admin::{Difference, TopicSpec, TopicState, ensure_topics, inspect_topics};
@@ -20,6 +21,7 @@ pub use properties::KafkaProperties;
 pub use restore::{Committed, KafkaRestorer};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
+pub use table::{Followed, KafkaTable};
 pub use transaction::{AbortCause, Consumed, KafkaTransactions, TransactionError};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

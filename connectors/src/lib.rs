@@ -1,8 +1,8 @@
 //! Where bytes come from and go to: Kafka, the embedded broker, recorded files, reference tables.
 //!
 //! The engine's loop sees two traits, [`Source`] and [`Sink`], and no client library: this is the only crate that names
-//! `rdkafka`, so that the client can be replaced in one place. Nothing here looks into a payload, except for the root
-//! key of a recorded JSON line, which says what topic the line would have come from.
+//! `rdkafka`, so that the client can be replaced in one place. Nothing here looks into a payload of telemetry, except
+//! for the root key of a recorded JSON line, which says what topic the line would have come from.
 //!
 //! Invariant: an offset in our code always means "next to read" ([`NextOffset`]); it is made durable by
 //! [`Source::commit`] only after everything derived from the records before it has been acknowledged by
@@ -22,10 +22,10 @@ pub use embedded::EmbeddedBroker;
 pub use error::{ConnectorError, Fault, Retry};
 pub use file::{FileSource, TopicBinding};
 pub use kafka::{
-    AbortCause, Committed, Consumed, Difference, KafkaProperties, KafkaRestorer, KafkaSink, KafkaSource,
-    KafkaTransactions, Membership, TopicSpec, TopicState, TransactionError, ensure_topics, inspect_topics,
+    AbortCause, Committed, Consumed, Difference, Followed, KafkaProperties, KafkaRestorer, KafkaSink, KafkaSource,
+    KafkaTable, KafkaTransactions, Membership, TopicSpec, TopicState, TransactionError, ensure_topics, inspect_topics,
 };
 pub use record::{NextOffset, Outgoing, RecordRef, TopicPartition};
-pub use reference::{ReferenceError, TableFormat, load_table};
+pub use reference::{ReferenceError, RefusedRecord, TableFormat, load_table};
 pub use sink::Sink;
 pub use source::{AssignmentChange, Polled, Source};

@@ -1,12 +1,14 @@
-//! Reference tables from files: budgets, prices, allow-lists.
+//! Reference tables: budgets, prices, allow-lists, from files and from the records of a topic.
 //!
-//! A table is loaded whole or not at all: a rule must never judge by half a budget list. Whoever wrote the file learns
-//! the line of what is wrong.
+//! A file is loaded whole or not at all: a rule must never judge by half a budget list. Whoever wrote it learns the
+//! place of what is wrong. A topic has many writers, so a flawed record costs only itself, see [`LatestRows`].
 
 mod csv;
 mod json;
+mod latest;
+mod parquet;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,13 +19,18 @@ use thiserror::Error;
 
 use crate::error::Fault;
 
-/// How a reference table is written down.
+pub use latest::RefusedRecord;
+pub(crate) use latest::{Absorbed, LatestRows, ROWS_MAX, TooManyRows};
+
+/// How the file of a reference table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableFormat {
     /// Comma-separated, quoted with `"`, the column names in the first line.
     Csv,
     /// One JSON object per line.
     Json,
+    /// Parquet, uncompressed or compressed with Snappy or zstd.
+    Parquet,
 }
 
 /// Why a reference table was not loaded.
@@ -47,6 +54,14 @@ pub enum ReferenceError {
         /// What is wrong, with column and value.
         message: String,
     },
+    /// A Parquet file is broken, or has other contents than it should.
+    #[error("{}: {message}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with column, row group and row, both from 1, as far as they are known.
+        message: String,
+    },
 }
 
 impl ReferenceError {
@@ -64,8 +79,8 @@ impl ReferenceError {
 ///
 /// With `declared`, the batch has exactly those columns and types, found in the file by name; other columns of the file
 /// are ignored. Without, it has the columns of the file (JSON: in the order of their names), each `Int64`, `Float64`,
-/// `Boolean` or else `Utf8View`; dates stay text unless they are declared. An empty CSV cell and a missing JSON value
-/// are null.
+/// `Boolean` or else `Utf8View`; dates stay text unless they are declared, except in Parquet, whose dates are `Date32`
+/// and whose instants are `Timestamp(ns)` in UTC. An empty CSV cell and a missing JSON value are null.
 ///
 /// # Errors
 /// The file cannot be read; a row, a cell or the header is wrong; a column that is declared `NOT NULL` has a null.
@@ -74,13 +89,25 @@ pub fn load_table(
     format: TableFormat,
     declared: Option<SchemaRef>,
 ) -> Result<RecordBatch, ReferenceError> {
-    let bytes = fs::read(path).map_err(|source| ReferenceError::Unreadable { path: path.to_path_buf(), source })?;
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let parsed = match format {
-        TableFormat::Csv => csv::parse(text, declared.as_ref()),
-        TableFormat::Json => json::parse(text, declared.as_ref()),
+    let parse = match format {
+        TableFormat::Csv => csv::parse,
+        TableFormat::Json => json::parse,
+        TableFormat::Parquet => return load_parquet(path, declared.as_ref()),
     };
-    parsed.map_err(|Flaw { line, message }| ReferenceError::Flawed { path: path.to_path_buf(), line, message })
+    let bytes = fs::read(path).map_err(unreadable(path))?;
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let flawed = |Flaw { line, message }| ReferenceError::Flawed { path: path.to_path_buf(), line, message };
+    parse(text, declared.as_ref()).map_err(flawed)
+}
+
+fn load_parquet(path: &Path, declared: Option<&SchemaRef>) -> Result<RecordBatch, ReferenceError> {
+    let file = File::open(path).map_err(unreadable(path))?;
+    parquet::parse_untrusted(file, declared)
+        .map_err(|message| ReferenceError::Parquet { path: path.to_path_buf(), message })
+}
+
+fn unreadable(path: &Path) -> impl Fn(io::Error) -> ReferenceError {
+    move |source| ReferenceError::Unreadable { path: path.to_path_buf(), source }
 }
 
 /// Something wrong in a file whose name the parsers need not know.
@@ -148,10 +175,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_no_parquet_is_named() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("budgets.parquet");
+        fs::write(&path, "team,daily_usd\na,1\n").unwrap();
+        let error = load_table(&path, TableFormat::Parquet, None).unwrap_err();
+        assert_eq!(error.fault(), Fault::User);
+        assert!(error.to_string().contains("budgets.parquet: it cannot be read as Parquet: "), "{error}");
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let error = load_table(Path::new("no/budgets.csv"), TableFormat::Csv, None).unwrap_err();
         assert_eq!(error.fault(), Fault::User);
         assert!(error.to_string().starts_with("no/budgets.csv: "), "{error}");
+        let error = load_table(Path::new("no/budgets.parquet"), TableFormat::Parquet, None).unwrap_err();
+        assert!(error.to_string().starts_with("no/budgets.parquet: "), "{error}");
     }
 
     #[test]

@@ -65,6 +65,7 @@ pub struct Metrics {
     late_rows: Family<Labels<2>, Counter>,
     limit_reached: Family<Labels<2>, Counter>,
     reloads: Family<Labels<1>, Counter>,
+    refused_references: Family<Labels<1>, Gauge>,
     ready: Gauge,
 }
 
@@ -139,6 +140,10 @@ impl Metrics {
             late_rows: to.add("late_rows", "Rows that came too late or from the future, by table and reason"),
             limit_reached: to.add("limit_reached", "Epochs that found a rule at one of its limits"),
             reloads: to.add("reloads", "Times that rules were read again, by outcome"),
+            refused_references: to.add(
+                "refused_references",
+                "Keys of a reference table in Kafka whose latest record was refused, by table",
+            ),
             ready: to.add("ready", "1 once both stages serve what they were assigned, else 0"),
             registry: Registry::default(),
         };
@@ -276,6 +281,15 @@ impl Metrics {
     pub fn observe_reload(&self, is_applied: bool) {
         let outcome = RELOAD_OUTCOMES[usize::from(!is_applied)];
         self.reloads.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// Takes over, for every reference table in Kafka, how many keys have a latest record that was refused.
+    pub fn observe_refused_references<'a>(&self, tables: impl Iterator<Item = (&'a str, usize)>) {
+        self.refused_references.clear();
+        for (table, count) in tables {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.refused_references.get_or_create(&[("table", table.to_owned())]).set(count);
+        }
     }
 
     /// Takes over whether `/readyz` says yes.
@@ -472,6 +486,7 @@ mod tests {
         metrics.observe_status(&[status("r", None)]);
         metrics.observe_lag(&[(TopicPartition::new("t", 0), 1)]);
         metrics.observe_watermark(Signal::Logs, EventTime::default(), EventTime::default());
+        metrics.observe_refused_references([("budgets", 1)].into_iter());
         let text = metrics.encode();
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         lines.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
@@ -492,6 +507,7 @@ mod tests {
             "lictor_partitions",
             "lictor_ready",
             "lictor_records_total",
+            "lictor_refused_references",
             "lictor_reloads_total",
             "lictor_restored_bytes_total",
             "lictor_rows_total",

@@ -35,6 +35,16 @@ pub struct LoadedRules {
     pub sources: Vec<PathBuf>,
 }
 
+impl LoadedRules {
+    /// The reference tables that lie in Kafka, in the order of the files.
+    #[must_use]
+    pub fn topic_tables(&self) -> Vec<ReferenceDecl> {
+        let mut declared = lictor_queries::references(&self.files);
+        declared.retain(is_topic);
+        declared
+    }
+}
+
 /// Why a rules directory cannot be used at all.
 #[derive(Debug, Error)]
 pub enum RulesDirError {
@@ -79,13 +89,28 @@ fn listed(path: &Path, faults: &[String]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Says what a reference table that lies in Kafka holds, or why that is not known.
+pub type ReadTopic<'a> = dyn FnMut(&ReferenceDecl) -> Result<RecordBatch, String> + 'a;
+
 /// Reads and compiles `dir`, a rules directory or one rule file; prices are in `prices`, else in [`PRICES_FILE`] if the
-/// directory has it.
+/// directory has it. No broker is asked: reference tables that lie in Kafka have their columns and no rows.
 ///
 /// # Errors
 /// See [`RulesDirError`]; faults of single rules are in [`LoadedRules::diagnostics`] instead.
 pub fn load(dir: &Path, prices: Option<&Path>) -> Result<LoadedRules, RulesDirError> {
-    compile(dir, prices, BTreeMap::new(), &|_| true)
+    compile(dir, prices, BTreeMap::new(), &|_| true, &mut without_broker)
+}
+
+/// As [`load`], with the rows that `read_topic` has for reference tables in Kafka.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_topics(
+    dir: &Path,
+    prices: Option<&Path>,
+    read_topic: &mut ReadTopic<'_>,
+) -> Result<LoadedRules, RulesDirError> {
+    compile(dir, prices, BTreeMap::new(), &|_| true, read_topic)
 }
 
 /// As [`load`] with the directory's own prices, but with `overrides` in place of what those reference tables hold, and
@@ -98,7 +123,12 @@ pub fn load_with(
     overrides: BTreeMap<String, RecordBatch>,
     meant: &dyn Fn(&str) -> bool,
 ) -> Result<LoadedRules, RulesDirError> {
-    compile(dir, None, overrides, meant)
+    compile(dir, None, overrides, meant, &mut without_broker)
+}
+
+fn without_broker(decl: &ReferenceDecl) -> Result<RecordBatch, String> {
+    let schema = decl.schema.clone().ok_or("a table in Kafka declares its columns")?;
+    Ok(RecordBatch::new_empty(schema))
 }
 
 fn compile(
@@ -106,6 +136,7 @@ fn compile(
     prices: Option<&Path>,
     overrides: BTreeMap<String, RecordBatch>,
     meant: &dyn Fn(&str) -> bool,
+    read_topic: &mut ReadTopic<'_>,
 ) -> Result<LoadedRules, RulesDirError> {
     let is_file = fs::metadata(dir).map_err(unreadable(dir))?.is_file();
     let root = if is_file { dir.parent().unwrap_or(Path::new("")) } else { dir };
@@ -116,10 +147,10 @@ fn compile(
     let prices_path = prices.map_or_else(|| root.join(PRICES_FILE), Path::to_path_buf);
     let prices = Arc::new(load_prices(&prices_path, prices.is_some())?);
     let declared = lictor_queries::references(&files);
-    let references = load_references(root, &declared, overrides)?;
+    let references = load_references(root, &declared, overrides, read_topic)?;
     let (rules, mut diagnostics) = lictor_queries::compile_some(&files, &references, meant);
     diagnostics.extend(fill(&rules, &declared, &references));
-    let tables = declared.iter().map(|decl| reference_path(root, decl));
+    let tables = declared.iter().filter(|decl| !is_topic(decl)).map(|decl| reference_path(root, decl));
     let sources = [dir.to_path_buf(), prices_path].into_iter().chain(tables).collect();
     Ok(LoadedRules { files, references, prices, rules, diagnostics, sources })
 }
@@ -170,6 +201,7 @@ fn load_references(
     root: &Path,
     declared: &[ReferenceDecl],
     overrides: BTreeMap<String, RecordBatch>,
+    read_topic: &mut ReadTopic<'_>,
 ) -> Result<References, RulesDirError> {
     if let Some(table) = overrides.keys().find(|table| declared.iter().all(|decl| decl.name != **table)) {
         let declared: Vec<&str> = declared.iter().map(|decl| decl.name.as_str()).collect();
@@ -178,20 +210,26 @@ fn load_references(
     let mut references: References = overrides.into_iter().map(|(name, rows)| (name, Ok(rows))).collect();
     for decl in declared {
         // A second declaration of a name is a fault that the compiler reports; the first one counts.
-        references.entry(decl.name.clone()).or_insert_with(|| load_reference(root, decl));
+        references.entry(decl.name.clone()).or_insert_with(|| load_reference(root, decl, read_topic));
     }
     Ok(references)
+}
+
+fn is_topic(decl: &ReferenceDecl) -> bool {
+    decl.format == ReferenceFormat::Kafka
 }
 
 fn reference_path(root: &Path, decl: &ReferenceDecl) -> PathBuf {
     root.join(&decl.file).parent().unwrap_or(root).join(&decl.location)
 }
 
-fn load_reference(root: &Path, decl: &ReferenceDecl) -> Result<RecordBatch, String> {
+fn load_reference(root: &Path, decl: &ReferenceDecl, read_topic: &mut ReadTopic<'_>) -> Result<RecordBatch, String> {
     let path = reference_path(root, decl);
     let format = match decl.format {
         ReferenceFormat::Csv => TableFormat::Csv,
         ReferenceFormat::Json => TableFormat::Json,
+        ReferenceFormat::Parquet => TableFormat::Parquet,
+        ReferenceFormat::Kafka => return read_topic(decl),
     };
     load_table(&path, format, decl.schema.clone()).map_err(|error| error.to_string())
 }
@@ -269,6 +307,45 @@ mod tests {
         assert_eq!(names(&loaded), ["costly"]);
         let notes: Vec<&String> = loaded.diagnostics.iter().flat_map(|d| &d.notes).collect();
         assert!(notes.iter().any(|note| note.contains("b.csv:2: ")), "{notes:?}");
+    }
+
+    #[test]
+    fn a_parquet_file_is_read_as_one_and_watched() {
+        let declared = BUDGETS.replace("CSV LOCATION '../b.csv'", "PARQUET LOCATION 'b.parquet'");
+        let dir = directory(&[("budget.sql", &declared), ("costly.sql", COSTLY), ("b.parquet", "team,usd\n")]);
+        let loaded = load(dir.path(), None).unwrap();
+        assert_eq!(names(&loaded), ["costly"]);
+        let note = loaded.diagnostics.iter().find_map(|d| d.notes.first()).unwrap();
+        assert!(note.contains("b.parquet: it cannot be read as Parquet"), "{note}");
+        assert!(loaded.sources.contains(&dir.path().join("b.parquet")));
+    }
+
+    #[test]
+    fn a_table_in_kafka_is_empty_without_a_broker_and_no_file_to_watch() {
+        let declared = BUDGETS.replace("STORED AS CSV LOCATION '../b.csv'", "STORED AS KAFKA LOCATION 'budgets'");
+        let dir = directory(&[("cost/budget.sql", &declared)]);
+        let loaded = load(dir.path(), None).unwrap();
+        assert_eq!((loaded.diagnostics.as_slice(), names(&loaded)), ([].as_slice(), vec!["over_budget"]));
+        assert_eq!(loaded.references["budgets"].as_ref().unwrap().num_rows(), 0);
+        assert_eq!(loaded.sources, [dir.path().to_path_buf(), dir.path().join(PRICES_FILE)]);
+        let topics: Vec<_> = loaded.topic_tables().into_iter().map(|decl| (decl.name, decl.location)).collect();
+        assert_eq!(topics, [("budgets".to_owned(), "budgets".to_owned())]);
+        let columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(StringViewArray::from(vec!["a"])), Arc::new(Float64Array::from(vec![1.0]))];
+        let rows = RecordBatch::try_new(loaded.references["budgets"].as_ref().unwrap().schema(), columns).unwrap();
+        let loaded = load_with(dir.path(), BTreeMap::from([("budgets".to_owned(), rows)])).unwrap();
+        assert_eq!(loaded.references["budgets"].as_ref().unwrap().num_rows(), 1, "a test's rows");
+    }
+
+    #[test]
+    fn a_topic_that_cannot_be_read_costs_only_its_rules() {
+        let declared = BUDGETS.replace("STORED AS CSV LOCATION '../b.csv'", "STORED AS KAFKA LOCATION 'budgets'");
+        let dir = directory(&[("budget.sql", &declared), ("costly.sql", COSTLY)]);
+        let mut refuse = |decl: &ReferenceDecl| Err(format!("topic `{}` does not exist", decl.location));
+        let loaded = load_with_topics(dir.path(), None, &mut refuse).unwrap();
+        assert_eq!(names(&loaded), ["costly"]);
+        let notes: Vec<&String> = loaded.diagnostics.iter().flat_map(|d| &d.notes).collect();
+        assert_eq!(notes.first().map(|note| note.as_str()), Some("topic `budgets` does not exist"));
     }
 
     #[test]

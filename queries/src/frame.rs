@@ -21,10 +21,14 @@ pub enum Emission {
 /// How a reference table is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferenceFormat {
-    /// Comma-separated values with a header line.
+    /// A file of comma-separated values with a header line.
     Csv,
-    /// One JSON object per line.
+    /// A file of one JSON object per line.
     Json,
+    /// A Parquet file.
+    Parquet,
+    /// A Kafka topic of JSON objects: the latest value of each key is a row.
+    Kafka,
 }
 
 /// An option of `WITH (…)`: its name, its text and where both stand.
@@ -168,6 +172,7 @@ impl<'a> Cursor<'a> {
 
     fn table(&mut self) -> Parsed<TableText> {
         const SHAPE: &str = "write CREATE EXTERNAL TABLE name [(column TYPE, …)] STORED AS CSV LOCATION 'file.csv'";
+        const FORMATS: &str = "reference tables are CSV, JSON-lines or Parquet files, or compacted Kafka topics";
         self.at += 1;
         self.keyword("TABLE", SHAPE)?;
         let (name, name_span) = self.identifier("the table's name")?;
@@ -177,11 +182,19 @@ impl<'a> Cursor<'a> {
         let format = match self.peek_word().as_deref() {
             Some("CSV") => ReferenceFormat::Csv,
             Some("JSON") => ReferenceFormat::Json,
-            _ => return Err(self.unexpected("CSV or JSON", "reference tables are CSV or JSON-lines files")),
+            Some("PARQUET") => ReferenceFormat::Parquet,
+            Some("KAFKA") => ReferenceFormat::Kafka,
+            _ => return Err(self.unexpected("CSV, JSON, PARQUET or KAFKA", FORMATS)),
         };
         self.at += 1;
         self.keyword("LOCATION", SHAPE)?;
-        let (location, location_span) = self.string("the file's path, relative to this file")?;
+        let what = match format {
+            ReferenceFormat::Kafka => "the topic's name",
+            ReferenceFormat::Csv | ReferenceFormat::Json | ReferenceFormat::Parquet => {
+                "the file's path, relative to this file"
+            }
+        };
+        let (location, location_span) = self.string(what)?;
         if self.at < self.tokens.len() {
             return Err(self.unexpected("`;`", SHAPE));
         }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::diagnostic::{Diagnostic, TextSpan};
 use crate::frame::{self, Parsed, ReferenceFormat, Statement, TableText};
@@ -26,11 +28,11 @@ pub struct ReferenceDecl {
     pub name: String,
     /// The rule file that declares it.
     pub file: String,
-    /// The path as written: relative to that file.
+    /// The path as written: relative to that file. Of a Kafka table: the topic.
     pub location: String,
     /// How to read it.
     pub format: ReferenceFormat,
-    /// The declared columns; none means: take the file's.
+    /// The declared columns; none means: take the file's. A Kafka table always declares some.
     pub schema: Option<SchemaRef>,
     pub(crate) name_span: TextSpan,
     pub(crate) location_span: TextSpan,
@@ -52,6 +54,9 @@ pub fn references(files: &[RuleFile]) -> Vec<ReferenceDecl> {
 }
 
 pub(crate) fn declare(file: &str, table: &TableText) -> Parsed<ReferenceDecl> {
+    if table.format == ReferenceFormat::Kafka {
+        check_topic(file, table)?;
+    }
     Ok(ReferenceDecl {
         name: table.name.clone(),
         file: file.to_owned(),
@@ -63,14 +68,52 @@ pub(crate) fn declare(file: &str, table: &TableText) -> Parsed<ReferenceDecl> {
     })
 }
 
+/// Kafka's own limit.
+const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// A topic has no columns to take over, and a name that Kafka takes.
+fn check_topic(file: &str, table: &TableText) -> Parsed<()> {
+    let TableText { name, location, .. } = table;
+    if table.columns.is_empty() {
+        let message = format!("reference table `{name}` is a Kafka topic and declares no columns");
+        let fault = Diagnostic::new(file, table.name_span, message)
+            .note("a topic may be empty, and its records may differ: its columns are not guessed")
+            .help(format!("write CREATE EXTERNAL TABLE {name} (column TYPE, …) STORED AS KAFKA LOCATION '{location}'"));
+        return Err(Box::new(fault));
+    }
+    let is_taken = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_name = (1..=TOPIC_NAME_BYTES_MAX).contains(&location.len()) && location.bytes().all(is_taken);
+    if is_name && !matches!(location.as_str(), "." | "..") {
+        return Ok(());
+    }
+    let fault = Diagnostic::new(file, table.location_span, format!("`{location}` is no name of a Kafka topic"))
+        .note(format!("topics are named by 1 to {TOPIC_NAME_BYTES_MAX} of a-z, A-Z, 0-9, `.`, `_` and `-`"));
+    Err(Box::new(fault))
+}
+
 fn columns(file: &str, table: &TableText) -> Parsed<SchemaRef> {
     let dialect = GenericDialect {};
-    let mut parser = Parser::new(&dialect).with_tokens_with_locations(table.columns.clone());
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(as_names(&table.columns));
     let (columns, _) = parser
         .parse_columns()
         .map_err(|e| Diagnostic::from_parse_error(file, table.name_span.into(), &e.to_string()))?;
     let fields = columns.iter().map(|c| field(file, c)).collect::<Result<Vec<_>, _>>()?;
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The declared columns, each of which begins with a name: a column may be called `key`, and there are no constraints.
+fn as_names(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
+    let (mut tokens, mut depth, mut begins) = (tokens.to_vec(), 0_usize, false);
+    for token in &mut tokens {
+        match &mut token.token {
+            Token::Word(word) if begins => word.keyword = Keyword::NoKeyword,
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        begins = depth == 1 && matches!(token.token, Token::LParen | Token::Comma);
+    }
+    tokens
 }
 
 fn field(file: &str, column: &ColumnDef) -> Parsed<Field> {
@@ -116,6 +159,27 @@ mod tests {
         let schema = tables[0].schema.clone().unwrap();
         let types: Vec<_> = schema.fields().iter().map(|f| f.data_type().clone()).collect();
         assert_eq!(types, [DataType::Utf8View, DataType::Float64, DataType::Int64]);
+    }
+
+    #[test]
+    fn a_column_may_be_called_as_a_word_of_sql() {
+        let text = "CREATE EXTERNAL TABLE b (key VARCHAR(8), usd NUMERIC(9, 2), index BIGINT, check DATE)
+            STORED AS CSV LOCATION 'x.csv'";
+        let schema = references(&[file(text)])[0].schema.clone().unwrap();
+        let names: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        assert_eq!(names, ["key", "usd", "index", "check"]);
+    }
+
+    #[test]
+    fn a_topic_declares_its_columns_and_what_does_not_is_left_to_the_compiler() {
+        let text = "CREATE EXTERNAL TABLE a (key VARCHAR) STORED AS KAFKA LOCATION 'acme.Teams-1_x';
+            CREATE EXTERNAL TABLE b STORED AS KAFKA LOCATION 'teams';
+            CREATE EXTERNAL TABLE c STORED AS parquet LOCATION 'teams.parquet';";
+        let tables = references(&[file(text)]);
+        let found: Vec<_> = tables.iter().map(|t| (t.name.as_str(), t.format, t.location.as_str())).collect();
+        let expected =
+            [("a", ReferenceFormat::Kafka, "acme.Teams-1_x"), ("c", ReferenceFormat::Parquet, "teams.parquet")];
+        assert_eq!(found, expected);
     }
 
     #[test]

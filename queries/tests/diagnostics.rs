@@ -459,6 +459,35 @@ fn a_rule_name_is_taken_once() {
 }
 
 #[test]
+fn a_kafka_table_without_columns_is_told_what_to_write() {
+    let fault = fault(
+        "CREATE EXTERNAL TABLE /*here*/teams STORED AS KAFKA LOCATION 'acme.teams';",
+        "teams",
+        "reference table `teams` is a Kafka topic and declares no columns",
+    );
+    let help = "write CREATE EXTERNAL TABLE teams (column TYPE, …) STORED AS KAFKA LOCATION 'acme.teams'";
+    assert_eq!(fault.help.as_deref(), Some(help));
+}
+
+#[test]
+fn a_kafka_table_names_a_topic() {
+    for location in ["'a/b'", "''", "'..'"] {
+        let text = format!("CREATE EXTERNAL TABLE t (a VARCHAR) STORED AS KAFKA LOCATION /*here*/{location};");
+        fault(&text, location, &format!("`{}` is no name of a Kafka topic", location.trim_matches('\'')));
+    }
+}
+
+#[test]
+fn an_unknown_format_is_told_which_there_are() {
+    let fault = fault(
+        "CREATE EXTERNAL TABLE t (a VARCHAR) STORED AS /*here*/AVRO LOCATION 't.avro';",
+        "AVRO",
+        "expected CSV, JSON, PARQUET or KAFKA, found `AVRO`",
+    );
+    assert_eq!(fault.notes, ["reference tables are CSV, JSON-lines or Parquet files, or compacted Kafka topics"]);
+}
+
+#[test]
 fn a_reference_table_that_is_missing_costs_only_its_rules() {
     let text = "CREATE EXTERNAL TABLE limits (team VARCHAR) STORED AS CSV LOCATION 'limits.csv';
 CREATE RULE limited WITH (action = 'warn', reason_code = 'x_test') AS

@@ -27,7 +27,7 @@ use crate::error::{ConnectorError, Fault, Retry};
 use crate::record::{NextOffset, RecordRef, TopicPartition};
 
 /// How long one look for records lasts, and the pause between two questions.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// How long a client may tell us what happened to it: it takes all of that time, whether it has news or not.
 const LISTEN: Duration = Duration::from_millis(1);
 /// How long a broker may take for one answer before it is asked again.
@@ -90,7 +90,7 @@ impl KafkaRestorer {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let mut patience = Patience { whole: wait, left: wait };
+        let mut patience = Patience::new(wait);
         patience.ask("ask for committed offsets", |wait| committed(&self.committed.0, partitions, wait))
     }
 
@@ -99,7 +99,7 @@ impl KafkaRestorer {
     /// # Errors
     /// The broker refuses, or has no answer within about `wait`.
     pub fn begin_of(&self, partition: &TopicPartition, wait: Duration) -> Result<NextOffset, ConnectorError> {
-        let mut patience = Patience { whole: wait, left: wait };
+        let mut patience = Patience::new(wait);
         patience.ask_for_ends(&self.uncommitted.0, partition).map(|(low, _)| NextOffset(low))
     }
 
@@ -116,7 +116,7 @@ impl KafkaRestorer {
         wait: Duration,
         absorb: &mut dyn FnMut(RecordRef<'_>),
     ) -> Result<u64, ConnectorError> {
-        let mut patience = Patience { whole: wait, left: wait };
+        let mut patience = Patience::new(wait);
         let (low, high) = patience.ask_for_ends(&self.uncommitted.0, partition)?;
         if low == high {
             return Ok(0);
@@ -208,25 +208,29 @@ fn committed(
 }
 
 /// What is left of the caller's wait, counted in what was waited for: time is the engine's to measure.
-struct Patience {
+pub(super) struct Patience {
     whole: Duration,
     left: Duration,
 }
 
 impl Patience {
+    pub(super) fn new(whole: Duration) -> Self {
+        Self { whole, left: whole }
+    }
+
     /// Whether something is left after waiting so long.
-    fn outlasts(&mut self, waited: Duration) -> bool {
+    pub(super) fn outlasts(&mut self, waited: Duration) -> bool {
         self.left = self.left.saturating_sub(waited);
         !self.left.is_zero()
     }
 
-    fn lost(&self, message: String) -> ConnectorError {
+    pub(super) fn lost(&self, message: String) -> ConnectorError {
         let message = format!("{message} after {:?}", self.whole);
         ConnectorError::Kafka { action: "read a partition", message, fault: Fault::External, retry: Retry::Backoff }
     }
 
     /// First and next offset of a partition as this client is allowed to see it.
-    fn ask_for_ends(
+    pub(super) fn ask_for_ends(
         &mut self,
         consumer: &BaseConsumer<Logged>,
         partition: &TopicPartition,
@@ -239,7 +243,7 @@ impl Patience {
     }
 
     /// Asks until there is an answer, or a refusal that asking again does not change.
-    fn ask<A>(
+    pub(super) fn ask<A>(
         &mut self,
         action: &'static str,
         question: impl Fn(Duration) -> KafkaResult<A>,
@@ -268,7 +272,7 @@ fn not_read(error: &KafkaError) -> ConnectorError {
 }
 
 /// Sees what was committed.
-struct ReadCommitted(BaseConsumer<Logged>);
+pub(super) struct ReadCommitted(pub(super) BaseConsumer<Logged>);
 
 /// Sees everything, and belongs to no group.
 struct ReadUncommitted(BaseConsumer<Logged>);

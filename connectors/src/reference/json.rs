@@ -37,7 +37,8 @@ fn infer(text: &[u8]) -> Result<SchemaRef, Flaw> {
     Ok(nullable(fields))
 }
 
-fn read(text: &[u8], schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+/// Reads objects that have been checked, or that are checked if this fails.
+pub(super) fn read(text: &[u8], schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let reader = ReaderBuilder::new(Arc::clone(schema)).with_batch_size(BATCH_ROWS).build(text)?;
     concat_batches(schema, &reader.collect::<Result<Vec<_>, _>>()?)
 }

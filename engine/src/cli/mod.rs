@@ -13,6 +13,7 @@ mod schema;
 mod tail;
 mod terminal;
 mod test;
+mod topic_tables;
 mod topics;
 mod watched;
 

@@ -1,4 +1,5 @@
-//! Other rules without a restart: read when their files change, on SIGHUP, and when `POST /-/reload` asks for it.
+//! Other rules without a restart: read when their files or the topics of reference tables change, on SIGHUP, and when
+//! `POST /-/reload` asks for it.
 //!
 //! The directory is compiled as a whole. If anything is wrong nothing changes, and what is wrong is logged and
 //! answered.
@@ -21,14 +22,15 @@ use lictor_engine::metrics::Metrics;
 use lictor_engine::pipeline::Stages;
 use lictor_engine::rules_dir::{self, LoadedRules};
 use lictor_engine::verdict::{RuleOutline, Verdict, verdicts};
-use lictor_queries::References;
+use lictor_queries::{ReferenceDecl, References};
 use lictor_schemas::prices::PriceTable;
 use signal_hook::consts::SIGHUP;
 
 use super::check::render_faults;
+use super::topic_tables::TopicTables;
 
-/// How often files and signals are looked at. Files that change are read when they have stayed the same from one look
-/// to the next: an editor or a copy may be in the middle of writing.
+/// How often files, topics and signals are looked at. Files that change are read when they have stayed the same from
+/// one look to the next: an editor or a copy may be in the middle of writing.
 const LOOK: Duration = Duration::from_secs(1);
 
 const NOTHING_CHANGED: &str = "no rule and no reference table has changed\n";
@@ -40,6 +42,7 @@ pub(super) struct Reloader {
     outlines: Vec<RuleOutline>,
     references: References,
     prices: Arc<PriceTable>,
+    topics: TopicTables,
     seen: Seen,
 }
 
@@ -52,12 +55,16 @@ struct Seen {
 }
 
 impl Reloader {
-    /// `loaded` is what runs now.
-    pub(super) fn new(config: &Config, loaded: &LoadedRules, metrics: Arc<Metrics>) -> Self {
-        let at = fingerprint(&loaded.sources);
+    /// `loaded` is what runs now, with the rows that `topics` had, from files that had the fingerprint `at`.
+    pub(super) fn new(
+        config: &Config,
+        (loaded, at): (&LoadedRules, u64),
+        metrics: Arc<Metrics>,
+        topics: TopicTables,
+    ) -> Self {
         let (outlines, references) = (RuleOutline::of_set(&loaded.rules), loaded.references.clone());
-        let prices = Arc::clone(&loaded.prices);
-        Self { config: config.clone(), metrics, outlines, references, prices, seen: Seen { read: at, looked: at } }
+        let (config, prices, seen) = (config.clone(), Arc::clone(&loaded.prices), Seen { read: at, looked: at });
+        Self { config, metrics, outlines, references, prices, topics, seen }
     }
 
     /// Watches until the tasks end. Rule sets go to `tasks`, answers to whoever has sent one of the `requests`.
@@ -85,7 +92,8 @@ impl Reloader {
                     }
                 };
                 let is_asked = request.is_some() || hangup.swap(false, Ordering::Relaxed);
-                if !(is_asked || self.has_changed(&sources)) {
+                let has_news = self.topics.look(is_asked);
+                if !(self.has_changed(&sources) || has_news || is_asked) {
                     continue;
                 }
                 let (answer, is_over) = self.reload(is_asked, &mut sources, &tasks);
@@ -128,6 +136,7 @@ impl Reloader {
                 return (Err(why), false);
             }
         };
+        self.topics.keep(&loaded.topic_tables());
         let outlines = RuleOutline::of_set(&loaded.rules);
         let is_same = outlines == self.outlines && loaded.prices == self.prices && {
             let rows = |table: &References| table.iter().map(|(n, t)| (n.clone(), t.clone().ok())).collect::<Vec<_>>();
@@ -154,19 +163,22 @@ impl Reloader {
             }
             Err(TrySendError::Full(_)) => {
                 self.seen.read = 0;
+                self.topics.ask_again();
                 (Err("the rules before are still being taken over: ask again\n".to_owned()), false)
             }
             Err(TrySendError::Disconnected(_)) => (Err("lictor is stopping\n".to_owned()), true),
         }
     }
 
-    fn load(&self) -> Result<LoadedRules, String> {
-        let loaded = rules_dir::load(&self.config.rules, self.config.prices.as_deref());
+    fn load(&mut self) -> Result<LoadedRules, String> {
+        let Self { config, topics, .. } = self;
+        let mut read_topic = |decl: &ReferenceDecl| topics.rows(decl);
+        let loaded = rules_dir::load_with_topics(&config.rules, config.prices.as_deref(), &mut read_topic);
         let loaded = loaded.map_err(|error| format!("{error}\n"))?;
         if loaded.diagnostics.is_empty() { Ok(loaded) } else { Err(render_faults(&loaded)) }
     }
 
-    /// What an edit means, a line for everything that has changed.
+    /// What an edit means, a line for everything that has changed, and for tables that are behind their topics.
     fn tell(&self, outlines: &[RuleOutline], references: &References) -> String {
         let mut said = String::new();
         for (rule, verdict) in verdicts(&self.outlines, outlines) {
@@ -184,6 +196,7 @@ impl Reloader {
         if said.is_empty() {
             said.push_str(NOTHING_CHANGED);
         }
+        said.push_str(&self.topics.faults());
         said
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -11,16 +12,19 @@ use clap::Args;
 use lictor_connectors::ensure_topics;
 use lictor_engine::clock::SystemClock;
 use lictor_engine::config::{self, Config, LogFormat};
+use lictor_engine::fingerprint::fingerprint;
 use lictor_engine::http::{Health, HttpServer};
 use lictor_engine::metrics::Metrics;
 use lictor_engine::pipeline::Stages;
 use lictor_engine::rules_dir::{self, LoadedRules};
 use lictor_engine::tasks;
+use lictor_queries::ReferenceDecl;
 use tracing_subscriber::EnvFilter;
 
 use super::check::report_faults;
 use super::reload::Reloader;
 use super::terminal::Painter;
+use super::topic_tables::TopicTables;
 use super::watched::Watcher;
 use super::{explain, stop_flag};
 
@@ -67,6 +71,7 @@ pub(crate) fn start_log(format: LogFormat) -> anyhow::Result<()> {
 
 fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     let loaded = load_rules(config)?;
+    let read = fingerprint(&loaded.sources);
     let stop = stop_flag()?;
     let clock = SystemClock::start();
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
@@ -74,14 +79,18 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     let serve = |address| HttpServer::start(address, Arc::clone(&metrics), Arc::clone(&health), ask, clock);
     let _server = config.http.map(serve).transpose()?;
     let (to_tasks, rule_sets) = sync_channel(1);
-    let reloader = Reloader::new(config, &loaded, Arc::clone(&metrics));
-    let sources = loaded.sources.clone();
     let created = ensure_topics(&config.kafka, &config.topic_specs())
         .with_context(|| format!("brokers {}", config.kafka.bootstrap_servers()))?;
     if !created.is_empty() {
         tracing::info!(topics = created.join(", "), "topics created");
     }
-    let rules = loaded.rules.rules.len();
+    let mut topics = TopicTables::new(config, Arc::clone(&metrics), Arc::clone(&stop));
+    let loaded = match read_topic_tables(config, loaded, &mut topics) {
+        Err(_) if stop.load(Ordering::Relaxed) => return Ok(ExitCode::SUCCESS),
+        loaded => loaded?,
+    };
+    let (rules, sources) = (loaded.rules.rules.len(), loaded.sources.clone());
+    let reloader = Reloader::new(config, (&loaded, read), Arc::clone(&metrics), topics);
     let stages = Stages::new(loaded.rules, loaded.prices, &config.pipeline_settings());
     let topics: Vec<String> = stages.scan.topics_read().into_iter().collect();
     if topics.is_empty() {
@@ -96,10 +105,36 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The rules that compile; faulty ones are reported and left out.
+/// The rules that compile; faulty ones are reported and left out. Reference tables in Kafka are empty.
 fn load_rules(config: &Config) -> anyhow::Result<LoadedRules> {
     let loaded = rules_dir::load(&config.rules, config.prices.as_deref())?;
-    report_faults(&loaded, &mut io::stderr().lock(), Painter::for_stream(&io::stderr()))?;
+    leave_faulty_out(config, &loaded)?;
+    Ok(loaded)
+}
+
+/// The rules with the rows of the reference tables that lie in Kafka. A topic that is not there costs only the rules
+/// that read it, as a file that is not there; one that a broker does not answer for is waited for by the supervisor.
+fn read_topic_tables(
+    config: &Config,
+    mut loaded: LoadedRules,
+    topics: &mut TopicTables,
+) -> anyhow::Result<LoadedRules> {
+    if loaded.topic_tables().is_empty() {
+        return Ok(loaded);
+    }
+    let reported = std::mem::take(&mut loaded.diagnostics);
+    let mut read_topic = |decl: &ReferenceDecl| topics.rows(decl);
+    let mut loaded = rules_dir::load_with_topics(&config.rules, config.prices.as_deref(), &mut read_topic)?;
+    if let Some(why) = topics.unanswered() {
+        bail!(why);
+    }
+    loaded.diagnostics.retain(|fault| !reported.contains(fault));
+    leave_faulty_out(config, &loaded)?;
+    Ok(loaded)
+}
+
+fn leave_faulty_out(config: &Config, loaded: &LoadedRules) -> anyhow::Result<()> {
+    report_faults(loaded, &mut io::stderr().lock(), Painter::for_stream(&io::stderr()))?;
     let (rules, faults) = (loaded.rules.rules.len(), loaded.diagnostics.len());
     if rules == 0 {
         bail!("{}: no rule is without a fault: there is nothing to run", config.rules.display());
@@ -107,7 +142,7 @@ fn load_rules(config: &Config) -> anyhow::Result<LoadedRules> {
     if faults > 0 {
         tracing::warn!(rules, faults, "faulty rules are left out, the others run");
     }
-    Ok(loaded)
+    Ok(())
 }
 
 #[cfg(test)]
