@@ -9,7 +9,7 @@
 //!
 //! | the row comes from | it holds until |
 //! |---|---|
-//! | a closed window | window end + window length + `ttl`: the next window has had time to close |
+//! | a closed window | window end + window length + `ttl`, or the next window's end + `ttl` if that is later |
 //! | a running window | the window's end |
 //! | a row-wise rule | the row's event time + `ttl` |
 //!
@@ -97,21 +97,45 @@ impl Decisions {
         window: Window,
         next_end: EventTime,
     ) -> Vec<Decision> {
-        let at = window.end;
         // Windows without rows in between have closed too.
-        let mut decisions = self.advance(rule, at.plus(-1));
+        let mut decisions = self.advance(rule, window.end.plus(-1));
         let mut changes: BTreeMap<String, Change> = BTreeMap::new();
         for (key, active) in &self.of(rule).active {
             let cleared = BTreeSet::from([Slot::Closed]);
             changes.insert(key.clone(), Change { subject: active.subject.clone(), cleared, holds: Vec::new() });
         }
+        decisions.extend(self.apply_closed(rule, changes, violations, (window, next_end)));
+        decisions
+    }
+
+    /// As [`replace`](Self::replace), of a window that not all subjects share: of those that are not among the
+    /// `violations` nothing is known, and what was found of them is over when the end of the window after theirs passes.
+    pub fn put(
+        &mut self,
+        rule: &RuleHeader,
+        violations: Vec<Violation>,
+        window: Window,
+        next_end: EventTime,
+    ) -> Vec<Decision> {
+        let mut decisions = self.advance(rule, window.end.plus(-1));
+        decisions.extend(self.apply_closed(rule, BTreeMap::new(), violations, (window, next_end)));
+        decisions
+    }
+
+    /// Adds what was found in a closed window to the changes, and applies them.
+    fn apply_closed(
+        &mut self,
+        rule: &RuleHeader,
+        mut changes: BTreeMap<String, Change>,
+        violations: Vec<Violation>,
+        (window, next_end): (Window, EventTime),
+    ) -> Vec<Decision> {
         for violation in violations {
-            let valid_until = violation.valid_until.unwrap_or_else(|| end_of_closed(rule, &violation));
+            let valid_until = violation.valid_until.unwrap_or_else(|| end_of_closed(rule, window, next_end));
             let hold = Hold::new(Slot::Closed, &violation, valid_until).lapsing_at(next_end);
             add(&mut changes, hold, violation);
         }
-        decisions.extend(self.apply(rule, changes, at));
-        decisions
+        self.apply(rule, changes, window.end)
     }
 
     /// Groups of running windows of an `EMIT ON UPDATE` rule have changed: those in `cleared` hold no longer, those in
@@ -293,9 +317,9 @@ fn add(changes: &mut BTreeMap<String, Change>, hold: Hold, violation: Violation)
     }
 }
 
-fn end_of_closed(rule: &RuleHeader, violation: &Violation) -> EventTime {
-    let Some(window) = violation.window else { return violation.at.plus(rule.ttl_ns) };
-    window.end.plus(window.end.0.saturating_sub(window.start.0)).plus(rule.ttl_ns)
+/// The window after a short month or day is longer than it.
+fn end_of_closed(rule: &RuleHeader, window: Window, next_end: EventTime) -> EventTime {
+    window.end.plus(window.end.0.saturating_sub(window.start.0)).max(next_end).plus(rule.ttl_ns)
 }
 
 #[cfg(test)]

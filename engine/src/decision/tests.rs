@@ -199,6 +199,27 @@ fn a_closed_window_violation_expires_if_its_own_end_comes_first() {
 }
 
 #[test]
+fn what_a_short_window_has_found_holds_until_the_longer_one_after_it_is_over() {
+    let (mut state, february) = (decisions(), window(0, 280));
+    let fired = state.replace(&rule(), vec![in_window("a", Warning, 270, february)], february, s(280 + 410));
+    assert_eq!(told(&fired), ["a firing WARNING r1 @270 ..790"]);
+    assert_eq!(told(&state.advance(&rule(), s(690))), ["a resolved ALLOWED r2 @690 ..790"]);
+}
+
+#[test]
+fn of_windows_that_subjects_do_not_share_one_takes_nothing_back_that_another_has_found() {
+    let (mut state, tokyo, rome) = (decisions(), window(0, 240), window(80, 320));
+    state.put(&rule(), vec![in_window("a", Warning, 200, tokyo)], tokyo, s(480));
+    let fired = state.put(&rule(), vec![in_window("b", Warning, 300, rome)], rome, s(560));
+    assert_eq!(told(&fired), ["b firing WARNING r1 @300 ..660"]);
+    let again = state.put(&rule(), vec![in_window("a", Warning, 400, window(240, 480))], window(240, 480), s(720));
+    assert_eq!(told(&again), ["a updated WARNING r2 @400 ..820"], "it goes on, and b is not asked");
+    assert_eq!(told(&state.put(&rule(), vec![], window(320, 560), s(800))), [""; 0]);
+    assert_eq!(told(&state.advance(&rule(), s(560))), ["b resolved ALLOWED r2 @560 ..660"]);
+    assert_eq!(told(&state.advance(&rule(), s(720))), ["a resolved ALLOWED r3 @720 ..820"]);
+}
+
+#[test]
 fn rows_hold_for_the_ttl_and_are_renewed_at_half_of_it() {
     let mut state = decisions();
     let rows = |times: &[i64]| times.iter().map(|at| row("a", Warning, *at)).collect::<Vec<_>>();
