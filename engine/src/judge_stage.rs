@@ -299,8 +299,10 @@ impl JudgeStage {
             decided.extend(self.decisions.change(header, update.cleared, update.violations, update.at));
         }
         let closed = windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
+        let is_zoned = windowed.as_ref().is_some_and(|w| w.spec().is_zoned());
         for Closed { window, next_end, violations } in closed.unwrap_or_default() {
             decided.extend(match violations {
+                Some(violations) if is_zoned => self.decisions.put(header, violations, window, next_end),
                 Some(violations) => self.decisions.replace(header, violations, window, next_end),
                 None => self.decisions.close_window(header, window, window.end),
             });

@@ -62,12 +62,14 @@ pub(crate) struct PartialRows {
 }
 
 impl PartialRows {
-    /// The given rows of a partial batch `[pane_start, key…, state…]` with `key_count` keys.
-    pub(crate) fn select(batch: &RecordBatch, rows: &[u64], key_count: usize) -> Result<Self, ArrowError> {
+    /// The given rows of a partial batch `[pane_start, key…, state…]`, which may have the pane's end behind them.
+    pub(crate) fn select(batch: &RecordBatch, rows: &[u64], aggregation: &Aggregation) -> Result<Self, ArrowError> {
+        let [key_count, state_count] =
+            [aggregation.key_schema(), aggregation.state_schema()].map(|schema| schema.fields().len());
         let all = rows.len() == batch.num_rows();
         let indices = UInt64Array::from(if all { Vec::new() } else { rows.to_vec() });
         let pick = |c: &ArrayRef| if all { Ok(Arc::clone(c)) } else { take(c.as_ref(), &indices, None) };
-        let mut keys = batch.columns()[1..].iter().map(pick).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = batch.columns()[1..=key_count + state_count].iter().map(pick).collect::<Result<Vec<_>, _>>()?;
         let states = keys.split_off(key_count);
         Ok(Self { keys, states, rows: rows.len() })
     }

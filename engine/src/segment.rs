@@ -7,7 +7,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampNanosecondType;
 use lictor_queries::WindowSpec;
 use lictor_schemas::tables::{Signal, Table};
-use lictor_schemas::time::EventTime;
+use lictor_schemas::time::{EventTime, Window};
 
 /// The rows of one record: so many of each table, in the order of [`Table::ALL`].
 #[derive(Clone, Debug)]
@@ -107,8 +107,8 @@ fn timely(batch: &RecordBatch, keep: &[bool]) -> RecordBatch {
 struct Grid {
     signal: Signal,
     spec: WindowSpec,
-    /// The end of the pane that the signal's time has reached.
-    next: EventTime,
+    /// The pane that the signal's time has reached.
+    reached: Window,
 }
 
 /// Where time, as it advances, changes what rules have to say.
@@ -125,7 +125,8 @@ impl Boundaries {
     /// The ends of a rule's windows are boundaries.
     pub fn add_windows(&mut self, signal: Signal, spec: WindowSpec) {
         if !self.grids.iter().any(|grid| grid.signal == signal && grid.spec == spec) {
-            self.grids.push(Grid { signal, spec, next: EventTime::MIN });
+            let reached = Window { start: EventTime::MIN, end: EventTime::MIN };
+            self.grids.push(Grid { signal, spec, reached });
         }
     }
 
@@ -137,8 +138,10 @@ impl Boundaries {
     /// A signal's time goes on from `low`, where it stood when partitions were committed.
     pub(crate) fn resume(&mut self, signal: Signal, low: EventTime) {
         self.reached.insert(signal, low);
-        for grid in self.grids.iter_mut().filter(|grid| grid.signal == signal) {
-            grid.next = grid.spec.pane_at(low).end;
+        let is_elsewhere = |grid: &&mut Grid| low < grid.reached.start || low >= grid.reached.end;
+        // To find the pane of a calendar in all zones costs a look at each of them.
+        for grid in self.grids.iter_mut().filter(|grid| grid.signal == signal).filter(is_elsewhere) {
+            grid.reached = grid.spec.pane_at(low);
         }
     }
 
@@ -151,7 +154,8 @@ impl Boundaries {
         };
         let mut grids = self.grids.iter().filter(|grid| grid.signal == signal);
         let mut ttls = self.ttls.iter().filter(|t| t.0 == signal).map(|t| t.1);
-        let crossed = low > before && (grids.any(|grid| low >= grid.next) || ttls.any(|ttl| low >= before.plus(ttl)));
+        let crossed =
+            low > before && (grids.any(|grid| low >= grid.reached.end) || ttls.any(|ttl| low >= before.plus(ttl)));
         if crossed {
             self.resume(signal, low);
         }

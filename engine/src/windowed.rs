@@ -2,11 +2,9 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::TimestampNanosecondType;
+use arrow::array::{Array as _, ArrayRef, RecordBatch};
 use lictor_queries::{Aggregation, Emission, Finish, GroupRef, History, WindowSpec};
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
@@ -104,7 +102,7 @@ const FILLED_WINDOWS_MAX: usize = 1_000;
 pub struct Closed {
     /// The window.
     pub window: Window,
-    /// When the one after it ends.
+    /// When the one after it ends, of a rule that speaks on close.
     pub next_end: EventTime,
     /// What holds, if the rule speaks on close.
     pub violations: Option<Vec<Violation>>,
@@ -230,6 +228,11 @@ impl WindowedState {
         }
     }
 
+    /// The rule's windows.
+    pub(crate) fn spec(&self) -> WindowSpec {
+        self.rule.aggregation.spec()
+    }
+
     /// Partial rows that came for closed windows only.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped
@@ -256,19 +259,13 @@ impl WindowedState {
     /// # Errors
     /// The states cannot be merged.
     pub fn absorb(&mut self, partial: &RecordBatch) -> Result<(), PaneError> {
-        let starts = partial.column(0).as_primitive::<TimestampNanosecondType>();
-        let mut rows_of: BTreeMap<EventTime, Vec<u64>> = BTreeMap::new();
-        for (row, start) in starts.values().iter().enumerate() {
-            rows_of.entry(EventTime(*start)).or_default().push(row as u64);
-        }
         let rule = Arc::clone(&self.rule);
-        let key_count = rule.aggregation.key_schema().fields().len();
-        for (start, rows) in rows_of {
-            let rows = self.timely(PartialRows::select(partial, &rows, key_count)?)?;
+        for (span, rows) in rule.aggregation.panes_of(partial) {
+            let rows = self.timely(PartialRows::select(partial, &rows, &rule.aggregation)?)?;
             if rows.rows == 0 {
                 continue;
             }
-            for place in self.places(rule.aggregation.spec().pane_at(start), rows.rows) {
+            for place in self.places(span, rows.rows) {
                 self.touched.insert(place);
                 let pane = match self.panes.entry(place) {
                     Entry::Occupied(pane) => pane.into_mut(),
@@ -295,13 +292,13 @@ impl WindowedState {
     /// Where rows of a pane are kept: in the pane, or in every open window that holds it.
     fn places(&mut self, pane: Window, rows: usize) -> Vec<Window> {
         let spec = self.rule.aggregation.spec();
-        if spec.last_end_at(pane.start) <= self.closed_to {
+        if spec.last_end_of(pane) <= self.closed_to {
             self.dropped += rows as u64;
             return Vec::new();
         }
         match self.rule.emission {
             Emission::OnClose => vec![pane],
-            Emission::OnUpdate => spec.windows_at(pane.start).into_iter().filter(|w| w.end > self.closed_to).collect(),
+            Emission::OnUpdate => spec.windows_of(pane).into_iter().filter(|w| w.end > self.closed_to).collect(),
         }
     }
 
@@ -351,19 +348,18 @@ impl WindowedState {
         let spec = rule.aggregation.spec();
         let mut closed = Vec::new();
         for window in self.due(watermark) {
-            let next_end = spec.first_ending_after(window.end).end;
             if rule.emission == Emission::OnUpdate {
-                closed.push(Closed { window, next_end, violations: None });
+                closed.push(Closed { window, next_end: window.end, violations: None });
                 continue;
             }
-            if !self.fills_gaps(window) && self.panes.range(panes_in(window)).next().is_none() {
+            if !self.fills_gaps(window) && self.panes.range(spec.panes_in(window)).next().is_none() {
                 continue;
             }
             let groups = self.groups_of(window)?;
             let judged = rule.finish.close(&groups, window, &mut self.history)?;
             self.has_new_history = true;
             let violations = Some(judged.into_iter().map(|j| j.violation).collect());
-            closed.push(Closed { window, next_end, violations });
+            closed.push(Closed { window, next_end: spec.end_after(window), violations });
         }
         self.let_go(watermark);
         Ok(closed)
@@ -393,15 +389,21 @@ impl WindowedState {
     /// Time has passed what has no part in an open window.
     fn let_go(&mut self, watermark: EventTime) {
         self.closed_to = watermark;
-        // In the order of their starts panes are over one after the other.
-        let over = self.panes.keys().copied().take_while(|span| !Self::is_open(&self.rule, *span, watermark));
-        over.collect::<Vec<_>>().into_iter().for_each(|span| self.remove(span));
+        let is_over = |span: &Window| !Self::is_open(&self.rule, *span, watermark);
+        let all = self.panes.keys().copied();
+        let over: Vec<Window> = match self.rule.aggregation.spec().is_zoned() {
+            true => all.filter(is_over).collect(),
+            // In the order of their starts panes are over one after the other.
+            false => all.take_while(is_over).collect(),
+        };
+        over.into_iter().for_each(|span| self.remove(span));
     }
 
     /// All groups of a window, finished.
     fn groups_of(&mut self, window: Window) -> Result<RecordBatch, PaneError> {
         let rule = Arc::clone(&self.rule);
-        let panes: Vec<&Pane> = self.panes.range(panes_in(window)).map(|(_, pane)| pane).collect();
+        let spec = rule.aggregation.spec();
+        let panes: Vec<&Pane> = self.panes.range(spec.panes_in(window)).map(|(_, pane)| pane).collect();
         let PartialRows { mut keys, mut states, rows } = Pane::merged(&panes, &rule.aggregation)?;
         let is_filled = self.fills_gaps(window);
         if let (Some(gap_fill), Some(known)) = (rule.finish.gap_fill(), self.history.last_mut()) {
@@ -427,13 +429,13 @@ impl WindowedState {
     /// The windows that end at or before the watermark and are not closed yet, by their ends; those without rows only
     /// if gaps are filled, from the first watermark on.
     fn due(&self, watermark: EventTime) -> Vec<Window> {
-        if self.rule.emission == Emission::OnUpdate {
+        let spec = self.rule.aggregation.spec();
+        if self.rule.emission == Emission::OnUpdate || spec.is_zoned() {
             let ended = self.panes.keys().filter(|w| w.end <= watermark && w.end > self.closed_to);
             let mut ended: Vec<Window> = ended.copied().collect();
             ended.sort_by_key(|window| (window.end, window.start));
             return ended;
         }
-        let spec = self.rule.aggregation.spec();
         let mut due = Vec::new();
         let first = self.panes.keys().next().map(|pane| pane.start);
         let is_every = self.rule.finish.gap_fill().is_some();
@@ -443,7 +445,7 @@ impl WindowedState {
         while window.end <= watermark {
             let mut at = window.end;
             let is_every = is_every && due.len() < FILLED_WINDOWS_MAX;
-            if is_every || self.panes.range(panes_in(window)).next().is_some() {
+            if is_every || self.panes.range(spec.panes_in(window)).next().is_some() {
                 due.push(window);
             } else {
                 // One step leads over windows without rows.
@@ -464,16 +466,10 @@ impl WindowedState {
     /// Whether the pane kept at `span` has a part in a window that is open when those up to `closed_to` are closed.
     pub(crate) fn is_open(rule: &WindowedRule, span: Window, closed_to: EventTime) -> bool {
         match rule.emission {
-            Emission::OnClose => rule.aggregation.spec().last_end_at(span.start) > closed_to,
+            Emission::OnClose => rule.aggregation.spec().last_end_of(span) > closed_to,
             Emission::OnUpdate => span.end > closed_to,
         }
     }
-}
-
-/// The panes that a window is made of.
-fn panes_in(window: Window) -> Range<Window> {
-    let from = |start| Window { start, end: EventTime::MIN };
-    from(window.start)..from(window.end)
 }
 
 /// Judges changed groups of a running window and records which of them violate the rule.

@@ -292,7 +292,7 @@ impl Compiler {
             Ok(shape) => shape,
             Err(refusal) => return self.refused(file, rule, refusal),
         };
-        if let Some(refusal) = gap_fill::refuse_misplaced(rule.gap_fill.is_some(), shape.windowed.is_some(), emission) {
+        if let Some(refusal) = gap_fill::refuse_misplaced(rule.gap_fill.is_some(), shape.windowed.as_ref(), emission) {
             return self.refused(file, rule, refusal);
         }
         if let (None, Some((_, span))) = (&shape.windowed, rule.emission) {
@@ -344,10 +344,6 @@ impl Compiler {
             None => None,
         };
         let is_session = matches!(windowed.spec, WindowSpec::Session { .. });
-        if is_session && gap_fill.is_some() {
-            let help = "use TUMBLE: a session without rows does not exist";
-            return Ok(refuse("GAP FILL does not go with SESSION", help, "GAP"));
-        }
         let (extended, measures) = with_measures(&windowed.aggregate, is_session)?;
         if is_session && measures.latest.is_none() {
             let help = "select event_time in the subquery or view";

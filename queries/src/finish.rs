@@ -57,8 +57,8 @@ pub type History = Vec<Option<RecordBatch>>;
 struct Level {
     stage: Stage,
     history: Option<HistorySpec>,
-    /// Where the level's output has the window's end.
-    window_end: Option<usize>,
+    /// Where the level's output has the window's start and end.
+    bounds: Option<[usize; 2]>,
 }
 
 /// The part of a rule above its aggregate.
@@ -201,8 +201,8 @@ impl Level {
             *remembered = Some(spec.trim(&input)?);
         }
         let out = self.stage.run(&input)?;
-        let out = match (&self.history, self.window_end) {
-            (Some(_), Some(column)) => out.iter().map(|b| of_window(b, column, window)).collect::<Result<Vec<_>>>()?,
+        let out = match (&self.history, self.bounds) {
+            (Some(_), Some(bounds)) => out.iter().map(|b| of_window(b, bounds, window)).collect::<Result<Vec<_>>>()?,
             _ => out,
         };
         let schema = positional(self.stage.schema());
@@ -216,9 +216,10 @@ impl Level {
 }
 
 /// The rows of a level's output that belong to the window being closed; the others are its past.
-fn of_window(batch: &RecordBatch, window_end: usize, window: TimeWindow) -> Result<RecordBatch> {
-    let ends = batch.column(window_end).as_primitive::<TimestampNanosecondType>();
-    let keep: BooleanArray = ends.iter().map(|end| Some(end == Some(window.end.0))).collect();
+fn of_window(batch: &RecordBatch, bounds: [usize; 2], window: TimeWindow) -> Result<RecordBatch> {
+    let [starts, ends] = bounds.map(|column| batch.column(column).as_primitive::<TimestampNanosecondType>());
+    let is_in = |bounds: (Option<i64>, Option<i64>)| bounds == (Some(window.start.0), Some(window.end.0));
+    let keep: BooleanArray = starts.iter().zip(ends).map(|bounds| Some(is_in(bounds))).collect();
     Ok(filter_record_batch(batch, &keep)?)
 }
 
@@ -285,23 +286,24 @@ pub(crate) fn plan_finish(
         let piece = replace(top.clone(), &cut, &scan_as(&table, cut.schema())?)?;
         let stage = session.stage(&piece, &table)?;
         let history = i.checked_sub(1).and_then(|below| specs[below].clone());
-        let window_end = (0..top.schema().fields().len()).find(|c| is_window_end(origin_at(top, *c), &windowed.groups));
-        if history.is_some() && window_end.is_none() {
+        let bound = |group| (0..top.schema().fields().len()).find(|c| is_group(origin_at(top, *c), group, windowed));
+        let bounds = bound(GroupColumn::WindowStart).zip(bound(GroupColumn::WindowEnd)).map(<[usize; 2]>::from);
+        if history.is_some() && bounds.is_none() {
             return Ok(refuse(
-                "a query around OVER drops window_end",
+                "a query around OVER drops window_start or window_end",
                 "select window_start and window_end in it",
                 "OVER",
             ));
         }
         table = SlotTable::new(positional(stage.schema()));
-        levels.push(Level { stage, history, window_end });
+        levels.push(Level { stage, history, bounds });
         cut = top.clone();
     }
     Ok(Ok(Finish { rule: rule.to_owned(), levels, columns, gap_fill: None }))
 }
 
-fn is_window_end(origin: Origin, groups: &[GroupColumn]) -> bool {
-    matches!(origin, Origin::Key(k) if groups.get(k) == Some(&GroupColumn::WindowEnd))
+fn is_group(origin: Origin, group: GroupColumn, windowed: &Windowed) -> bool {
+    matches!(origin, Origin::Key(k) if windowed.groups.get(k) == Some(&group))
 }
 
 /// `plan` with the node equal to `target` replaced.

@@ -81,7 +81,7 @@ const FRAMES: [&str; 4] = [
     "lag(c.a0) OVER (PARTITION BY c.k0 ORDER BY c.window_end)",
     "avg(c.a0) OVER (PARTITION BY c.k0 ORDER BY c.window_end ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING)",
     "max(c.a0) OVER (PARTITION BY c.k0 ORDER BY c.window_end ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)",
-    "rank() OVER (PARTITION BY c.window_end ORDER BY round(CAST(c.a0 AS DOUBLE), 9), c.k0)",
+    "rank() OVER (PARTITION BY c.window_start, c.window_end ORDER BY round(CAST(c.a0 AS DOUBLE), 9), c.k0)",
 ];
 
 fn pick<T: Copy>(random: &mut Rng, from: &[T]) -> T {
@@ -92,7 +92,13 @@ fn draw_window(random: &mut Rng) -> String {
     let step = pick(random, &[10, 20, 30, 45]);
     let times = random.i64(1..6);
     let offset = if random.bool() { format!(", INTERVAL '{} seconds'", random.i64(1..40)) } else { String::new() };
-    match random.usize(0..5) {
+    match random.usize(0..6) {
+        5 => {
+            let unit = pick(random, &["hour", "day", "week"]);
+            let zone =
+                "CASE region WHEN 'eu' THEN 'Asia/Kolkata' WHEN 'us' THEN 'America/Lima' WHEN 'moon' THEN 'UTC' END";
+            format!("CALENDAR(SOURCE, event_time, '{unit}', {zone})")
+        }
         4 => format!("SESSION(SOURCE, event_time, INTERVAL '{step} seconds')"),
         0 => format!("TUMBLE(SOURCE, event_time, INTERVAL '{} seconds'{offset})", step * times),
         1 => {

@@ -66,6 +66,8 @@ impl<'a> Case<'a> {
 const TABLES: &str = "
 CREATE EXTERNAL TABLE limits (team VARCHAR, most DOUBLE) STORED AS CSV LOCATION 'limits.csv';
 CREATE EXTERNAL TABLE known (region VARCHAR) STORED AS CSV LOCATION 'known.csv';
+CREATE EXTERNAL TABLE zones (who VARCHAR, zone VARCHAR) STORED AS CSV LOCATION 'zones.csv';
+CREATE VIEW zoned AS SELECT s.*, z.zone FROM spans AS s LEFT JOIN zones AS z ON z.who = s.team;
 CREATE VIEW minutes AS SELECT team, window_start, window_end, count(*) AS n, max(latency_ms) AS worst
     FROM TUMBLE(billed, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end;
 CREATE VIEW billed AS SELECT * FROM spans WHERE cost_total IS NOT NULL;
@@ -81,9 +83,15 @@ fn references() -> References {
         Arc::new(Schema::new(names.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>()))
     };
     let limits_schema = columns(&[("team", DataType::Utf8View), ("most", DataType::Float64)]);
+    let zones = vec![
+        text(&[Some("a"), Some("b"), Some("c"), Some("z")]),
+        text(&[Some("Asia/Kathmandu"), Some("europe/rome"), Some("UTC"), Some("Mars/Olympus")]),
+    ];
+    let zones_schema = columns(&[("who", DataType::Utf8View), ("zone", DataType::Utf8View)]);
     let known_schema = columns(&[("region", DataType::Utf8View)]);
     BTreeMap::from([
         ("limits".to_owned(), Ok(RecordBatch::try_new(limits_schema, limits).unwrap())),
+        ("zones".to_owned(), Ok(RecordBatch::try_new(zones_schema, zones).unwrap())),
         ("known".to_owned(), Ok(RecordBatch::try_new(known_schema, vec![text(&[Some("eu"), Some("us")])]).unwrap())),
     ])
 }

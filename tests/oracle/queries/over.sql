@@ -77,3 +77,22 @@ SELECT m.team, m.window_start, m.window_end, m.worst - lag(m.worst) OVER (PARTIT
     observed
 FROM minutes AS m
 WHERE m.n > 1
+
+-- zoned_lagged
+SELECT c.team, c.window_start, c.window_end, c.n - lag(c.n) OVER (PARTITION BY c.team ORDER BY c.window_end) AS
+    observed, max(c.n) OVER (PARTITION BY c.team ORDER BY c.window_end, c.window_start ROWS BETWEEN 3 PRECEDING AND
+    1 PRECEDING) AS most
+FROM (SELECT team, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'hour', zone)
+      WHERE region = 'eu' GROUP BY team, window_start, window_end) AS c
+
+-- zoned_all_teams
+SELECT c.team, c.window_start, c.window_end, avg(c.n) OVER (ORDER BY c.window_end, c.window_start ROWS BETWEEN 3
+    PRECEDING AND 1 PRECEDING) AS observed
+FROM (SELECT team, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'hour', zone)
+      WHERE team <> 'c' GROUP BY team, window_start, window_end) AS c
+
+-- zoned_within_window
+SELECT c.region, c.team, c.window_start, c.window_end, c.n AS observed, row_number() OVER (PARTITION BY c.window_start,
+    c.window_end ORDER BY c.n, c.region, c.team) AS place
+FROM (SELECT team, region, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'hour', zone)
+      GROUP BY team, region, window_start, window_end) AS c

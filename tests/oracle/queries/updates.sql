@@ -53,3 +53,15 @@ SELECT team, region, window_start, window_end, sum(cost_total) AS observed
 FROM CALENDAR(spans, event_time, 'hour', 'Australia/Adelaide')
 GROUP BY team, region, window_start, window_end
 HAVING sum(cost_total) > 1
+
+-- update_zoned
+SELECT team, region, window_start, window_end, sum(cost_total) AS observed
+FROM CALENDAR(zoned, event_time, 'hour', zone)
+GROUP BY team, region, window_start, window_end
+HAVING sum(cost_total) BETWEEN 0.505 AND 2.505
+
+-- update_zoned_without_the_teams
+SELECT region, window_start, window_end, count(*) AS observed
+FROM CALENDAR(zoned, event_time, 'day', zone)
+GROUP BY region, window_start, window_end
+HAVING count(*) BETWEEN 7 AND 300
