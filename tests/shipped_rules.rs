@@ -26,5 +26,5 @@ fn the_shipped_rules_pass_their_own_tests() {
 
 #[test]
 fn the_language_does_what_its_tests_say() {
-    check("tests/language", 7);
+    check("tests/language", 12);
 }

@@ -17,7 +17,7 @@ use crate::exchange::route::Place;
 use crate::exchange::{RuleFailure, RuleId, Shipment};
 use crate::pane::PaneError;
 use crate::watermark::{Mark, Watermarks};
-use crate::windowed::{Closed, WindowedRule, WindowedState};
+use crate::windowed::{Closed, Update, WindowedRule, WindowedState};
 
 /// The judging half of a rule: the same for every shard.
 #[derive(Debug)]
@@ -283,9 +283,8 @@ impl JudgeStage {
                 format!("more than {} groups in open windows and histories (limits.groups_max)", self.groups_max);
             return Err(lictor_queries::EvaluationError { rule: header.name.clone(), message }.into());
         }
-        if let Some(update) = windowed.take_update()? {
-            decided.extend(self.decisions.change(header, update.cleared, update.violations, update.at));
-        }
+        let update = windowed.take_update()?;
+        decided.extend(update.map_or_else(Vec::new, |update| tell(&mut self.decisions, header, update)));
         Ok(())
     }
 
@@ -295,9 +294,8 @@ impl JudgeStage {
         let windowed = &mut self.states[rule.0].windowed;
         let sessions = windowed.as_mut().map_or(Ok(Vec::new()), |w| w.close_sessions(watermark))?;
         decided.extend(self.decisions.sessions(header, sessions));
-        if let Some(update) = windowed.as_mut().map(WindowedState::take_update).transpose()?.flatten() {
-            decided.extend(self.decisions.change(header, update.cleared, update.violations, update.at));
-        }
+        let update = windowed.as_mut().map(WindowedState::take_update).transpose()?.flatten();
+        decided.extend(update.map_or_else(Vec::new, |update| tell(&mut self.decisions, header, update)));
         let closed = windowed.as_mut().map(|w| w.close(watermark)).transpose()?;
         let is_zoned = windowed.as_ref().is_some_and(|w| w.spec().is_zoned());
         for Closed { window, next_end, violations } in closed.unwrap_or_default() {
@@ -310,4 +308,11 @@ impl JudgeStage {
         decided.extend(self.decisions.advance(header, watermark));
         Ok(())
     }
+}
+
+/// Decides about what has changed in running windows.
+fn tell(decisions: &mut Decisions, header: &RuleHeader, update: Update) -> Vec<Decision> {
+    let decided = decisions.change(header, update.cleared, update.violations, update.at);
+    decisions.prolong(header, update.calm);
+    decided
 }

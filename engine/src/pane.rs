@@ -128,8 +128,8 @@ impl Pane {
         self.index.size_bytes() + self.keys.size_bytes() + self.states.size_bytes()
     }
 
-    /// Merges partial rows; every key occurs at most once in them.
-    pub(crate) fn absorb(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<(), PaneError> {
+    /// Merges partial rows; every key occurs at most once in them. Returns the numbers of their groups.
+    pub(crate) fn absorb(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<Vec<usize>, PaneError> {
         let known = self.states.len();
         let groups = self.index.intern(&partial.keys, partial.rows)?;
         let (old, new): (Vec<usize>, Vec<usize>) = (0..partial.rows).partition(|row| groups[*row] < known);
@@ -147,11 +147,11 @@ impl Pane {
             self.states.put(merged, &numbers);
         }
         self.violating.resize(self.states.len(), false);
-        for group in groups {
-            self.changed.add(group);
-            self.touched.add(group);
+        for group in &groups {
+            self.changed.add(*group);
+            self.touched.add(*group);
         }
-        Ok(())
+        Ok(groups)
     }
 
     /// The groups changed since the last call, in the order in which they changed first.
@@ -210,6 +210,16 @@ impl Pane {
         window: Window,
     ) -> Result<RecordBatch, PaneError> {
         Ok(aggregation.evaluate(&self.keys.gather(groups)?, &self.states.gather(groups)?, window)?)
+    }
+
+    /// Keys and states of the given groups.
+    pub(crate) fn rows(&self, groups: &[usize]) -> Result<PartialRows, PaneError> {
+        Ok(PartialRows { keys: self.keys.gather(groups)?, states: self.states.gather(groups)?, rows: groups.len() })
+    }
+
+    /// Whether a group violates the rule, as was recorded last.
+    pub(crate) fn is_violating(&self, group: usize) -> bool {
+        self.violating[group]
     }
 
     /// Records whether a group violates the rule; returns whether it did before.

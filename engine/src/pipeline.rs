@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lictor_connectors::{RecordRef, TopicPartition};
-use lictor_queries::{Emission, RuleKind, RuleSet};
+use lictor_queries::{Emission, RuleKind, RuleSet, WindowSpec};
 use lictor_schemas::columns::ExtraSource;
 use lictor_schemas::otlp::Decoder;
 use lictor_schemas::prices::PriceTable;
@@ -101,7 +101,10 @@ impl Stages {
                 RuleKind::Windowed(windowed) => {
                     let lictor_queries::WindowedRule { emission, scan, aggregation, finish, distribution, state_id } =
                         *windowed;
-                    boundaries.add_windows(signal, aggregation.spec());
+                    match (emission, aggregation.spec()) {
+                        (Emission::OnUpdate, WindowSpec::Session { .. }) => boundaries.add_every_step(signal),
+                        (_, spec) => boundaries.add_windows(signal, spec),
+                    }
                     let state = Some((state_id, aggregation.partial_schema()));
                     names.push(RuleName { name: name.clone(), windowed: state });
                     let route = RuleRoute { name: name.clone(), keys: distribution.clone() };

@@ -1,6 +1,6 @@
 //! The rows of an epoch between two shipments, and where shipments must be cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -118,6 +118,8 @@ pub struct Boundaries {
     grids: Vec<Grid>,
     /// For each signal with row-wise rules: after how much time something can expire.
     ttls: Vec<(Signal, i64)>,
+    /// Signals of whose time every step is a boundary.
+    every_step: BTreeSet<Signal>,
     reached: BTreeMap<Signal, EventTime>,
 }
 
@@ -128,6 +130,12 @@ impl Boundaries {
             let reached = Window { start: EventTime::MIN, end: EventTime::MIN };
             self.grids.push(Grid { signal, spec, reached });
         }
+    }
+
+    /// Every step of a signal's time is a boundary: running sessions end at any instant, and only who judges them knows
+    /// at which. This costs a shipment for each record that moves time.
+    pub fn add_every_step(&mut self, signal: Signal) {
+        self.every_step.insert(signal);
     }
 
     /// A row-wise violation can expire after `ttl_ns`.
@@ -154,8 +162,9 @@ impl Boundaries {
         };
         let mut grids = self.grids.iter().filter(|grid| grid.signal == signal);
         let mut ttls = self.ttls.iter().filter(|t| t.0 == signal).map(|t| t.1);
-        let crossed =
-            low > before && (grids.any(|grid| low >= grid.reached.end) || ttls.any(|ttl| low >= before.plus(ttl)));
+        let is_end = |grid: &Grid| low >= grid.reached.end;
+        let crossed = low > before
+            && (self.every_step.contains(&signal) || grids.any(is_end) || ttls.any(|ttl| low >= before.plus(ttl)));
         if crossed {
             self.resume(signal, low);
         }
@@ -179,5 +188,9 @@ mod tests {
         assert!(!cross(5), "time does not go back");
         boundaries.add_ttl(Signal::Traces, 3);
         assert!(boundaries.cross(Signal::Traces, Some(EventTime(13))));
+        assert!(!boundaries.cross(Signal::Traces, Some(EventTime(14))));
+        boundaries.add_every_step(Signal::Traces);
+        assert!(boundaries.cross(Signal::Traces, Some(EventTime(15))));
+        assert!(!boundaries.cross(Signal::Traces, Some(EventTime(15))));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use lictor_queries::{Aggregation, Finish};
+use lictor_queries::Aggregation;
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::Violation;
 
@@ -50,13 +50,14 @@ fn sort(
     Ok(Sorted { ended: all.take(&ended)?, windows, going_on: all.take(&going_on)? })
 }
 
-/// Judges the sessions that have ended at `watermark` and not at `closed_to`; violations are in the order of their
-/// ends. What goes on is moved on in `panes`; those that time has passed may be removed afterwards. `touch` is told of
-/// panes that change.
+/// Shows the sessions that have ended at `watermark` and not at `closed_to` to `judge`, each key's in the order of
+/// their ends and never two of them at once; the violations are in the order of the sessions' ends. What goes on is
+/// moved on in `panes`; those that time has passed may be removed afterwards. `touch` is told of panes that change.
 pub(crate) fn close(
     panes: &mut BTreeMap<Window, Pane>,
-    (aggregation, finish): (&Aggregation, &Finish),
+    aggregation: &Aggregation,
     times: (i64, EventTime, EventTime),
+    judge: &mut dyn FnMut(&PartialRows, &[Window]) -> Result<Vec<Violation>, PaneError>,
     touch: &mut dyn FnMut(Window),
 ) -> Result<Vec<Violation>, PaneError> {
     let (gap_ns, _, watermark) = times;
@@ -67,8 +68,7 @@ pub(crate) fn close(
         let Some(pane) = panes.get(&span) else { continue };
         let Sorted { ended, windows, going_on } = sort(aggregation, (pane, panes.get(&after)), times)?;
         if ended.rows > 0 {
-            let groups = aggregation.evaluate_each(&ended.keys, &ended.states, &windows)?;
-            violations.extend(finish.close_sessions(&groups, &windows)?.into_iter().map(|judged| judged.violation));
+            violations.extend(judge(&ended, &windows)?);
         }
         if after.end <= watermark
             && let Some(next) = panes.get_mut(&after).filter(|_| going_on.rows > 0)

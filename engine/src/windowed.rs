@@ -12,6 +12,7 @@ use lictor_schemas::violation::{Subject, Violation};
 use crate::exchange::route::{Place, RuleRoute};
 pub use crate::pane::PaneError;
 use crate::pane::{Pane, PartialRows};
+use crate::running::{RunningSessions, SessionSpec};
 use crate::sessions;
 
 /// The judging half of a windowed rule, as its text says: the same for every shard.
@@ -49,6 +50,8 @@ pub struct WindowedState {
     /// Panes with something new since the last commit.
     touched: BTreeSet<Window>,
     has_new_history: bool,
+    /// Of rules that speak on update of sessions.
+    running: RunningSessions,
     committed: Committed,
 }
 
@@ -81,6 +84,8 @@ pub struct Update {
     pub cleared: Vec<(Subject, Window)>,
     /// Changed groups that violate the rule now.
     pub violations: Vec<Violation>,
+    /// Sessions that go on and do not violate the rule.
+    pub calm: Vec<(Subject, Window)>,
     /// The latest event time of what changed.
     pub at: EventTime,
 }
@@ -89,6 +94,7 @@ impl Update {
     fn add(&mut self, other: Self) {
         self.cleared.extend(other.cleared);
         self.violations.extend(other.violations);
+        self.calm.extend(other.calm);
         self.at = self.at.max(other.at);
     }
 }
@@ -140,6 +146,7 @@ impl WindowedState {
             dropped: 0,
             touched,
             has_new_history: false,
+            running: RunningSessions::default(),
             committed,
         }
     }
@@ -176,6 +183,7 @@ impl WindowedState {
         for span in std::mem::take(&mut self.touched) {
             self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.rule.aggregation))?;
         }
+        self.running = RunningSessions::default();
         self.closed_to = self.committed.closed_to;
         self.beginning = self.committed.beginning;
         self.is_judged_anew = self.committed.is_judged_anew;
@@ -242,6 +250,7 @@ impl WindowedState {
     pub(crate) fn clear(&mut self) {
         let all: Vec<Window> = self.panes.keys().copied().collect();
         all.into_iter().for_each(|span| self.remove(span));
+        self.running = RunningSessions::default();
         self.history = self.rule.finish.empty_history();
         self.has_new_history = true;
     }
@@ -265,6 +274,10 @@ impl WindowedState {
             if rows.rows == 0 {
                 continue;
             }
+            let keys = match sessions_on_update(&rule, self.closed_to) {
+                Some(sessions) => self.running.change(&self.panes, sessions, &rows)?,
+                None => Vec::new(),
+            };
             for place in self.places(span, rows.rows) {
                 self.touched.insert(place);
                 let pane = match self.panes.entry(place) {
@@ -274,7 +287,8 @@ impl WindowedState {
                         free.insert(Pane::try_new(&rule.aggregation)?)
                     }
                 };
-                pane.absorb(&rule.aggregation, &rows)?;
+                let groups = pane.absorb(&rule.aggregation, &rows)?;
+                self.running.put(place, &keys, &groups);
             }
         }
         Ok(())
@@ -312,7 +326,15 @@ impl WindowedState {
         if *emission == Emission::OnClose {
             return Ok(None);
         }
-        if std::mem::take(&mut self.is_judged_anew) {
+        let is_judged_anew = std::mem::take(&mut self.is_judged_anew);
+        if let Some(sessions) = sessions_on_update(&self.rule, self.closed_to) {
+            if is_judged_anew {
+                self.running.change_all(&self.panes, sessions)?;
+            }
+            let mut touch = |span| self.touched.extend([span]);
+            return self.running.judge(&mut self.panes, sessions, finish, &mut touch);
+        }
+        if is_judged_anew {
             self.panes.values_mut().for_each(Pane::change_all);
             self.touched.extend(self.panes.keys());
         }
@@ -376,12 +398,19 @@ impl WindowedState {
         if watermark <= self.closed_to {
             return Ok(Vec::new());
         }
-        let (of_rule, times) = ((&*rule.aggregation, &rule.finish), (gap_ns, self.closed_to, watermark));
-        let touched = &mut self.touched;
-        let mut touch = |span| {
-            touched.insert(span);
+        let WindowedRule { emission, aggregation, finish, .. } = &*rule;
+        let mut judge = |ended: &PartialRows, windows: &[Window]| {
+            if *emission == Emission::OnUpdate {
+                return Ok(Vec::new());
+            }
+            let groups = aggregation.evaluate_each(&ended.keys, &ended.states, windows)?;
+            self.has_new_history |= finish.rows_back() > 0;
+            let judged = finish.close_sessions(&groups, windows, &mut self.history)?;
+            Ok(judged.into_iter().map(|judged| judged.violation).collect())
         };
-        let violations = sessions::close(&mut self.panes, of_rule, times, &mut touch)?;
+        let mut touch = |span| self.touched.extend([span]);
+        let times = (gap_ns, self.closed_to, watermark);
+        let violations = sessions::close(&mut self.panes, aggregation, times, &mut judge, &mut touch)?;
         self.let_go(watermark);
         Ok(violations)
     }
@@ -465,10 +494,20 @@ impl WindowedState {
 
     /// Whether the pane kept at `span` has a part in a window that is open when those up to `closed_to` are closed.
     pub(crate) fn is_open(rule: &WindowedRule, span: Window, closed_to: EventTime) -> bool {
-        match rule.emission {
-            Emission::OnClose => rule.aggregation.spec().last_end_of(span) > closed_to,
-            Emission::OnUpdate => span.end > closed_to,
+        match (rule.emission, rule.aggregation.spec()) {
+            (Emission::OnClose, spec) | (_, spec @ WindowSpec::Session { .. }) => spec.last_end_of(span) > closed_to,
+            (Emission::OnUpdate, _) => span.end > closed_to,
         }
+    }
+}
+
+/// How the sessions of a rule are read that speaks on update of them.
+fn sessions_on_update(rule: &WindowedRule, closed_to: EventTime) -> Option<SessionSpec<'_>> {
+    match (rule.emission, rule.aggregation.spec()) {
+        (Emission::OnUpdate, WindowSpec::Session { gap_ns }) => {
+            Some(SessionSpec { aggregation: &rule.aggregation, gap_ns, closed_to })
+        }
+        _ => None,
     }
 }
 
@@ -493,5 +532,5 @@ fn update(
         }
     }
     let violations = judged.into_iter().map(|j| j.violation).collect();
-    Ok(Update { cleared, violations, at })
+    Ok(Update { cleared, violations, calm: Vec::new(), at })
 }

@@ -5,7 +5,8 @@
 //! merged, sent, checkpointed and undone without a serializer of ours.
 //!
 //! Shapes: a partial batch is `[pane_start, key…, state…]`, one row per pane and group, with `pane_end` behind them
-//! where a pane's end does not follow from its start; evaluated groups are `[c0, c1, …]`: the group expressions in the query's order, its aggregates, then `count`, `latest`, `exemplar`.
+//! where a pane's end does not follow from its start; evaluated groups are `[c0, c1, …]`: the group expressions in the
+//! query's order, its aggregates, then `count`, `latest`, `exemplar`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

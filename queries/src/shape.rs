@@ -75,11 +75,7 @@ pub(crate) fn analyse(plan: &LogicalPlan, emission: Emission) -> Result<Shape, R
     let LogicalPlan::Aggregate(aggregate) = path[at] else { unreachable!("found as an aggregate") };
     let (spec, groups) = group_columns(aggregate)?;
     if let WindowSpec::Session { .. } = spec {
-        path[..at].iter().try_for_each(|p| unshared::check_above_sessions(p))?;
-        if emission == Emission::OnUpdate {
-            let help = "write EMIT ON CLOSE: which rows are one session is known when it has ended";
-            return refuse("EMIT ON UPDATE does not go with SESSION", help, "EMIT");
-        }
+        path[..at].iter().try_for_each(|p| unshared::check_above_sessions(p, &groups))?;
     }
     if spec.is_zoned() {
         path[..at].iter().try_for_each(|p| unshared::check_above_zones(p, &groups))?;

@@ -1,8 +1,10 @@
 //! Windows that not all keys share, and what therefore cannot stand above them.
 //!
-//! Sessions of different keys end at different times, and so do days in different zones. Whatever compares the groups of
-//! one window must then be sure to have all of them, and whatever looks back must see windows in the order in which they
-//! end.
+//! Sessions of different keys end at different times, and so do days in different zones. Whatever compares the groups
+//! of one window must then be sure to have all of them, and whatever looks back must see windows in the order in which
+//! they end.
+
+use std::collections::BTreeSet;
 
 use datafusion::logical_expr::expr::{Sort, WindowFunction};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -11,11 +13,21 @@ use crate::aggregation::GroupColumn;
 use crate::lineage::{Origin, origin};
 use crate::shape::{Refusal, refuse};
 
-/// Nothing can compare the sessions of different keys.
-pub(crate) fn check_above_sessions(plan: &LogicalPlan) -> Result<(), Refusal> {
+/// A session can be compared with those of the same key before it, and with nothing else.
+pub(crate) fn check_above_sessions(plan: &LogicalPlan, groups: &[GroupColumn]) -> Result<(), Refusal> {
     match plan {
-        LogicalPlan::Window(_) => {
-            refuse("OVER needs windows that all keys share", "use TUMBLE or HOP, or compare with a threshold", "OVER")
+        LogicalPlan::Window(window) => {
+            let is_key = |group: &usize| matches!(groups.get(*group), Some(GroupColumn::Key(_)));
+            let keys = |call: &WindowFunction| {
+                let keys = call.params.partition_by.iter().filter_map(|expr| group_of(expr, &window.input));
+                keys.filter(is_key).collect::<BTreeSet<_>>().len()
+            };
+            let all = (0..groups.len()).filter(is_key).count();
+            if window.window_expr.iter().filter_map(window_call).all(|call| keys(call) == all) {
+                return Ok(());
+            }
+            let help = "partition by every key that the sessions are grouped by, or use TUMBLE or HOP";
+            refuse("OVER compares sessions of different keys, which do not end together", help, "OVER")
         }
         LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) => {
             let help = "use TUMBLE or HOP, or leave it out";
@@ -72,9 +84,17 @@ fn bounds_among(exprs: &[Expr], input: &LogicalPlan, groups: &[GroupColumn]) -> 
 
 /// The bound of the window that an expression over `input` is, if it is one.
 fn bound_of(expr: &Expr, input: &LogicalPlan, groups: &[GroupColumn]) -> Option<GroupColumn> {
+    let group = groups.get(group_of(expr, input)?).copied();
+    group.filter(|group| !matches!(group, GroupColumn::Key(_)))
+}
+
+/// The group expression that an expression over `input` is, if it is one.
+fn group_of(expr: &Expr, input: &LogicalPlan) -> Option<usize> {
     let Expr::Column(column) = expr else { return None };
-    let Origin::Key(key) = origin(input, column) else { return None };
-    groups.get(key).copied().filter(|group| !matches!(group, GroupColumn::Key(_)))
+    match origin(input, column) {
+        Origin::Key(group) => Some(group),
+        Origin::Window { .. } | Origin::Other => None,
+    }
 }
 
 fn window_call(expr: &Expr) -> Option<&WindowFunction> {

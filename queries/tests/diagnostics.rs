@@ -356,19 +356,16 @@ fn windows_of_the_calendar_have_a_unit_and_a_zone_and_cumulating_ones_whole_step
 }
 
 #[test]
-fn sessions_are_judged_when_they_have_ended_and_each_by_itself() {
+fn sessions_of_different_keys_are_not_compared() {
     let session = "FROM SESSION(spans, event_time, INTERVAL '1 minute')";
     let by = "GROUP BY team, window_start, window_end";
-    let counted = format!("SELECT team, window_start, window_end, count(*) AS observed {session} {by}");
-    let help = "write EMIT ON CLOSE: which rows are one session is known when it has ended";
-    refused(&format!("{counted} /*here*/EMIT ON UPDATE"), "EMIT", "EMIT ON UPDATE does not go with SESSION", help);
     let inner = format!("SELECT team, region, window_start, window_end, count(*) AS n {session} {by}, region");
     let query = format!(
         "SELECT c.team, c.region, c.window_start, c.window_end,
                 lag(c.n) /*here*/OVER (PARTITION BY c.team ORDER BY c.window_end) AS observed FROM ({inner}) AS c"
     );
-    let help = "use TUMBLE or HOP, or compare with a threshold";
-    refused(&query, "OVER", "OVER needs windows that all keys share", help);
+    let help = "partition by every key that the sessions are grouped by, or use TUMBLE or HOP";
+    refused(&query, "OVER", "OVER compares sessions of different keys, which do not end together", help);
     let outer = inner.replace("GROUP", "/*here*/GROUP");
     let query = format!(
         "SELECT c.team, c.window_start, c.window_end, sum(c.n) AS observed FROM ({outer}) AS c

@@ -142,8 +142,9 @@ impl Query {
         }
         let (window, source) = (draw_window(random), pick(random, &SOURCES));
         let is_session = window.starts_with("SESSION");
-        let shape = if is_session && matches!(shape, Shape::Over(_) | Shape::Folded) { Shape::Plain } else { shape };
-        let on_update = random.bool() && !is_session && !matches!(shape, Shape::Over(_) | Shape::Folded);
+        let compares_keys = shape == Shape::Folded || shape == Shape::Over(FRAMES[3]);
+        let shape = if is_session && compares_keys { Shape::Plain } else { shape };
+        let on_update = random.bool() && !matches!(shape, Shape::Over(_) | Shape::Folded);
         Self { window, source, keys, aggregates, filter, having, shape, on_update }
     }
 

@@ -109,7 +109,7 @@ impl Decisions {
     }
 
     /// As [`replace`](Self::replace), of a window that not all subjects share: of those that are not among the
-    /// `violations` nothing is known, and what was found of them is over when the end of the window after theirs passes.
+    /// `violations` nothing is known, and what was found of them is over when the window after theirs ends.
     pub fn put(
         &mut self,
         rule: &RuleHeader,
@@ -161,6 +161,15 @@ impl Decisions {
             add(&mut changes, Hold::new(slot, &violation, violation.valid_until.unwrap_or(window_end)), violation);
         }
         self.apply(rule, changes, at)
+    }
+
+    /// Running sessions of an `EMIT ON UPDATE` rule that do not violate it have other ends now: a directive that ended
+    /// before such a session is remembered as long as the session goes on.
+    pub fn prolong(&mut self, rule: &RuleHeader, sessions: Vec<(Subject, Window)>) {
+        let Some(of_rule) = self.rules.get_mut(&rule.name).filter(|of_rule| !of_rule.ended.is_empty()) else { return };
+        for (subject, window) in sessions {
+            of_rule.prolong(&subject.to_key(), window);
+        }
     }
 
     /// A window of an `EMIT ON UPDATE` rule has ended at `at`: the violations found in it are over.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lictor_schemas::time::EventTime;
+use lictor_schemas::time::{EventTime, Window};
 use serde::{Deserialize, Serialize};
 
 use super::holding::{Active, Context, Slot, Started};
@@ -191,6 +191,18 @@ impl RuleDecisions {
         self.next_deadline = deadlines.chain(untils).min().unwrap_or(EventTime::MAX);
         self.is_full &= self.is_full_at(context.subjects_max);
         decisions
+    }
+
+    /// The running window that begins where `window` does ends with it now.
+    pub(super) fn prolong(&mut self, key: &str, window: Window) {
+        let is_it = |started: &Started| started.at == window.start && started.until < window.end;
+        if !self.ended.get(key).is_some_and(|starts| starts.iter().any(is_it)) {
+            return;
+        }
+        self.touch(key);
+        for started in self.ended.get_mut(key).into_iter().flatten().filter(|started| is_it(started)) {
+            started.until = window.end;
+        }
     }
 
     fn remember(&mut self, key: String, started: Started) {

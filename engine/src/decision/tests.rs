@@ -134,6 +134,33 @@ fn firing_again_in_the_same_window_is_another_directive() {
 }
 
 #[test]
+fn firing_again_in_a_session_that_has_grown_is_another_directive() {
+    let (mut state, mut ids) = (decisions(), Vec::new());
+    let fired = state.change(&rule(), vec![], vec![in_window("a", Warning, 10, window(10, 70))], s(10));
+    ids.extend(directive_ids(&fired));
+    let resolved = state.change(&rule(), vec![(subject("a"), window(10, 70))], vec![], s(50));
+    assert_eq!(told(&resolved), ["a resolved ALLOWED r2 @50 ..70"]);
+    state.prolong(&rule(), vec![(subject("a"), window(10, 110)), (subject("b"), window(10, 110))]);
+    state.advance(&rule(), s(100));
+    let again = state.change(&rule(), vec![], vec![in_window("a", Warning, 105, window(10, 165))], s(105));
+    assert_eq!(told(&again), ["a firing WARNING r1 @105 ..165"]);
+    ids.extend(directive_ids(&again));
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
+fn a_session_that_swallows_another_goes_on_as_one_directive() {
+    let mut state = decisions();
+    let early = in_window("a", Warning, 10, window(10, 70));
+    let later = in_window("a", Warning, 90, window(90, 150));
+    state.change(&rule(), vec![], vec![early, later], s(90));
+    let cleared = vec![(subject("a"), window(10, 70)), (subject("a"), window(90, 150))];
+    let merged = state.change(&rule(), cleared, vec![in_window("a", Blocked, 90, window(10, 150))], s(90));
+    assert_eq!(told(&merged), ["a updated BLOCKED r2 @90 ..150"]);
+    assert_eq!(told(&state.advance(&rule(), s(150))), ["a resolved ALLOWED r3 @150 ..150"]);
+}
+
+#[test]
 fn of_two_overlapping_windows_the_most_severe_then_the_latest_is_published() {
     let (mut state, early, late) = (decisions(), window(0, 100), window(50, 150));
     let first = state.change(&rule(), vec![], vec![in_window("a", Blocked, 60, early)], s(60));

@@ -96,3 +96,18 @@ SELECT c.region, c.team, c.window_start, c.window_end, c.n AS observed, row_numb
     c.window_end ORDER BY c.n, c.region, c.team) AS place
 FROM (SELECT team, region, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'hour', zone)
       GROUP BY team, region, window_start, window_end) AS c
+
+-- sessions_lagged
+SELECT c.team, c.window_start, c.window_end, c.n - lag(c.n) OVER (PARTITION BY c.team ORDER BY c.window_end) AS
+    observed, max(c.worst) OVER (PARTITION BY c.team ORDER BY c.window_start ROWS BETWEEN 3 PRECEDING AND CURRENT ROW)
+    AS high
+FROM (SELECT team, window_start, window_end, count(*) AS n, max(latency_ms) AS worst FROM SESSION(spans, event_time,
+    INTERVAL '15 seconds') GROUP BY team, window_start, window_end) AS c
+
+-- sessions_filtered
+SELECT j.team, j.region, j.window_start, j.window_end, j.n AS observed, j.usual
+FROM (SELECT c.region, c.team, c.window_start, c.window_end, c.n, avg(c.n) OVER (PARTITION BY c.team, c.region ORDER BY
+    c.window_end ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING) AS usual FROM (SELECT team, region, window_start, window_end,
+    count(*) AS n FROM SESSION(billed, event_time, INTERVAL '20 seconds') GROUP BY team, region, window_start,
+    window_end) AS c) AS j
+WHERE j.n > j.usual
