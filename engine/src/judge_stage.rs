@@ -312,7 +312,7 @@ impl JudgeStage {
 
 /// Decides about what has changed in running windows.
 fn tell(decisions: &mut Decisions, header: &RuleHeader, update: Update) -> Vec<Decision> {
-    let decided = decisions.change(header, update.cleared, update.violations, update.at);
+    let decided = decisions.change(header, update.cleared, update.violations);
     decisions.prolong(header, update.calm);
     decided
 }

@@ -13,6 +13,7 @@ use lictor_queries::{Aggregation, Finish, GroupRef, KeyIndex};
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::Violation;
 
+use crate::decision::Cleared;
 use crate::pane::{Pane, PaneError, PartialRows};
 use crate::windowed::Update;
 
@@ -270,14 +271,13 @@ impl Sessions {
         changed: &BTreeMap<usize, Vec<Window>>,
         (violations, violating): (Vec<Violation>, &[bool]),
     ) -> Result<Update, PaneError> {
-        let mut update = Update { cleared: Vec::new(), violations, calm: Vec::new(), at: EventTime::MIN };
+        let mut update = Update { cleared: Vec::new(), violations, calm: Vec::new() };
         let mut held: BTreeMap<usize, BTreeSet<Window>> = BTreeMap::new();
         for (session, _) in self.all.iter().zip(violating).filter(|(_, violates)| **violates) {
             held.entry(session.key).or_default().insert(session.window);
         }
         for (number, session) in self.all.iter().enumerate() {
             let group = GroupRef(number);
-            update.at = update.at.max(finish.latest(groups, group).unwrap_or(session.window.start));
             let before = changed.get(&session.key).filter(|_| session.nth == 0);
             if violating[number] && before.is_none_or(Vec::is_empty) {
                 continue;
@@ -285,7 +285,8 @@ impl Sessions {
             let subject = finish.subject(groups, group)?;
             let is_held = |window: &Window| held.get(&session.key).is_some_and(|held| held.contains(window));
             let cleared = before.into_iter().flatten().filter(|window| !is_held(window));
-            update.cleared.extend(cleared.map(|window| (subject.clone(), *window)));
+            let at = finish.latest(groups, group).unwrap_or(session.window.end);
+            update.cleared.extend(cleared.map(|window| Cleared { subject: subject.clone(), window: *window, at }));
             if !violating[number] {
                 update.calm.push((subject, session.window));
             }

@@ -9,6 +9,7 @@ use lictor_queries::{Aggregation, Emission, Finish, GroupRef, History, WindowSpe
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 
+use crate::decision::Cleared;
 use crate::exchange::route::{Place, RuleRoute};
 pub use crate::pane::PaneError;
 use crate::pane::{Pane, PartialRows};
@@ -81,13 +82,11 @@ struct Committed {
 #[derive(Debug)]
 pub struct Update {
     /// Subjects that violated the rule and do not any more.
-    pub cleared: Vec<(Subject, Window)>,
+    pub cleared: Vec<Cleared>,
     /// Changed groups that violate the rule now.
     pub violations: Vec<Violation>,
     /// Sessions that go on and do not violate the rule.
     pub calm: Vec<(Subject, Window)>,
-    /// The latest event time of what changed.
-    pub at: EventTime,
 }
 
 impl Update {
@@ -95,7 +94,6 @@ impl Update {
         self.cleared.extend(other.cleared);
         self.violations.extend(other.violations);
         self.calm.extend(other.calm);
-        self.at = self.at.max(other.at);
     }
 }
 
@@ -521,16 +519,16 @@ fn update(
 ) -> Result<Update, PaneError> {
     let groups = pane.evaluate(aggregation, changed, window)?;
     let judged = finish.update(&groups, window)?;
-    let mut at = judged.iter().map(|j| j.violation.at).max().unwrap_or(window.start);
     let violating: BTreeSet<usize> = judged.iter().filter_map(|j| j.group).map(|g| changed[g.0]).collect();
     let mut cleared = Vec::new();
     for (row, group) in changed.iter().enumerate() {
         let violates = violating.contains(group);
         if pane.set_violating(*group, violates) && !violates {
-            cleared.push((finish.subject(&groups, GroupRef(row))?, window));
-            at = at.max(finish.latest(&groups, GroupRef(row)).unwrap_or(at).min(window.end));
+            let subject = finish.subject(&groups, GroupRef(row))?;
+            let at = finish.latest(&groups, GroupRef(row)).unwrap_or(window.end).min(window.end);
+            cleared.push(Cleared { subject, window, at });
         }
     }
     let violations = judged.into_iter().map(|j| j.violation).collect();
-    Ok(Update { cleared, violations, calm: Vec::new(), at })
+    Ok(Update { cleared, violations, calm: Vec::new() })
 }

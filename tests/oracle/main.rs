@@ -23,6 +23,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, Timestam
 use arrow::util::display::array_value_to_string;
 use difference::difference;
 use fastrand::Rng;
+use lictor_engine::decision::Cleared;
 use lictor_engine::exchange::route::{Place, RuleRoute};
 use lictor_engine::windowed::{self, WindowedState};
 use lictor_queries::{References, RuleFile, RuleKind, Scan, WindowedRule, compile, oracle};
@@ -214,7 +215,7 @@ impl Stream {
             self.state.absorb(&partial).map_err(|e| e.to_string())?;
         }
         let Some(update) = self.state.take_update().map_err(|e| e.to_string())? else { return Ok(()) };
-        for (subject, window) in update.cleared {
+        for Cleared { subject, window, .. } in update.cleared {
             let key = subject.to_key();
             let Some(_) = self.found.remove(&(window.start, window.end, key.clone())) else {
                 return Err(format!("{key} is cleared and did not hold"));

@@ -120,15 +120,9 @@ impl RuleDecisions {
     }
 
     /// Applies what has changed about one subject: at most one event.
-    pub(super) fn apply(
-        &mut self,
-        context: &Context<'_>,
-        key: String,
-        change: Change,
-        at: EventTime,
-    ) -> Option<Decision> {
+    pub(super) fn apply(&mut self, context: &Context<'_>, key: String, change: Change) -> Option<Decision> {
         self.touch(&key);
-        let newest = change.holds.iter().map(|hold| hold.at).max().unwrap_or(at);
+        let newest = change.holds.iter().map(|hold| hold.at).max().unwrap_or(change.at);
         let Some(active) = self.active.get_mut(&key) else {
             let nth = |started_at| times_started(self.ended.get(&key), started_at);
             let (active, decision) = Active::fire(context, &key, change.subject, change.holds, nth)?;
