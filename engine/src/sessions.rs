@@ -21,6 +21,9 @@ struct Sorted {
     going_on: PartialRows,
 }
 
+/// Finds the violations among sessions that have ended, given their windows.
+type Judge<'a> = dyn FnMut(&PartialRows, &[Window]) -> Result<Vec<Violation>, PaneError> + 'a;
+
 /// Which sessions of a pane have ended at `watermark` and not at `closed_to`, and which go on in `next`.
 fn sort(
     aggregation: &Aggregation,
@@ -57,7 +60,7 @@ pub(crate) fn close(
     panes: &mut BTreeMap<Window, Pane>,
     aggregation: &Aggregation,
     times: (i64, EventTime, EventTime),
-    judge: &mut dyn FnMut(&PartialRows, &[Window]) -> Result<Vec<Violation>, PaneError>,
+    judge: &mut Judge<'_>,
     touch: &mut dyn FnMut(Window),
 ) -> Result<Vec<Violation>, PaneError> {
     let (gap_ns, _, watermark) = times;

@@ -38,7 +38,7 @@ pub struct WindowedState {
     /// The shard whose groups these are.
     place: Place,
     history: History,
-    /// Panes, or for rules that emit on update whole windows.
+    /// Panes, or for rules that emit on update, and for calendars of the rows' zones, whole windows.
     panes: BTreeMap<Window, Pane>,
     /// Windows that end here or earlier are closed.
     closed_to: EventTime,

@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use lictor_engine::pipeline::PipelineSettings;
 use lictor_engine::rules_dir::{self, LoadedRules};
-use lictor_queries::{CompiledRule, Emission, Explanation, RuleKind, WindowedExplanation};
+use lictor_queries::{CompiledRule, Emission, Explanation, RuleKind, WindowSpec, WindowedExplanation};
 use lictor_schemas::genops::closest;
 use serde_json::Value;
 
@@ -104,7 +104,11 @@ fn write_windowed<W: Write>(
     emission: Emission,
 ) -> io::Result<()> {
     let WindowedExplanation { spec, keys, states, distribution, rows_back, finish, alike } = windowed;
-    let panes = if spec.is_disjoint() { String::new() } else { format!(", {} panes in the longest", spec.panes_max()) };
+    let is_session = matches!(spec, WindowSpec::Session { .. });
+    let panes = match spec.is_disjoint() || is_session {
+        true => String::new(),
+        false => format!(", {} panes in the longest", spec.panes_max()),
+    };
     out.line("window", &format!("{spec}{panes}"))?;
     out.line(
         "speaks",
@@ -117,6 +121,7 @@ fn write_windowed<W: Write>(
     let per = match (emission, spec.is_disjoint()) {
         (_, true) => "window",
         (Emission::OnClose, false) => "pane",
+        (Emission::OnUpdate, false) if is_session => "pane as long as the gap",
         (Emission::OnUpdate, false) => "window, of which a row may be in several",
     };
     out.line("state", &format!("one row per group and {per}; of each group:"))?;
