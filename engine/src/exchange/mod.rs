@@ -21,8 +21,8 @@ pub struct RuleId(pub usize);
 /// Everything that one epoch of scanning has found.
 #[derive(Clone, Debug)]
 pub struct Shipment {
-    /// For windowed rules: `[pane_start, key…, state…]`, one row per pane and group, and `pane_end` behind them where it
-    /// does not follow from the start.
+    /// For windowed rules: `[pane_start, key…, state…]`, one row per pane and group, and `pane_end` behind them where
+    /// it does not follow from the start.
     pub partials: Vec<(RuleId, RecordBatch)>,
     /// For row-wise rules: violations in the order in which their rows were read.
     pub violations: Vec<(RuleId, Vec<Violation>)>,

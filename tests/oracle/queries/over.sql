@@ -111,3 +111,9 @@ FROM (SELECT c.region, c.team, c.window_start, c.window_end, c.n, avg(c.n) OVER 
     count(*) AS n FROM SESSION(billed, event_time, INTERVAL '20 seconds') GROUP BY team, region, window_start,
     window_end) AS c) AS j
 WHERE j.n > j.usual
+
+-- zoned_days_that_end_together
+SELECT c.team, c.window_start, c.window_end, c.n AS observed, lag(c.n, 1, 0) OVER (PARTITION BY c.team ORDER BY
+    c.window_end) AS before, sum(c.n) OVER (PARTITION BY c.window_start, c.window_end) AS whole
+FROM (SELECT team, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'day', zone)
+      GROUP BY team, window_start, window_end) AS c
