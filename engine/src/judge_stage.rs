@@ -22,7 +22,7 @@ use crate::join::{JoinRule, JoinState, JoinThen};
 use crate::pane::PaneError;
 use crate::store::{PaneStore, StorePlan};
 use crate::watermark::{Mark, Watermarks};
-use crate::windowed::{Closed, WindowedRule, WindowedState};
+use crate::windowed::{Closed, Update, WindowedRule, WindowedState};
 
 /// The judging half of a rule: the same for every shard.
 #[derive(Debug)]
@@ -259,7 +259,6 @@ impl JudgeStage {
         if is_beginning {
             self.begin_new_stores();
         }
-        self.end_sessions();
         for rule in (0..self.judging.rules.len()).map(RuleId) {
             self.isolate(rule, &mut decided, |judge, decided| judge.advance(rule, decided));
         }
@@ -275,15 +274,6 @@ impl JudgeStage {
         for store in &mut self.stores {
             let newest = store.plan().frontier.signals().map(|signal| self.watermarks.newest(signal)).max();
             store.begins(newest.unwrap_or(EventTime::MIN));
-        }
-    }
-
-    fn end_sessions(&mut self) {
-        for store in (0..self.stores.len()).map(StoreId) {
-            let watermark = self.stores[store.0].plan().frontier.at(&self.watermarks);
-            if let Err(error) = self.stores[store.0].end_sessions(watermark) {
-                self.quarantine_readers(store, &error.to_string());
-            }
         }
     }
 
@@ -457,7 +447,9 @@ impl JudgeStage {
         let Some(windowed) = &mut self.states[rule.0].windowed else { return Ok(()) };
         let store = &mut self.stores[windowed.rule().store.0];
         if let Some(update) = windowed.take_update(store)? {
-            decided.extend(self.decisions.change(header, update.cleared, update.violations, update.at));
+            let Update { cleared, violations, calm } = update;
+            decided.extend(self.decisions.change(header, cleared, violations));
+            self.decisions.prolong(header, calm);
         }
         Ok(())
     }
@@ -469,9 +461,12 @@ impl JudgeStage {
         if let Some(windowed) = &mut self.states[rule.0].windowed {
             let store = &mut self.stores[windowed.rule().store.0];
             let watermark = store.plan().frontier.at(&self.watermarks);
+            store.end_sessions(watermark)?;
             decided.extend(self.decisions.sessions(header, windowed.close_sessions(store)?));
+            let is_zoned = store.plan().aggregation.spec().is_zoned();
             for Closed { window, next_end, violations } in windowed.close(store, watermark)? {
                 decided.extend(match violations {
+                    Some(violations) if is_zoned => self.decisions.put(header, violations, window, next_end),
                     Some(violations) => self.decisions.replace(header, violations, window, next_end),
                     None => self.decisions.close_window(header, window, window.end),
                 });

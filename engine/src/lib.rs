@@ -25,6 +25,7 @@ mod pane;
 pub mod pipeline;
 pub mod rule_test;
 pub mod rules_dir;
+mod running;
 pub mod scan_stage;
 pub mod segment;
 mod sessions;

@@ -62,12 +62,14 @@ pub(crate) struct PartialRows {
 }
 
 impl PartialRows {
-    /// The given rows of a partial batch `[pane_start, key…, state…]` with `key_count` keys.
-    pub(crate) fn select(batch: &RecordBatch, rows: &[u64], key_count: usize) -> Result<Self, ArrowError> {
+    /// The given rows of a partial batch `[pane_start, key…, state…]`, which may have the pane's end behind them.
+    pub(crate) fn select(batch: &RecordBatch, rows: &[u64], aggregation: &Aggregation) -> Result<Self, ArrowError> {
+        let [key_count, state_count] =
+            [aggregation.key_schema(), aggregation.state_schema()].map(|schema| schema.fields().len());
         let all = rows.len() == batch.num_rows();
         let indices = UInt64Array::from(if all { Vec::new() } else { rows.to_vec() });
         let pick = |c: &ArrayRef| if all { Ok(Arc::clone(c)) } else { take(c.as_ref(), &indices, None) };
-        let mut keys = batch.columns()[1..].iter().map(pick).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = batch.columns()[1..=key_count + state_count].iter().map(pick).collect::<Result<Vec<_>, _>>()?;
         let states = keys.split_off(key_count);
         Ok(Self { keys, states, rows: rows.len() })
     }
@@ -136,8 +138,8 @@ impl Pane {
         self.index.size_bytes() + self.keys.size_bytes() + self.states.size_bytes()
     }
 
-    /// Merges partial rows; every key occurs at most once in them.
-    pub(crate) fn absorb(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<(), PaneError> {
+    /// Merges partial rows; every key occurs at most once in them. Returns the numbers of their groups.
+    pub(crate) fn absorb(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<Vec<usize>, PaneError> {
         let known = self.states.len();
         let groups = self.index.intern(&partial.keys, partial.rows)?;
         let (old, new): (Vec<usize>, Vec<usize>) = (0..partial.rows).partition(|row| groups[*row] < known);
@@ -155,11 +157,11 @@ impl Pane {
             self.states.put(merged, &numbers);
         }
         self.violating.resize(self.states.len(), false);
-        for group in groups {
-            self.changed.add(group);
-            self.touched.add(group);
+        for group in &groups {
+            self.changed.add(*group);
+            self.touched.add(*group);
         }
-        Ok(())
+        Ok(groups)
     }
 
     /// The groups changed since the last call, in the order in which they changed first.
@@ -218,6 +220,16 @@ impl Pane {
         window: Window,
     ) -> Result<RecordBatch, PaneError> {
         Ok(aggregation.evaluate(&self.keys.gather(groups)?, &self.states.gather(groups)?, window)?)
+    }
+
+    /// Keys and states of the given groups.
+    pub(crate) fn rows(&self, groups: &[usize]) -> Result<PartialRows, PaneError> {
+        Ok(PartialRows { keys: self.keys.gather(groups)?, states: self.states.gather(groups)?, rows: groups.len() })
+    }
+
+    /// Whether a group violates the rule, as was recorded last.
+    pub(crate) fn is_violating(&self, group: usize) -> bool {
+        self.violating[group]
     }
 
     /// Records whether a group violates the rule; returns whether it did before.

@@ -179,7 +179,10 @@ impl Parts {
         };
         for Term { signal, shift_ns, quantum_ns, .. } in frontier.terms() {
             let spec = quantum_ns.map_or(aggregation.spec(), |quantum| WindowSpec::tumbling(quantum, 0));
-            self.boundaries.add_windows(*signal, spec, *shift_ns);
+            match (emission, spec) {
+                (Emission::OnUpdate, WindowSpec::Session { .. }) => self.boundaries.add_every_step(*signal),
+                (_, spec) => self.boundaries.add_windows(*signal, spec, *shift_ns),
+            }
         }
         let route = StoreRoute { name: spread_by, keys: distribution };
         self.stores.push(Arc::new(StorePlan { state_id, frontier, emission, aggregation, route, side, readers }));

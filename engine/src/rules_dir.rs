@@ -333,7 +333,7 @@ mod tests {
         let columns: Vec<arrow::array::ArrayRef> =
             vec![Arc::new(StringViewArray::from(vec!["a"])), Arc::new(Float64Array::from(vec![1.0]))];
         let rows = RecordBatch::try_new(loaded.references["budgets"].as_ref().unwrap().schema(), columns).unwrap();
-        let loaded = load_with(dir.path(), BTreeMap::from([("budgets".to_owned(), rows)])).unwrap();
+        let loaded = load_with(dir.path(), BTreeMap::from([("budgets".to_owned(), rows)]), &|_| true).unwrap();
         assert_eq!(loaded.references["budgets"].as_ref().unwrap().num_rows(), 1, "a test's rows");
     }
 

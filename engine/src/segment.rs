@@ -1,13 +1,13 @@
 //! The rows of an epoch between two shipments, and where shipments must be cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampNanosecondType;
 use lictor_queries::WindowSpec;
 use lictor_schemas::tables::{Signal, Table};
-use lictor_schemas::time::EventTime;
+use lictor_schemas::time::{EventTime, Window};
 
 /// The rows of one record: so many of each table, in the order of [`Table::ALL`].
 #[derive(Clone, Debug)]
@@ -109,8 +109,8 @@ struct Grid {
     spec: WindowSpec,
     /// How far the rule's time is ahead of the signal's.
     shift_ns: i64,
-    /// The end of the pane that the rule's time has reached.
-    next: EventTime,
+    /// The pane that the rule's time has reached.
+    reached: Window,
 }
 
 /// Where time, as it advances, changes what rules have to say.
@@ -120,6 +120,8 @@ pub struct Boundaries {
     grids: Vec<Grid>,
     /// For each signal with row-wise rules: after how much time something can expire.
     ttls: Vec<(Signal, i64)>,
+    /// Signals of whose time every step is a boundary.
+    every_step: BTreeSet<Signal>,
     reached: BTreeMap<Signal, EventTime>,
 }
 
@@ -128,8 +130,15 @@ impl Boundaries {
     pub fn add_windows(&mut self, signal: Signal, spec: WindowSpec, shift_ns: i64) {
         let is_it = |grid: &Grid| grid.signal == signal && grid.spec == spec && grid.shift_ns == shift_ns;
         if !self.grids.iter().any(is_it) {
-            self.grids.push(Grid { signal, spec, shift_ns, next: EventTime::MIN });
+            let reached = Window { start: EventTime::MIN, end: EventTime::MIN };
+            self.grids.push(Grid { signal, spec, shift_ns, reached });
         }
+    }
+
+    /// Every step of a signal's time is a boundary: running sessions end at any instant, and only who judges them knows
+    /// at which. This costs a shipment for each record that moves time.
+    pub fn add_every_step(&mut self, signal: Signal) {
+        self.every_step.insert(signal);
     }
 
     /// A row-wise violation can expire after `ttl_ns`.
@@ -141,7 +150,11 @@ impl Boundaries {
     pub(crate) fn resume(&mut self, signal: Signal, low: EventTime) {
         self.reached.insert(signal, low);
         for grid in self.grids.iter_mut().filter(|grid| grid.signal == signal) {
-            grid.next = grid.spec.pane_at(low.plus(grid.shift_ns)).end;
+            let at = low.plus(grid.shift_ns);
+            // To find the pane of a calendar in all zones costs a look at each of them.
+            if at < grid.reached.start || at >= grid.reached.end {
+                grid.reached = grid.spec.pane_at(at);
+            }
         }
     }
 
@@ -154,8 +167,9 @@ impl Boundaries {
         };
         let mut grids = self.grids.iter().filter(|grid| grid.signal == signal);
         let mut ttls = self.ttls.iter().filter(|t| t.0 == signal).map(|t| t.1);
+        let is_end = |grid: &Grid| low.plus(grid.shift_ns) >= grid.reached.end;
         let crossed = low > before
-            && (grids.any(|grid| low.plus(grid.shift_ns) >= grid.next) || ttls.any(|ttl| low >= before.plus(ttl)));
+            && (self.every_step.contains(&signal) || grids.any(is_end) || ttls.any(|ttl| low >= before.plus(ttl)));
         if crossed {
             self.resume(signal, low);
         }
@@ -179,5 +193,9 @@ mod tests {
         assert!(!cross(5), "time does not go back");
         boundaries.add_ttl(Signal::Traces, 3);
         assert!(boundaries.cross(Signal::Traces, Some(EventTime(13))));
+        assert!(!boundaries.cross(Signal::Traces, Some(EventTime(14))));
+        boundaries.add_every_step(Signal::Traces);
+        assert!(boundaries.cross(Signal::Traces, Some(EventTime(15))));
+        assert!(!boundaries.cross(Signal::Traces, Some(EventTime(15))));
     }
 }

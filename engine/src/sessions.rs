@@ -59,8 +59,9 @@ pub(crate) struct Ended {
     pub windows: Vec<Window>,
 }
 
-/// Takes the sessions that have ended at `watermark` and not at `closed_to`. What goes on is moved on in `panes`; those
-/// that time has passed may be removed afterwards. `touch` is told of panes that change.
+/// Takes the sessions that have ended at `watermark` and not at `closed_to`, each key's in the order of their ends and
+/// never two of them in one. What goes on is moved on in `panes`; those that time has passed may be removed afterwards.
+/// `touch` is told of panes that change.
 pub(crate) fn take_ended(
     panes: &mut BTreeMap<Window, Pane>,
     aggregation: &Aggregation,

@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::TimestampNanosecondType;
-use lictor_queries::{Aggregation, Emission, JoinSide, WindowSpec};
+use arrow::array::RecordBatch;
+use lictor_queries::{Aggregation, Emission, Finish, JoinSide, WindowSpec};
 use lictor_schemas::time::{EventTime, Window};
 
 use crate::exchange::RuleId;
 use crate::exchange::route::StoreRoute;
 use crate::frontier::Frontier;
 use crate::pane::{Pane, PaneError, PartialRows};
+use crate::running::{RunningSessions, SessionSpec};
 use crate::sessions::{self, Ended};
+use crate::windowed::Update;
 
 /// A store, as the rules' text says: the same for every shard.
 #[derive(Debug)]
@@ -41,9 +42,19 @@ pub struct StorePlan {
 impl StorePlan {
     /// Whether the pane kept at `span` has a part in a window that is open when those up to `closed_to` are closed.
     pub(crate) fn is_open(&self, span: Window, closed_to: EventTime) -> bool {
-        match self.emission {
-            Emission::OnClose => self.aggregation.spec().last_end_at(span.start) > closed_to,
-            Emission::OnUpdate => span.end > closed_to,
+        match (self.emission, self.aggregation.spec()) {
+            (Emission::OnClose, spec) | (_, spec @ WindowSpec::Session { .. }) => spec.last_end_of(span) > closed_to,
+            (Emission::OnUpdate, _) => span.end > closed_to,
+        }
+    }
+
+    /// How its sessions are read if its rules speak on update of them.
+    fn sessions_on_update(&self, closed_to: EventTime) -> Option<SessionSpec<'_>> {
+        match (self.emission, self.aggregation.spec()) {
+            (Emission::OnUpdate, WindowSpec::Session { gap_ns }) => {
+                Some(SessionSpec { aggregation: &self.aggregation, gap_ns, closed_to })
+            }
+            _ => None,
         }
     }
 }
@@ -75,8 +86,10 @@ pub struct PaneStore {
     committed: Committed,
     /// Windows that are being closed, finished: several rules look at them.
     finished: BTreeMap<Window, RecordBatch>,
-    /// Sessions that are being closed.
-    ended: Vec<Ended>,
+    /// Sessions that are being closed, and at which watermark.
+    ended: (EventTime, Vec<Ended>),
+    /// Sessions that go on, if rules speak on update.
+    running: RunningSessions,
 }
 
 /// What was there at the last commit and is not any more.
@@ -105,8 +118,9 @@ impl PaneStore {
     ) -> Self {
         let (removed, created) = (BTreeMap::new(), BTreeSet::new());
         let committed = Committed { closed_to, beginning, dropped: 0, removed, created };
-        let (touched, finished, ended) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
-        Self { plan, panes, closed_to, beginning, dropped: 0, touched, committed, finished, ended }
+        let (touched, finished, ended) = (BTreeSet::new(), BTreeMap::new(), (EventTime::MIN, Vec::new()));
+        let running = RunningSessions::default();
+        Self { plan, panes, closed_to, beginning, dropped: 0, touched, committed, finished, ended, running }
     }
 
     /// What it is.
@@ -143,6 +157,8 @@ impl PaneStore {
         for span in std::mem::take(&mut self.touched) {
             self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.plan.aggregation))?;
         }
+        self.running = RunningSessions::default();
+        self.ended = (EventTime::MIN, Vec::new());
         self.closed_to = self.committed.closed_to;
         self.beginning = self.committed.beginning;
         self.dropped = self.committed.dropped;
@@ -215,7 +231,8 @@ impl PaneStore {
         let all: Vec<Window> = self.panes.keys().copied().collect();
         all.into_iter().for_each(|span| self.remove(span));
         self.finished.clear();
-        self.ended.clear();
+        self.ended.1.clear();
+        self.running = RunningSessions::default();
     }
 
     fn remove(&mut self, span: Window) {
@@ -244,19 +261,17 @@ impl PaneStore {
     /// The states cannot be merged.
     pub fn absorb(&mut self, partial: &RecordBatch) -> Result<Vec<(Window, Range<usize>)>, PaneError> {
         let mut added = Vec::new();
-        let starts = partial.column(0).as_primitive::<TimestampNanosecondType>();
-        let mut rows_of: BTreeMap<EventTime, Vec<u64>> = BTreeMap::new();
-        for (row, start) in starts.values().iter().enumerate() {
-            rows_of.entry(EventTime(*start)).or_default().push(row as u64);
-        }
         let plan = Arc::clone(&self.plan);
-        let key_count = plan.aggregation.key_schema().fields().len();
-        for (start, rows) in rows_of {
-            let rows = self.timely(PartialRows::select(partial, &rows, key_count)?)?;
+        for (span, rows) in plan.aggregation.panes_of(partial) {
+            let rows = self.timely(PartialRows::select(partial, &rows, &plan.aggregation)?)?;
             if rows.rows == 0 {
                 continue;
             }
-            for place in self.places(plan.aggregation.spec().pane_at(start), rows.rows) {
+            let keys = match plan.sessions_on_update(self.closed_to) {
+                Some(sessions) => self.running.change(&self.panes, sessions, &rows)?,
+                None => Vec::new(),
+            };
+            for place in self.places(span, rows.rows) {
                 self.touched.insert(place);
                 let pane = match self.panes.entry(place) {
                     Entry::Occupied(pane) => pane.into_mut(),
@@ -266,7 +281,8 @@ impl PaneStore {
                     }
                 };
                 let known = pane.len();
-                pane.absorb(&plan.aggregation, &rows)?;
+                let groups = pane.absorb(&plan.aggregation, &rows)?;
+                self.running.put(place, &keys, &groups);
                 added.push((place, known..pane.len()));
             }
         }
@@ -285,26 +301,26 @@ impl PaneStore {
     /// Where rows of a pane are kept: in the pane, or in every open window that holds it.
     fn places(&mut self, pane: Window, rows: usize) -> Vec<Window> {
         let spec = self.plan.aggregation.spec();
-        if spec.last_end_at(pane.start) <= self.closed_to {
+        if spec.last_end_of(pane) <= self.closed_to {
             self.dropped += rows as u64;
             return Vec::new();
         }
         match self.plan.emission {
             Emission::OnClose => vec![pane],
-            Emission::OnUpdate => spec.windows_at(pane.start).into_iter().filter(|w| w.end > self.closed_to).collect(),
+            Emission::OnUpdate => spec.windows_of(pane).into_iter().filter(|w| w.end > self.closed_to).collect(),
         }
     }
 
     /// The windows that end at or before the watermark and are not closed yet, by their ends. Those without rows only
     /// if they are asked for, from the first watermark on, and at most so many.
     pub(crate) fn due(&self, watermark: EventTime, empty_max: usize) -> Vec<Window> {
-        if self.plan.emission == Emission::OnUpdate {
+        let spec = self.plan.aggregation.spec();
+        if self.plan.emission == Emission::OnUpdate || spec.is_zoned() {
             let ended = self.panes.keys().filter(|w| w.end <= watermark && w.end > self.closed_to);
             let mut ended: Vec<Window> = ended.copied().collect();
             ended.sort_by_key(|window| (window.end, window.start));
             return ended;
         }
-        let spec = self.plan.aggregation.spec();
         let mut due = Vec::new();
         let first = self.panes.keys().next().map(|pane| pane.start);
         let from = if empty_max > 0 && self.closed_to > EventTime::MIN { Some(self.closed_to) } else { first };
@@ -332,12 +348,13 @@ impl PaneStore {
 
     /// Whether a window has a row.
     pub(crate) fn has_rows_in(&self, window: Window) -> bool {
-        self.panes.range(panes_in(window)).next().is_some()
+        self.panes.range(self.plan.aggregation.spec().panes_in(window)).next().is_some()
     }
 
     /// All groups of a window, each once.
     pub(crate) fn rows_of(&self, window: Window) -> Result<PartialRows, PaneError> {
-        let panes: Vec<&Pane> = self.panes.range(panes_in(window)).map(|(_, pane)| pane).collect();
+        let span = self.plan.aggregation.spec().panes_in(window);
+        let panes: Vec<&Pane> = self.panes.range(span).map(|(_, pane)| pane).collect();
         Pane::merged(&panes, &self.plan.aggregation)
     }
 
@@ -354,33 +371,50 @@ impl PaneStore {
         Ok(finished)
     }
 
-    /// Takes the sessions that have ended at the watermark out of the panes, for all readers to look at.
+    /// Judges the running sessions of the keys that have changed, or of all.
+    ///
+    /// # Errors
+    /// The rule's query fails on a session's values.
+    pub(crate) fn judge_sessions(
+        &mut self,
+        finish: &Finish,
+        is_judged_anew: bool,
+    ) -> Result<Option<Update>, PaneError> {
+        let plan = Arc::clone(&self.plan);
+        let Some(sessions) = plan.sessions_on_update(self.closed_to) else { return Ok(None) };
+        if is_judged_anew {
+            self.running.change_all(&self.panes, sessions)?;
+        }
+        let mut touch = |span| self.touched.extend([span]);
+        self.running.judge(&mut self.panes, sessions, finish, &mut touch)
+    }
+
+    /// Takes the sessions that have ended at the watermark, for all readers to look at; what goes on is moved on. To be
+    /// called by each reader: only the first call of a step does something.
     ///
     /// # Errors
     /// States cannot be merged.
     pub fn end_sessions(&mut self, watermark: EventTime) -> Result<(), PaneError> {
         let WindowSpec::Session { gap_ns } = self.plan.aggregation.spec() else { return Ok(()) };
-        if watermark <= self.closed_to {
+        if watermark <= self.closed_to || watermark == self.ended.0 {
             return Ok(());
         }
-        let touched = &mut self.touched;
-        let mut touch = |span| {
-            touched.insert(span);
-        };
+        let mut touch = |span| self.touched.extend([span]);
         let times = (gap_ns, self.closed_to, watermark);
-        self.ended = sessions::take_ended(&mut self.panes, &self.plan.aggregation, times, &mut touch)?;
+        let ended = sessions::take_ended(&mut self.panes, &self.plan.aggregation, times, &mut touch)?;
+        self.ended = (watermark, if self.plan.emission == Emission::OnUpdate { Vec::new() } else { ended });
         Ok(())
     }
 
     /// The sessions that are being closed.
     pub(crate) fn ended(&self) -> &[Ended] {
-        &self.ended
+        &self.ended.1
     }
 
     /// Every reader has looked at what ends at the watermark: what has no part in an open window goes.
     pub fn let_go(&mut self, watermark: EventTime) {
         self.finished.clear();
-        self.ended.clear();
+        self.ended.1.clear();
         if watermark <= self.closed_to {
             return;
         }
@@ -388,14 +422,13 @@ impl PaneStore {
             self.beginning = Beginning::Known(Some(watermark));
         }
         self.closed_to = watermark;
-        // In the order of their starts panes are over one after the other.
-        let over = self.panes.keys().copied().take_while(|span| !self.plan.is_open(*span, watermark));
-        over.collect::<Vec<_>>().into_iter().for_each(|span| self.remove(span));
+        let is_over = |span: &Window| !self.plan.is_open(*span, watermark);
+        let all = self.panes.keys().copied();
+        let over: Vec<Window> = match self.plan.aggregation.spec().is_zoned() {
+            true => all.filter(is_over).collect(),
+            // In the order of their starts panes are over one after the other.
+            false => all.take_while(is_over).collect(),
+        };
+        over.into_iter().for_each(|span| self.remove(span));
     }
-}
-
-/// The panes that a window is made of.
-fn panes_in(window: Window) -> Range<Window> {
-    let from = |start| Window { start, end: EventTime::MIN };
-    from(window.start)..from(window.end)
 }

@@ -8,6 +8,7 @@ use lictor_queries::{Emission, Finish, GroupRef, History, WindowSpec};
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 
+use crate::decision::Cleared;
 use crate::exchange::StoreId;
 use crate::exchange::route::Place;
 pub use crate::pane::PaneError;
@@ -51,18 +52,18 @@ struct Committed {
 #[derive(Debug)]
 pub struct Update {
     /// Subjects that violated the rule and do not any more.
-    pub cleared: Vec<(Subject, Window)>,
+    pub cleared: Vec<Cleared>,
     /// Changed groups that violate the rule now.
     pub violations: Vec<Violation>,
-    /// The latest event time of what changed.
-    pub at: EventTime,
+    /// Sessions that go on and do not violate the rule.
+    pub calm: Vec<(Subject, Window)>,
 }
 
 impl Update {
     fn add(&mut self, other: Self) {
         self.cleared.extend(other.cleared);
         self.violations.extend(other.violations);
-        self.at = self.at.max(other.at);
+        self.calm.extend(other.calm);
     }
 }
 
@@ -75,7 +76,7 @@ const FILLED_WINDOWS_MAX: usize = 1_000;
 pub struct Closed {
     /// The window.
     pub window: Window,
-    /// When the one after it ends.
+    /// When the one after it ends, of a rule that speaks on close.
     pub next_end: EventTime,
     /// What holds, if the rule speaks on close.
     pub violations: Option<Vec<Violation>>,
@@ -146,10 +147,14 @@ impl WindowedState {
         if self.rule.emission == Emission::OnClose {
             return Ok(None);
         }
-        if std::mem::take(&mut self.is_judged_anew) {
+        let is_judged_anew = std::mem::take(&mut self.is_judged_anew);
+        let plan = Arc::clone(store.plan());
+        if let WindowSpec::Session { .. } = plan.aggregation.spec() {
+            return store.judge_sessions(&self.rule.finish, is_judged_anew);
+        }
+        if is_judged_anew {
             store.change_all();
         }
-        let plan = Arc::clone(store.plan());
         let mut whole: Option<Update> = None;
         for window in store.touched_spans() {
             let Some(pane) = store.pane_mut(window) else { continue };
@@ -178,18 +183,18 @@ impl WindowedState {
     ) -> Result<Update, PaneError> {
         let finish = &self.rule.finish;
         let judged = finish.update(groups, window)?;
-        let mut at = judged.iter().map(|j| j.violation.at).max().unwrap_or(window.start);
         let violating: BTreeSet<usize> = judged.iter().filter_map(|j| j.group).map(|g| changed[g.0]).collect();
         let mut cleared = Vec::new();
         for (row, group) in changed.iter().enumerate() {
             let violates = violating.contains(group);
             if set_violating(*group, violates) && !violates {
-                cleared.push((finish.subject(groups, GroupRef(row))?, window));
-                at = at.max(finish.latest(groups, GroupRef(row)).unwrap_or(at).min(window.end));
+                let subject = finish.subject(groups, GroupRef(row))?;
+                let at = finish.latest(groups, GroupRef(row)).unwrap_or(window.end).min(window.end);
+                cleared.push(Cleared { subject, window, at });
             }
         }
         let violations = judged.into_iter().map(|j| j.violation).collect();
-        Ok(Update { cleared, violations, at })
+        Ok(Update { cleared, violations, calm: Vec::new() })
     }
 
     /// What every window says that ends at or before the watermark, the earliest first. Sessions are judged by
@@ -208,9 +213,8 @@ impl WindowedState {
         let empty_max = rule.finish.gap_fill().map_or(0, |_| FILLED_WINDOWS_MAX);
         let mut closed = Vec::new();
         for window in store.due(watermark, empty_max) {
-            let next_end = plan.aggregation.spec().first_ending_after(window.end).end;
             if rule.emission == Emission::OnUpdate {
-                closed.push(Closed { window, next_end, violations: None });
+                closed.push(Closed { window, next_end: window.end, violations: None });
                 continue;
             }
             let is_filled = window.start >= since && self.may_fill_gaps();
@@ -221,7 +225,7 @@ impl WindowedState {
             let judged = rule.finish.close(&groups, window, &mut self.history)?;
             self.has_new_history = true;
             let violations = Some(judged.into_iter().map(|j| j.violation).collect());
-            closed.push(Closed { window, next_end, violations });
+            closed.push(Closed { window, next_end: plan.aggregation.spec().end_after(window), violations });
         }
         Ok(closed)
     }
@@ -230,10 +234,12 @@ impl WindowedState {
     ///
     /// # Errors
     /// The rule's query fails on a group's values.
-    pub fn close_sessions(&self, store: &PaneStore) -> Result<Vec<Violation>, PaneError> {
+    pub fn close_sessions(&mut self, store: &PaneStore) -> Result<Vec<Violation>, PaneError> {
         let mut violations: Vec<Violation> = Vec::new();
+        let finish = &self.rule.finish;
         for ended in store.ended() {
-            let judged = self.rule.finish.close_sessions(&ended.groups, &ended.windows)?;
+            self.has_new_history |= finish.rows_back() > 0;
+            let judged = finish.close_sessions(&ended.groups, &ended.windows, &mut self.history)?;
             violations.extend(judged.into_iter().map(|judged| judged.violation));
         }
         violations.sort_by_key(|violation| (violation.window.map(|window| window.end), violation.subject.to_key()));

@@ -4,9 +4,11 @@
 //! *state rows*: one row per group, the state columns that each accumulator defines itself. So every aggregate can be
 //! merged, sent, checkpointed and undone without a serializer of ours.
 //!
-//! Shapes: a partial batch is `[pane_start, key…, state…]`, one row per pane and group; evaluated groups are
-//! `[c0, c1, …]`: the group expressions in the query's order, its aggregates, then `count`, `latest`, `exemplar`.
+//! Shapes: a partial batch is `[pane_start, key…, state…]`, one row per pane and group, with `pane_end` behind them
+//! where a pane's end does not follow from its start; evaluated groups are `[c0, c1, …]`: the group expressions in the
+//! query's order, its aggregates, then `count`, `latest`, `exemplar`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, TimestampNanosecondArray};
@@ -19,7 +21,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
-use lictor_schemas::time::Window;
+use lictor_schemas::time::{EventTime, Window};
 
 use crate::EvaluationError;
 use crate::session::positional;
@@ -63,6 +65,7 @@ struct Shapes {
 
 impl Shapes {
     fn try_new(
+        spec: WindowSpec,
         groups: &[(GroupColumn, Arc<dyn PhysicalExpr>)],
         aggregates: &[Arc<AggregateFunctionExpr>],
         raw: &Schema,
@@ -74,8 +77,9 @@ impl Shapes {
         let rename =
             |(i, f): (usize, Arc<Field>)| Arc::new(f.as_ref().clone().with_name(format!("s{i}")).with_nullable(true));
         let states: Vec<_> = fields.into_iter().flatten().enumerate().map(rename).collect();
-        let pane = Arc::new(Field::new("pane_start", timestamp(), false));
-        let partial = std::iter::once(pane).chain(keys.iter().cloned()).chain(states.iter().cloned());
+        let bound = |name: &str| Arc::new(Field::new(name, timestamp(), false));
+        let partial = std::iter::once(bound("pane_start")).chain(keys.iter().cloned()).chain(states.iter().cloned());
+        let partial = partial.chain(spec.is_zoned().then(|| bound("pane_end")));
         let partial = Arc::new(Schema::new(partial.collect::<Vec<_>>()));
         Ok(Self { keys: Arc::new(Schema::new(keys)), states: Arc::new(Schema::new(states)), partial, widths })
     }
@@ -122,7 +126,7 @@ impl Aggregation {
     pub(crate) fn try_new(rule: &str, planned: PlannedAggregate) -> Result<Self> {
         let PlannedAggregate { spec, groups, aggregates, arguments, filters, above, raw_schema, output_schema } =
             planned;
-        let shapes = Shapes::try_new(&groups, &aggregates, &raw_schema)?;
+        let shapes = Shapes::try_new(spec, &groups, &aggregates, &raw_schema)?;
         let output_schema = positional(&output_schema);
         let rule = rule.to_owned();
         Ok(Self { rule, spec, groups, aggregates, arguments, filters, above, raw_schema, output_schema, shapes })
@@ -140,10 +144,28 @@ impl Aggregation {
         Arc::clone(&self.shapes.states)
     }
 
-    /// The columns of a partial batch: `[pane_start, key…, state…]`.
+    /// The columns of a partial batch: `[pane_start, key…, state…]`, and `pane_end` where it does not follow.
     #[must_use]
     pub fn partial_schema(&self) -> SchemaRef {
         Arc::clone(&self.shapes.partial)
+    }
+
+    /// The panes that a partial batch has rows of, in the order of their starts, each with the numbers of its rows.
+    #[must_use]
+    pub fn panes_of(&self, partial: &RecordBatch) -> Vec<(Window, Vec<u64>)> {
+        let times = |column: &ArrayRef| column.as_primitive::<TimestampNanosecondType>().clone();
+        let starts = times(partial.column(0));
+        let ends = partial.columns().last().filter(|_| self.spec.is_zoned()).map(times);
+        let mut rows_of: BTreeMap<(EventTime, Option<EventTime>), Vec<u64>> = BTreeMap::new();
+        for (row, start) in starts.values().iter().enumerate() {
+            let end = ends.as_ref().map(|ends| EventTime(ends.value(row)));
+            rows_of.entry((EventTime(*start), end)).or_default().push(row as u64);
+        }
+        let pane = |(start, end): (EventTime, Option<EventTime>)| match end {
+            Some(end) => Window { start, end },
+            None => self.spec.pane_at(start),
+        };
+        rows_of.into_iter().map(|(bounds, rows)| (pane(bounds), rows)).collect()
     }
 
     /// An empty index over this aggregate's keys.
@@ -370,7 +392,9 @@ impl Partial {
     pub(crate) fn try_new(aggregation: Arc<Aggregation>) -> Result<Self> {
         let schema = aggregation.partial_schema();
         let width = 1 + aggregation.key_schema().fields().len();
-        let keys = Arc::new(schema.project(&(0..width).collect::<Vec<_>>())?);
+        let end = schema.fields().len() - 1;
+        let columns = (0..width).chain(aggregation.spec.is_zoned().then_some(end));
+        let keys = Arc::new(schema.project(&columns.collect::<Vec<_>>())?);
         let index = new_group_values(keys, &GroupOrdering::None)?;
         let accumulators = aggregation.aggregates.iter().map(accumulator).collect::<Result<_>>()?;
         Ok(Self { aggregation, index, accumulators, groups: Vec::new() })
@@ -413,28 +437,30 @@ impl Partial {
         let mut columns = self.index.emit(EmitTo::All)?;
         // Emitting leaves the hash table as it was, with numbers of groups that are gone.
         self.index.clear_shrink(0);
+        let end = if self.aggregation.spec.is_zoned() { columns.pop() } else { None };
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
         }
+        columns.extend(end);
         Ok(Some(RecordBatch::try_new(self.aggregation.partial_schema(), columns)?))
     }
 
-    /// `[pane_start, key…]` of every row.
+    /// `[pane_start, key…]` of every row, and `pane_end` where it does not follow.
     fn group_keys(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let rows = batch.num_rows();
-        let mut pane: Option<ArrayRef> = None;
+        let (mut start, mut end): (Option<ArrayRef>, Option<ArrayRef>) = (None, None);
         let mut keys = Vec::with_capacity(self.aggregation.groups.len());
         for (column, expr) in &self.aggregation.groups {
-            if *column == GroupColumn::WindowEnd {
-                continue;
-            }
-            let values = expr.evaluate(batch)?.into_array(rows)?;
+            let evaluate = || expr.evaluate(batch)?.into_array(rows);
             match column {
-                GroupColumn::WindowStart => pane = Some(values),
-                _ => keys.push(values),
+                GroupColumn::WindowStart => start = Some(evaluate()?),
+                GroupColumn::WindowEnd if self.aggregation.spec.is_zoned() => end = Some(evaluate()?),
+                GroupColumn::WindowEnd => {}
+                GroupColumn::Key(_) => keys.push(evaluate()?),
             }
         }
-        keys.splice(0..0, pane);
+        keys.splice(0..0, start);
+        keys.extend(end);
         Ok(keys)
     }
 }

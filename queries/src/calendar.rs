@@ -97,6 +97,11 @@ pub(crate) fn period_at(unit: CalendarUnit, zone: Tz, at: EventTime) -> Window {
     }
 }
 
+/// The periods of `unit` that hold `at`, one for each zone.
+pub(crate) fn periods_at(unit: CalendarUnit, at: EventTime) -> impl Iterator<Item = (Tz, Window)> {
+    chrono_tz::TZ_VARIANTS.iter().map(move |zone| (*zone, period_at(unit, *zone, at)))
+}
+
 /// An hour ends early, or begins late, where the clocks are moved within it.
 fn hour_at(zone: Tz, at: EventTime) -> Window {
     let offset_ns = offset_ns(zone, at);

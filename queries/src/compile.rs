@@ -410,7 +410,7 @@ impl Compiler {
             Ok(shape) => shape,
             Err(refusal) => return self.refused(file, rule, refusal),
         };
-        if let Some(refusal) = gap_fill::refuse_misplaced(rule.gap_fill.is_some(), shape.windowed.is_some(), emission) {
+        if let Some(refusal) = gap_fill::refuse_misplaced(rule.gap_fill.is_some(), shape.windowed.as_ref(), emission) {
             return self.refused(file, rule, refusal);
         }
         if let (None, Some((_, span))) = (&shape.windowed, rule.emission) {

@@ -4,7 +4,7 @@
 //! on the finished groups of one window. Where a window function looks back, the level keeps the rows it will look at,
 //! per key, in a [`History`] that belongs to the caller, so that it can be checkpointed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray};
@@ -57,8 +57,8 @@ pub type History = Vec<Option<RecordBatch>>;
 struct Level {
     stage: Stage,
     history: Option<HistorySpec>,
-    /// Where the level's output has the window's end.
-    window_end: Option<usize>,
+    /// Where the level's output has the window's start and end.
+    bounds: Option<[usize; 2]>,
 }
 
 /// The part of a rule above its aggregate.
@@ -94,16 +94,21 @@ impl Finish {
         window: TimeWindow,
         history: &mut History,
     ) -> Result<Vec<Judged>, EvaluationError> {
-        self.run(groups, window, history).map_err(|e| self.failed(&e))
+        self.run(groups, &[window], history).map_err(|e| self.failed(&e))
     }
 
-    /// The violations among sessions, of which `groups` has at most one per key; `windows` are theirs.
+    /// The violations among sessions that have ended, of which `groups` has at most one per key; `windows` are theirs.
+    /// Each key's sessions must be closed in the order of their ends.
     ///
     /// # Errors
     /// The query fails on these values.
-    pub fn close_sessions(&self, groups: &RecordBatch, windows: &[TimeWindow]) -> Result<Vec<Judged>, EvaluationError> {
-        let Some(window) = windows.first() else { return Ok(Vec::new()) };
-        let judged = self.run(groups, *window, &mut self.empty_history()).map_err(|e| self.failed(&e))?;
+    pub fn close_sessions(
+        &self,
+        groups: &RecordBatch,
+        windows: &[TimeWindow],
+        history: &mut History,
+    ) -> Result<Vec<Judged>, EvaluationError> {
+        let judged = self.run(groups, windows, history).map_err(|e| self.failed(&e))?;
         let of_own_window = |mut judged: Judged| {
             if let Some(window) = judged.group.and_then(|group| windows.get(group.0)) {
                 judged.violation.window = Some(*window);
@@ -114,12 +119,24 @@ impl Finish {
         Ok(judged.into_iter().filter_map(of_own_window).collect())
     }
 
+    /// The violations among running sessions, of which `groups` has at most one per key; `windows` are theirs.
+    ///
+    /// # Errors
+    /// The query fails on these values.
+    pub fn update_sessions(
+        &self,
+        groups: &RecordBatch,
+        windows: &[TimeWindow],
+    ) -> Result<Vec<Judged>, EvaluationError> {
+        self.close_sessions(groups, windows, &mut self.empty_history())
+    }
+
     /// The violations among groups of one running window; `groups` may be any of its groups.
     ///
     /// # Errors
     /// The query fails on these values.
     pub fn update(&self, groups: &RecordBatch, window: TimeWindow) -> Result<Vec<Judged>, EvaluationError> {
-        self.run(groups, window, &mut self.empty_history()).map_err(|e| self.failed(&e))
+        self.run(groups, &[window], &mut self.empty_history()).map_err(|e| self.failed(&e))
     }
 
     /// The subject that group `row` of `groups` has.
@@ -172,12 +189,14 @@ impl Finish {
         self
     }
 
-    fn run(&self, groups: &RecordBatch, window: TimeWindow, history: &mut History) -> Result<Vec<Judged>> {
+    /// Judges groups of these windows; with more than one, violations are said to be in the first.
+    fn run(&self, groups: &RecordBatch, windows: &[TimeWindow], history: &mut History) -> Result<Vec<Judged>> {
+        let Some(first) = windows.first() else { return Ok(Vec::new()) };
         let mut rows = vec![groups.clone()];
         for (level, remembered) in self.levels.iter().zip(history.iter_mut()) {
-            rows = level.run(rows, window, remembered)?;
+            rows = level.run(rows, windows, remembered)?;
         }
-        self.columns.judge(&rows, groups, window)
+        self.columns.judge(&rows, groups, *first)
     }
 
     fn failed(&self, error: &DataFusionError) -> EvaluationError {
@@ -189,7 +208,7 @@ impl Level {
     fn run(
         &self,
         rows: Vec<RecordBatch>,
-        window: TimeWindow,
+        windows: &[TimeWindow],
         remembered: &mut Option<RecordBatch>,
     ) -> Result<Vec<RecordBatch>> {
         let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(rows) };
@@ -201,8 +220,10 @@ impl Level {
             *remembered = Some(spec.trim(&input)?);
         }
         let out = self.stage.run(&input)?;
-        let out = match (&self.history, self.window_end) {
-            (Some(_), Some(column)) => out.iter().map(|b| of_window(b, column, window)).collect::<Result<Vec<_>>>()?,
+        let out = match (&self.history, self.bounds) {
+            (Some(_), Some(bounds)) => {
+                out.iter().map(|b| of_windows(b, bounds, windows)).collect::<Result<Vec<_>>>()?
+            }
             _ => out,
         };
         let schema = positional(self.stage.schema());
@@ -215,10 +236,12 @@ impl Level {
     }
 }
 
-/// The rows of a level's output that belong to the window being closed; the others are its past.
-fn of_window(batch: &RecordBatch, window_end: usize, window: TimeWindow) -> Result<RecordBatch> {
-    let ends = batch.column(window_end).as_primitive::<TimestampNanosecondType>();
-    let keep: BooleanArray = ends.iter().map(|end| Some(end == Some(window.end.0))).collect();
+/// The rows of a level's output that belong to the windows being closed; the others are their past.
+fn of_windows(batch: &RecordBatch, bounds: [usize; 2], windows: &[TimeWindow]) -> Result<RecordBatch> {
+    let windows: HashSet<(i64, i64)> = windows.iter().map(|window| (window.start.0, window.end.0)).collect();
+    let [starts, ends] = bounds.map(|column| batch.column(column).as_primitive::<TimestampNanosecondType>());
+    let is_in = |(start, end): (Option<i64>, Option<i64>)| start.zip(end).is_some_and(|own| windows.contains(&own));
+    let keep: BooleanArray = starts.iter().zip(ends).map(|own| Some(is_in(own))).collect();
     Ok(filter_record_batch(batch, &keep)?)
 }
 
@@ -285,23 +308,24 @@ pub(crate) fn plan_finish(
         let piece = replace(top.clone(), &cut, &scan_as("__input", &table, cut.schema())?)?;
         let stage = session.stage(&piece, &table)?;
         let history = i.checked_sub(1).and_then(|below| specs[below].clone());
-        let window_end = (0..top.schema().fields().len()).find(|c| is_window_end(origin_at(top, *c), &windowed.groups));
-        if history.is_some() && window_end.is_none() {
+        let bound = |group| (0..top.schema().fields().len()).find(|c| is_group(origin_at(top, *c), group, windowed));
+        let bounds = bound(GroupColumn::WindowStart).zip(bound(GroupColumn::WindowEnd)).map(<[usize; 2]>::from);
+        if history.is_some() && bounds.is_none() {
             return Ok(refuse(
-                "a query around OVER drops window_end",
+                "a query around OVER drops window_start or window_end",
                 "select window_start and window_end in it",
                 "OVER",
             ));
         }
         table = SlotTable::new(positional(stage.schema()));
-        levels.push(Level { stage, history, window_end });
+        levels.push(Level { stage, history, bounds });
         cut = top.clone();
     }
     Ok(Ok(Finish { rule: rule.to_owned(), levels, columns, gap_fill: None }))
 }
 
-fn is_window_end(origin: Origin, groups: &[GroupColumn]) -> bool {
-    matches!(origin, Origin::Key(k) if groups.get(k) == Some(&GroupColumn::WindowEnd))
+fn is_group(origin: Origin, group: GroupColumn, windowed: &Windowed) -> bool {
+    matches!(origin, Origin::Key(k) if windowed.groups.get(k) == Some(&group))
 }
 
 /// `plan` with the node equal to `target` replaced.

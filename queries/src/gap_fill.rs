@@ -19,6 +19,7 @@ use crate::aggregation::{Aggregation, GroupColumn, KeyIndex};
 use crate::frame::Emission;
 use crate::shape::{Refusal, Windowed, refuse};
 use crate::slot::Slot;
+use crate::window_spec::WindowSpec;
 
 /// Which keys there ought to be.
 #[derive(Debug)]
@@ -183,17 +184,25 @@ fn same_type(a: &DataType, b: &DataType) -> bool {
 }
 
 /// Gaps are filled in windows that have ended.
-pub(crate) fn refuse_misplaced(is_said: bool, is_windowed: bool, emission: Emission) -> Option<Refusal> {
+pub(crate) fn refuse_misplaced(is_said: bool, windowed: Option<&Windowed>, emission: Emission) -> Option<Refusal> {
     if !is_said {
         return None;
     }
-    let refused: Result<(), Refusal> = match (is_windowed, emission) {
-        (false, _) => refuse("GAP FILL has no meaning for a rule without a window", "leave it out", "GAP"),
-        (true, Emission::OnUpdate) => {
+    let refused: Result<(), Refusal> = match (windowed.map(|windowed| windowed.spec), emission) {
+        (None, _) => refuse("GAP FILL has no meaning for a rule without a window", "leave it out", "GAP"),
+        (Some(WindowSpec::Session { .. }), _) => {
+            let help = "use TUMBLE: a session without rows does not exist";
+            refuse("GAP FILL does not go with SESSION", help, "GAP")
+        }
+        (Some(WindowSpec::ZonedCalendar { .. }), _) => {
+            let help = "write one rule per zone, with the zone in single quotes";
+            refuse("GAP FILL cannot know the zone of a key without rows", help, "GAP")
+        }
+        (Some(_), Emission::OnUpdate) => {
             let help = "write EMIT ON CLOSE: that a key has no rows is known when its window has ended";
             refuse("GAP FILL does not go with EMIT ON UPDATE", help, "GAP")
         }
-        (true, Emission::OnClose) => Ok(()),
+        (Some(_), Emission::OnClose) => Ok(()),
     };
     refused.err()
 }

@@ -36,8 +36,10 @@ mod session;
 mod shape;
 mod slot;
 mod stage;
+mod unshared;
 mod window;
 mod window_spec;
+mod zoned;
 
 pub use aggregation::{Aggregation, KeyIndex};
 pub use calendar::CalendarUnit;

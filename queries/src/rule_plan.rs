@@ -220,10 +220,6 @@ impl Compiler {
             None => None,
         };
         let is_session = matches!(windowed.spec, WindowSpec::Session { .. });
-        if is_session && gap_fill.is_some() {
-            let help = "use TUMBLE: a session without rows does not exist";
-            return Ok(refuse("GAP FILL does not go with SESSION", help, "GAP"));
-        }
         let (extended, measures) = with_measures(&windowed.aggregate, is_session)?;
         if is_session && measures.latest.is_none() {
             let help = "select event_time in the subquery or view";

@@ -13,6 +13,7 @@ use crate::aggregation::GroupColumn;
 use crate::frame::Emission;
 use crate::join::JOINED;
 use crate::lineage::{Origin, has_aggregate, is_window_projection, origin};
+use crate::unshared;
 use crate::window_spec::WindowSpec;
 
 /// Why a query cannot run, and what to write instead.
@@ -88,11 +89,10 @@ pub(crate) fn analyse(plan: &LogicalPlan, emission: Emission) -> Result<Shape, R
     let LogicalPlan::Aggregate(aggregate) = path[at] else { unreachable!("found as an aggregate") };
     let (spec, groups) = group_columns(aggregate)?;
     if let WindowSpec::Session { .. } = spec {
-        path[..at].iter().try_for_each(|p| check_above_sessions(p))?;
-        if emission == Emission::OnUpdate {
-            let help = "write EMIT ON CLOSE: which rows are one session is known when it has ended";
-            return refuse("EMIT ON UPDATE does not go with SESSION", help, "EMIT");
-        }
+        path[..at].iter().try_for_each(|p| unshared::check_above_sessions(p, &groups))?;
+    }
+    if spec.is_zoned() {
+        path[..at].iter().try_for_each(|p| unshared::check_above_zones(p, &groups))?;
     }
     let levels = path[..at].iter().rev().filter_map(|p| match p {
         LogicalPlan::Window(w) => Some(w.clone()),
@@ -240,20 +240,6 @@ fn check_above(plan: &LogicalPlan, emission: Emission) -> Result<(), Refusal> {
         ),
         LogicalPlan::Window(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(Distinct::All(_)) => Ok(()),
         other => check_stateless(other),
-    }
-}
-
-/// Sessions of different keys end at different times, so nothing can compare all of one window.
-fn check_above_sessions(plan: &LogicalPlan) -> Result<(), Refusal> {
-    match plan {
-        LogicalPlan::Window(_) => {
-            refuse("OVER needs windows that all keys share", "use TUMBLE or HOP, or compare with a threshold", "OVER")
-        }
-        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) => {
-            let help = "use TUMBLE or HOP, or leave it out";
-            refuse("a second GROUP BY needs windows that all keys share", help, "GROUP")
-        }
-        _ => Ok(()),
     }
 }
 

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{ArrayRef, AsArray, ListBuilder, TimestampNanosecondArray, TimestampNanosecondBuilder};
 use arrow::datatypes::{DataType, Field, TimeUnit, TimestampNanosecondType};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{Column, DataFusionError, Result, ScalarValue, UnnestOptions, plan_err};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue, UnnestOptions, plan_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility, cast,
 };
 use datafusion::logical_expr_common::signature::TypeSignature;
 use datafusion::sql::sqlparser::ast::{
@@ -26,6 +26,7 @@ use lictor_schemas::time::{EventTime, Window};
 
 use crate::calendar::{self, CalendarUnit};
 use crate::window_spec::WindowSpec;
+use crate::zoned;
 
 /// The name of the column that holds a window's first instant.
 pub(crate) const WINDOW_START: &str = "window_start";
@@ -74,12 +75,12 @@ impl Function {
             Self::Hop => "HOP(table, event_time, slide, size [, offset])",
             Self::Cumulate => "CUMULATE(table, event_time, step, size [, offset])",
             Self::Session => "SESSION(table, event_time, gap)",
-            Self::Calendar => "CALENDAR(table, event_time, 'hour|day|week|month|quarter|year', 'zone')",
+            Self::Calendar => "CALENDAR(table, event_time, 'hour|day|week|month|quarter|year', 'zone' or a column)",
         }
     }
 
     /// The windows that its arguments behind table and time say.
-    fn spec(self, arguments: &[Expr]) -> Result<WindowSpec> {
+    fn spec(self, arguments: &[Expr], input: &DFSchema) -> Result<WindowSpec> {
         let shape = self.shape();
         let (required, optional) = match self {
             Self::Tumble => (1, 1),
@@ -92,7 +93,7 @@ impl Function {
             return plan_err!("{shape} takes {}{or_more} arguments, not {}", required + 2, arguments.len() + 2);
         }
         if self == Self::Calendar {
-            return calendar_spec(&arguments[0], &arguments[1]);
+            return calendar_spec(&arguments[0], &arguments[1], input);
         }
         let lengths = arguments.iter().map(|a| interval_ns(a, shape)).collect::<Result<Vec<_>>>()?;
         let offset_ns = lengths.get(required).copied().unwrap_or_default();
@@ -157,7 +158,15 @@ impl WindowPlanner {
         check_time(&time)?;
         let rest =
             rest.iter().map(|a| context.sql_to_expr((*a).clone(), input.schema())).collect::<Result<Vec<_>>>()?;
-        self.assign(input, &time, function.spec(&rest)?)
+        let spec = function.spec(&rest, input.schema())?;
+        match rest.last().filter(|_| spec.is_zoned()) {
+            Some(zone) => {
+                // A row without a zone is in no window.
+                let rows = LogicalPlanBuilder::from(input).filter(zone.clone().is_not_null())?.build()?;
+                self.assign(rows, vec![time, cast(zone.clone(), DataType::Utf8View)], spec)
+            }
+            None => self.assign(input, vec![time], spec),
+        }
     }
 
     /// The rows to be windowed: a table or view by name, a query's own `WITH` name, or a subquery.
@@ -172,9 +181,9 @@ impl WindowPlanner {
         context.plan(table_of(arg, shape)?)
     }
 
-    fn assign(&self, input: LogicalPlan, time: &Expr, spec: WindowSpec) -> Result<LogicalPlan> {
+    fn assign(&self, input: LogicalPlan, arguments: Vec<Expr>, spec: WindowSpec) -> Result<LogicalPlan> {
         let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-        let call = |bound: Bound| ScalarUDF::new_from_impl(AssignWindow::new(bound, spec)).call(vec![time.clone()]);
+        let call = |bound: Bound| ScalarUDF::new_from_impl(AssignWindow::new(bound, spec)).call(arguments.clone());
         if let (Planning::Batch, WindowSpec::Session { .. }) = (self.planning, spec) {
             let (start, end) = (call(Bound::Row).alias(WINDOW_START), call(Bound::RowEnd).alias(WINDOW_END));
             return LogicalPlanBuilder::from(input).project(columns.into_iter().chain([start, end]))?.build();
@@ -246,7 +255,7 @@ fn interval_ns(expr: &Expr, shape: &str) -> Result<i64> {
         .ok_or_else(|| DataFusionError::Plan(format!("{} days are longer than 292 years", interval.days)))
 }
 
-fn calendar_spec(unit: &Expr, zone: &Expr) -> Result<WindowSpec> {
+fn calendar_spec(unit: &Expr, zone: &Expr, input: &DFSchema) -> Result<WindowSpec> {
     let text = |expr: &Expr, what: &str| match expr {
         Expr::Literal(value, _) => match value.try_as_str() {
             Some(Some(text)) => Ok(text.to_owned()),
@@ -254,12 +263,19 @@ fn calendar_spec(unit: &Expr, zone: &Expr) -> Result<WindowSpec> {
         },
         other => plan_err!("`{other}` is no {what}: write it in single quotes"),
     };
-    let (unit, zone) = (text(unit, "unit of the calendar")?, text(zone, "time zone")?);
+    let unit = text(unit, "unit of the calendar")?;
     let Some(unit) = CalendarUnit::parse(&unit) else {
         let units = CalendarUnit::ALL.map(CalendarUnit::as_str).join(", ");
         return plan_err!("'{unit}' is no unit of the calendar: it has {units}");
     };
-    let zone = calendar::zone(&zone).or_else(|why| plan_err!("{why}"))?;
+    if !zone.column_refs().is_empty() {
+        let data_type = zone.get_type(input)?;
+        return match data_type {
+            DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => Ok(WindowSpec::ZonedCalendar { unit }),
+            _ => plan_err!("`{zone}` is {data_type}, and names of time zones are text"),
+        };
+    }
+    let zone = calendar::zone(&text(zone, "time zone")?).or_else(|why| plan_err!("{why}"))?;
     Ok(WindowSpec::Calendar { unit, zone })
 }
 
@@ -271,7 +287,7 @@ fn check_lengths(spec: WindowSpec, shape: &str) -> Result<()> {
         WindowSpec::Hop { size_ns, slide_ns, .. } => (size_ns, slide_ns, "slide"),
         WindowSpec::Cumulate { size_ns, step_ns, .. } => (size_ns, step_ns, "step"),
         WindowSpec::Session { gap_ns } => (gap_ns, gap_ns, "gap"),
-        WindowSpec::Calendar { .. } => return Ok(()),
+        WindowSpec::Calendar { .. } | WindowSpec::ZonedCalendar { .. } => return Ok(()),
     };
     if size <= 0 || step <= 0 {
         return plan_err!("the lengths in {shape} must be greater than zero");
@@ -308,7 +324,8 @@ enum Bound {
     RowEnd,
 }
 
-/// `(event_time)` → a bound of the row's pane, or of all its windows.
+/// `(event_time)` → a bound of the row's pane, or of all its windows; `(event_time, zone)` if the row says in whose
+/// zone its window is.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct AssignWindow {
     bound: Bound,
@@ -327,7 +344,8 @@ impl AssignWindow {
             Bound::Row => "row",
             Bound::RowEnd => "row_end",
         };
-        let signature = Signature::new(TypeSignature::Exact(vec![TIMESTAMP]), Volatility::Immutable);
+        let types = if spec.is_zoned() { vec![TIMESTAMP, DataType::Utf8View] } else { vec![TIMESTAMP] };
+        let signature = Signature::new(TypeSignature::Exact(types), Volatility::Immutable);
         Self { bound, spec, name: format!("lictor_window_{bound_name}[{spec}]"), signature }
     }
 
@@ -376,6 +394,11 @@ impl ScalarUDFImpl for AssignWindow {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let times = args.args[0].to_array(args.number_rows)?;
         let times = times.as_primitive::<TimestampNanosecondType>();
+        if let (WindowSpec::ZonedCalendar { unit }, Some(zones)) = (self.spec, args.args.get(1)) {
+            let zones = zones.to_array(args.number_rows)?;
+            let bound = |period: Window| if self.bound == Bound::Start { period.start } else { period.end };
+            return Ok(ColumnarValue::Array(zoned::bounds(unit, times, zones.as_string_view(), bound)?));
+        }
         Ok(ColumnarValue::Array(match self.bound {
             Bound::Start => self.of_pane(times, |pane| pane.start),
             Bound::End => self.of_pane(times, |pane| pane.end),

@@ -4,6 +4,7 @@
 //! window is put together from the panes in it. Panes tile event time: each instant is in exactly one.
 
 use std::fmt;
+use std::ops::Range;
 
 use chrono_tz::Tz;
 use lictor_schemas::time::{EventTime, Window};
@@ -45,6 +46,12 @@ pub enum WindowSpec {
         /// Whose clocks and calendars.
         zone: Tz,
     },
+    /// Periods of civil time in the zone that each row names. Here they are those of all zones together: which of them
+    /// a row is in only the row knows.
+    ZonedCalendar {
+        /// How long.
+        unit: CalendarUnit,
+    },
 }
 
 impl WindowSpec {
@@ -54,14 +61,21 @@ impl WindowSpec {
         Self::Hop { size_ns, slide_ns: size_ns, offset_ns }
     }
 
-    /// Whether no two windows overlap: then they are their own panes.
+    /// Whether each row says in whose zone its window is. Then windows are kept whole, since their panes would be those
+    /// of all zones; a window's end does not follow from its start; and not all groups share a window.
+    #[must_use]
+    pub fn is_zoned(&self) -> bool {
+        matches!(self, Self::ZonedCalendar { .. })
+    }
+
+    /// Whether no row is in two windows: then they are their own panes.
     #[must_use]
     pub fn is_disjoint(&self) -> bool {
         match self {
             Self::Hop { size_ns, slide_ns, .. } => size_ns == slide_ns,
             Self::Cumulate { size_ns, step_ns, .. } => size_ns == step_ns,
             Self::Session { .. } => false,
-            Self::Calendar { .. } => true,
+            Self::Calendar { .. } | Self::ZonedCalendar { .. } => true,
         }
     }
 
@@ -73,7 +87,22 @@ impl WindowSpec {
             Self::Cumulate { step_ns, offset_ns, .. } => fixed(at, step_ns, offset_ns),
             Self::Session { gap_ns } => fixed(at, gap_ns, 0),
             Self::Calendar { unit, zone } => calendar::period_at(unit, zone, at),
+            Self::ZonedCalendar { unit } => {
+                let start = calendar::periods_at(unit, at).map(|(_, period)| period.start).max();
+                let end = calendar::periods_at(unit, at).map(|(_, period)| period.end).min();
+                Window { start: start.unwrap_or(at), end: end.unwrap_or(at) }
+            }
         }
+    }
+
+    /// The panes that a window is made of, of a map of them.
+    #[must_use]
+    pub fn panes_in(&self, window: Window) -> Range<Window> {
+        if self.is_zoned() {
+            return window..Window { end: window.end.plus(1), ..window };
+        }
+        let from = |start| Window { start, end: EventTime::MIN };
+        from(window.start)..from(window.end)
     }
 
     /// How many panes the longest window has.
@@ -82,7 +111,7 @@ impl WindowSpec {
         match *self {
             Self::Hop { size_ns, slide_ns, .. } => size_ns / gcd(size_ns, slide_ns),
             Self::Cumulate { size_ns, step_ns, .. } => size_ns / step_ns,
-            Self::Session { .. } | Self::Calendar { .. } => 1,
+            Self::Session { .. } | Self::Calendar { .. } | Self::ZonedCalendar { .. } => 1,
         }
     }
 
@@ -103,18 +132,41 @@ impl WindowSpec {
                 ends.take_while(|end| *end <= start.plus(size_ns)).map(|end| Window { start, end }).collect()
             }
             Self::Session { .. } | Self::Calendar { .. } => vec![self.pane_at(at)],
+            Self::ZonedCalendar { unit } => {
+                let mut windows: Vec<Window> = calendar::periods_at(unit, at).map(|(_, period)| period).collect();
+                windows.sort_by_key(|window| (window.end, window.start));
+                windows.dedup();
+                windows
+            }
         }
     }
 
-    /// The end of the last window that holds `at`, or of the longest that a session of rows in its pane could have.
+    /// The windows that hold the pane kept at `span`, in the order of their ends.
     #[must_use]
-    pub fn last_end_at(&self, at: EventTime) -> EventTime {
+    pub fn windows_of(&self, span: Window) -> Vec<Window> {
+        if self.is_zoned() { vec![span] } else { self.windows_at(span.start) }
+    }
+
+    /// The end of the last window that holds the pane kept at `span`, or of the longest that a session of rows in it
+    /// could have.
+    #[must_use]
+    pub fn last_end_of(&self, span: Window) -> EventTime {
         match *self {
-            Self::Hop { size_ns, slide_ns, offset_ns } => fixed(at, slide_ns, offset_ns).start.plus(size_ns),
-            Self::Cumulate { size_ns, offset_ns, .. } => fixed(at, size_ns, offset_ns).end,
-            Self::Session { gap_ns } => self.pane_at(at).end.plus(gap_ns),
-            Self::Calendar { .. } => self.pane_at(at).end,
+            Self::Hop { size_ns, slide_ns, offset_ns } => fixed(span.start, slide_ns, offset_ns).start.plus(size_ns),
+            Self::Cumulate { size_ns, offset_ns, .. } => fixed(span.start, size_ns, offset_ns).end,
+            Self::Session { gap_ns } => span.end.plus(gap_ns),
+            Self::Calendar { .. } | Self::ZonedCalendar { .. } => span.end,
         }
+    }
+
+    /// The end of the window after `window`. If zones share the window and not the next one, the latest end.
+    #[must_use]
+    pub fn end_after(&self, window: Window) -> EventTime {
+        let Self::ZonedCalendar { unit } = *self else { return self.first_ending_after(window.end).end };
+        let of_window = calendar::periods_at(unit, window.start).filter(|(_, period)| *period == window);
+        let next = of_window.map(|(zone, _)| calendar::period_at(unit, zone, window.end).end);
+        // Another version of the zones has made the window: the next is about as long.
+        next.max().unwrap_or_else(|| window.end.plus(window.end.0.saturating_sub(window.start.0)))
     }
 
     /// The window with the earliest end after `at`; sessions end when their rows say.
@@ -130,6 +182,7 @@ impl WindowSpec {
                 Window { start: fixed(at, size_ns, offset_ns).start, end }
             }
             Self::Session { .. } | Self::Calendar { .. } => self.pane_at(at),
+            Self::ZonedCalendar { .. } => self.windows_at(at).first().copied().unwrap_or(Window { start: at, end: at }),
         }
     }
 }
@@ -182,6 +235,7 @@ impl fmt::Display for WindowSpec {
             }
             Self::Session { gap_ns } => return write!(f, "session, {} apart", Length(gap_ns)),
             Self::Calendar { unit, zone } => return write!(f, "{} in {}", unit.as_str(), zone.name()),
+            Self::ZonedCalendar { unit } => return write!(f, "{} in the zone that each row names", unit.as_str()),
         };
         if offset == 0 { Ok(()) } else { write!(f, " from {}", Length(offset)) }
     }
@@ -243,7 +297,8 @@ mod tests {
                 let holding = spec.windows_at(instant);
                 assert_eq!(holding, spec.windows_at(pane.start), "{spec}");
                 assert!(holding.iter().all(|w| w.start <= pane.start && pane.end <= w.end), "{spec}");
-                assert_eq!(holding.last().map(|w| w.end), Some(spec.last_end_at(instant)), "{spec}");
+                assert_eq!(holding.last().map(|w| w.end), Some(spec.last_end_of(pane)), "{spec}");
+                assert!(holding.iter().all(|w| spec.panes_in(*w).contains(&pane)), "{spec}");
                 windows.extend(holding);
             }
             windows.sort_by_key(|w| (w.end, w.start));
@@ -257,6 +312,41 @@ mod tests {
     }
 
     #[test]
+    fn windows_of_all_zones_are_whole_panes_and_kept_apart() {
+        let spec = WindowSpec::ZonedCalendar { unit: CalendarUnit::Day };
+        let at = |text: &str| EventTime::from_rfc3339(text).unwrap();
+        let quarter = 15 * 60 * 1_000_000_000;
+        for start in ["2026-03-29T00:00:00Z", "2011-12-30T09:00:00Z"] {
+            for instant in (0..100).map(|n| at(start).plus(n * quarter + 1)) {
+                let pane = spec.pane_at(instant);
+                assert!(pane.start <= instant && instant < pane.end);
+                assert_eq!((pane.start.0 % quarter, pane.end.0 % quarter), (0, 0), "the zones of today");
+                assert_eq!(spec.pane_at(pane.end).start, pane.end);
+                let holding = spec.windows_at(instant);
+                assert!(holding.iter().all(|w| w.start <= pane.start && pane.end <= w.end));
+                assert_eq!(spec.first_ending_after(instant).end, holding[0].end);
+                for two in holding.windows(2) {
+                    assert!(!spec.panes_in(two[0]).contains(&two[1]) && spec.panes_in(two[0]).contains(&two[0]));
+                }
+            }
+        }
+        let liberia = spec.pane_at(at("1960-01-01T00:44:00Z"));
+        assert_eq!(liberia.end, at("1960-01-01T00:44:30Z"), "offsets were not always whole minutes");
+    }
+
+    #[test]
+    fn the_window_after_one_of_some_zone_is_the_next_of_that_zone() {
+        let spec = WindowSpec::ZonedCalendar { unit: CalendarUnit::Day };
+        let at = |text: &str| EventTime::from_rfc3339(text).unwrap();
+        let day_before_summer = Window { start: at("2026-03-27T23:00:00Z"), end: at("2026-03-28T23:00:00Z") };
+        assert_eq!(spec.end_after(day_before_summer), at("2026-03-29T23:00:00Z"), "Lagos has no summer time");
+        let in_rome = WindowSpec::Calendar { unit: CalendarUnit::Day, zone: chrono_tz::Europe::Rome };
+        assert_eq!(in_rome.end_after(day_before_summer), at("2026-03-29T22:00:00Z"));
+        let of_no_zone = Window { start: at("2026-03-27T23:07:00Z"), end: at("2026-03-27T23:17:00Z") };
+        assert_eq!(spec.end_after(of_no_zone), at("2026-03-27T23:27:00Z"));
+    }
+
+    #[test]
     fn a_spec_reads_as_people_say_it() {
         let minute = 60_000_000_000;
         assert_eq!(hop(60 * minute, 10 * minute, 0).to_string(), "1h every 10m");
@@ -265,5 +355,7 @@ mod tests {
         assert_eq!(cumulate.to_string(), "1m up to 1d");
         let calendar = WindowSpec::Calendar { unit: CalendarUnit::Week, zone: chrono_tz::Asia::Tokyo };
         assert_eq!(calendar.to_string(), "week in Asia/Tokyo");
+        let zoned = WindowSpec::ZonedCalendar { unit: CalendarUnit::Day };
+        assert_eq!(zoned.to_string(), "day in the zone that each row names");
     }
 }

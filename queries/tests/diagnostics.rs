@@ -326,7 +326,7 @@ fn windows_have_lengths_that_work() {
 
 #[test]
 fn windows_of_the_calendar_have_a_unit_and_a_zone_and_cumulating_ones_whole_steps() {
-    let calendar = "CALENDAR(table, event_time, 'hour|day|week|month|quarter|year', 'zone')";
+    let calendar = "CALENDAR(table, event_time, 'hour|day|week|month|quarter|year', 'zone' or a column)";
     let cases = [
         (
             "CALENDAR(spans, event_time, 'fortnight', 'Europe/Rome')",
@@ -337,8 +337,13 @@ fn windows_of_the_calendar_have_a_unit_and_a_zone_and_cumulating_ones_whole_step
             "'Europe/Roma' is no IANA time zone, did you mean 'Europe/Rome'?".to_owned(),
         ),
         (
-            "CALENDAR(spans, event_time, 'day', team)",
-            "`spans.team` is no time zone: write it in single quotes".to_owned(),
+            "CALENDAR(spans, event_time, 'day', cost_total)",
+            "`spans.cost_total` is Float64, and names of time zones are text".to_owned(),
+        ),
+        ("CALENDAR(spans, event_time, 'day', 9)", "`Int64(9)` is no time zone: write it in single quotes".to_owned()),
+        (
+            "CALENDAR(spans, event_time, team, team)",
+            "`spans.team` is no unit of the calendar: write it in single quotes".to_owned(),
         ),
         ("CALENDAR(spans, event_time, 'day')", format!("{calendar} takes 4 arguments, not 3")),
         (
@@ -353,19 +358,16 @@ fn windows_of_the_calendar_have_a_unit_and_a_zone_and_cumulating_ones_whole_step
 }
 
 #[test]
-fn sessions_are_judged_when_they_have_ended_and_each_by_itself() {
+fn sessions_of_different_keys_are_not_compared() {
     let session = "FROM SESSION(spans, event_time, INTERVAL '1 minute')";
     let by = "GROUP BY team, window_start, window_end";
-    let counted = format!("SELECT team, window_start, window_end, count(*) AS observed {session} {by}");
-    let help = "write EMIT ON CLOSE: which rows are one session is known when it has ended";
-    refused(&format!("{counted} /*here*/EMIT ON UPDATE"), "EMIT", "EMIT ON UPDATE does not go with SESSION", help);
     let inner = format!("SELECT team, region, window_start, window_end, count(*) AS n {session} {by}, region");
     let query = format!(
         "SELECT c.team, c.region, c.window_start, c.window_end,
                 lag(c.n) /*here*/OVER (PARTITION BY c.team ORDER BY c.window_end) AS observed FROM ({inner}) AS c"
     );
-    let help = "use TUMBLE or HOP, or compare with a threshold";
-    refused(&query, "OVER", "OVER needs windows that all keys share", help);
+    let help = "partition by every key that the sessions are grouped by, or use TUMBLE or HOP";
+    refused(&query, "OVER", "OVER compares sessions of different keys, which do not end together", help);
     let outer = inner.replace("GROUP", "/*here*/GROUP");
     let query = format!(
         "SELECT c.team, c.window_start, c.window_end, sum(c.n) AS observed FROM ({outer}) AS c
@@ -377,6 +379,32 @@ fn sessions_are_judged_when_they_have_ended_and_each_by_itself() {
     let message = "the window's bounds are not known inside the aggregate of overlapping windows";
     let help = "use window_start and window_end above the aggregate, in HAVING or SELECT";
     refused(&format!("{lengths} {session} /*here*/{by}"), "GROUP", message, help);
+}
+
+#[test]
+fn days_of_different_zones_are_not_taken_for_one() {
+    let by = "team, window_start, window_end";
+    let counted = format!("SELECT {by}, count(*) AS n FROM CALENDAR(spans, event_time, 'day', region) GROUP BY {by}");
+    let help = "write one rule per zone, with the zone in single quotes";
+    let query = counted.replace(" n ", " observed ") + " /*here*/GAP FILL FROM budgets EMIT ON CLOSE";
+    refused(&query, "GAP", "GAP FILL cannot know the zone of a key without rows", help);
+    let over = |what: &str| format!("SELECT c.{by}, sum(c.n) OVER ({what}) AS observed FROM ({counted}) AS c");
+    let apart = "windows of different zones may have one bound in common";
+    let query = over("/*here*/PARTITION BY c.window_end");
+    refused(&query, "PARTITION", apart, "partition by window_start and window_end to stay within one window");
+    let order = "windows of different zones are looked back at in the order in which they end";
+    let help = "write ORDER BY window_end, or ORDER BY window_end, window_start";
+    for by in ["c.window_start", "c.window_end, c.team", "c.window_end DESC"] {
+        let rows = "ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING";
+        refused(&over(&format!("PARTITION BY c.team /*here*/ORDER BY {by} {rows}")), "ORDER", order, help);
+    }
+    let query = format!(
+        "SELECT d.team, d.window_start, d.window_end, d.most AS observed FROM (
+           SELECT c.team, c.window_end, min(c.window_start) AS window_start, max(c.n) AS most
+           FROM ({}) AS c GROUP BY c.team, c.window_end) AS d",
+        counted.replace("GROUP", "/*here*/GROUP")
+    );
+    refused(&query, "GROUP", apart, "group by window_start and window_end");
 }
 
 #[test]

@@ -79,14 +79,20 @@ const FRAMES: [&str; 4] = [
     "lag(c.a0) OVER (PARTITION BY c.k0 ORDER BY c.window_end)",
     "avg(c.a0) OVER (PARTITION BY c.k0 ORDER BY c.window_end ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING)",
     "max(c.a0) OVER (PARTITION BY c.k0 ORDER BY c.window_end ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)",
-    "rank() OVER (PARTITION BY c.window_end ORDER BY round(CAST(c.a0 AS DOUBLE), 9), c.k0)",
+    "rank() OVER (PARTITION BY c.window_start, c.window_end ORDER BY round(CAST(c.a0 AS DOUBLE), 9), c.k0)",
 ];
 
 fn draw_window(random: &mut Rng) -> String {
     let step = pick(random, &[10, 20, 30, 45]);
     let times = random.i64(1..6);
     let offset = if random.bool() { format!(", INTERVAL '{} seconds'", random.i64(1..40)) } else { String::new() };
-    match random.usize(0..5) {
+    match random.usize(0..6) {
+        5 => {
+            let unit = pick(random, &["hour", "day", "week"]);
+            let zone =
+                "CASE region WHEN 'eu' THEN 'Asia/Kolkata' WHEN 'us' THEN 'America/Lima' WHEN 'moon' THEN 'UTC' END";
+            format!("CALENDAR(SOURCE, event_time, '{unit}', {zone})")
+        }
         4 => format!("SESSION(SOURCE, event_time, INTERVAL '{step} seconds')"),
         0 => format!("TUMBLE(SOURCE, event_time, INTERVAL '{} seconds'{offset})", step * times),
         1 => {
@@ -130,8 +136,9 @@ impl Query {
         }
         let (window, source) = (draw_window(random), pick(random, &SOURCES));
         let is_session = window.starts_with("SESSION");
-        let shape = if is_session && matches!(shape, Shape::Over(_) | Shape::Folded) { Shape::Plain } else { shape };
-        let on_update = random.bool() && !is_session && !matches!(shape, Shape::Over(_) | Shape::Folded);
+        let compares_keys = shape == Shape::Folded || shape == Shape::Over(FRAMES[3]);
+        let shape = if is_session && compares_keys { Shape::Plain } else { shape };
+        let on_update = random.bool() && !matches!(shape, Shape::Over(_) | Shape::Folded);
         Self { window, source, keys, aggregates, filter, having, shape, on_update }
     }
 

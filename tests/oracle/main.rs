@@ -24,6 +24,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, Timestam
 use arrow::util::display::array_value_to_string;
 use difference::difference;
 use fastrand::Rng;
+use lictor_engine::decision::Cleared;
 use lictor_engine::exchange::route::{Place, StoreRoute};
 use lictor_engine::exchange::{RuleId, StoreId};
 use lictor_engine::frontier::Frontier;
@@ -43,7 +44,8 @@ const STEP_NS: i64 = 3 * SECOND_NS;
 /// Each seed has an hour of its own, so that a rule is planned once for all of them.
 const SEEDS: i64 = 20;
 const HOUR_NS: i64 = 3_600 * SECOND_NS;
-const START_NS: i64 = 1_772_359_200 * SECOND_NS;
+/// 2026-10-25T14:00:00Z: the day of Rome ends with that of Lagos, and began an hour earlier.
+const START_NS: i64 = 1_792_936_800 * SECOND_NS;
 
 /// A query, and how far numbers may be off, relative to themselves.
 struct Case<'a> {
@@ -70,6 +72,8 @@ impl<'a> Case<'a> {
 const TABLES: &str = "
 CREATE EXTERNAL TABLE limits (team VARCHAR, most DOUBLE) STORED AS CSV LOCATION 'limits.csv';
 CREATE EXTERNAL TABLE known (region VARCHAR) STORED AS CSV LOCATION 'known.csv';
+CREATE EXTERNAL TABLE zones (who VARCHAR, zone VARCHAR) STORED AS CSV LOCATION 'zones.csv';
+CREATE VIEW zoned AS SELECT s.*, z.zone FROM spans AS s LEFT JOIN zones AS z ON z.who = s.team;
 CREATE VIEW minutes AS SELECT team, window_start, window_end, count(*) AS n, max(latency_ms) AS worst
     FROM TUMBLE(billed, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end;
 CREATE VIEW billed AS SELECT * FROM spans WHERE cost_total IS NOT NULL;
@@ -85,9 +89,15 @@ fn references() -> References {
         Arc::new(Schema::new(names.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>()))
     };
     let limits_schema = columns(&[("team", DataType::Utf8View), ("most", DataType::Float64)]);
+    let zones = vec![
+        text(&[Some("a"), Some("b"), Some("c"), Some("z")]),
+        text(&[Some("Asia/Kathmandu"), Some("europe/rome"), Some("Africa/Lagos"), Some("Mars/Olympus")]),
+    ];
+    let zones_schema = columns(&[("who", DataType::Utf8View), ("zone", DataType::Utf8View)]);
     let known_schema = columns(&[("region", DataType::Utf8View)]);
     BTreeMap::from([
         ("limits".to_owned(), Ok(RecordBatch::try_new(limits_schema, limits).unwrap())),
+        ("zones".to_owned(), Ok(RecordBatch::try_new(zones_schema, zones).unwrap())),
         ("known".to_owned(), Ok(RecordBatch::try_new(known_schema, vec![text(&[Some("eu"), Some("us")])]).unwrap())),
     ])
 }
@@ -226,7 +236,7 @@ impl Stream {
             self.store.absorb(&partial).map(drop).map_err(|e| e.to_string())?;
         }
         let Some(update) = self.state.take_update(&mut self.store).map_err(|e| e.to_string())? else { return Ok(()) };
-        for (subject, window) in update.cleared {
+        for Cleared { subject, window, .. } in update.cleared {
             let key = subject.to_key();
             let Some(_) = self.found.remove(&(window.start, window.end, key.clone())) else {
                 return Err(format!("{key} is cleared and did not hold"));

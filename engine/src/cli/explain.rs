@@ -11,7 +11,7 @@ use lictor_engine::config::duration::format_ns;
 use lictor_engine::pipeline::PipelineSettings;
 use lictor_engine::rules_dir::{self, LoadedRules};
 use lictor_queries::{
-    CompiledRule, Emission, Explanation, JoinExplanation, JoinKind, SourceExplanation, WindowedExplanation,
+    CompiledRule, Emission, Explanation, JoinExplanation, JoinKind, SourceExplanation, WindowSpec, WindowedExplanation,
 };
 use lictor_schemas::genops::closest;
 use serde_json::Value;
@@ -141,7 +141,11 @@ fn write_join<W: Write>(out: &mut Table<'_, W>, join: &JoinExplanation) -> io::R
 
 fn write_windowed<W: Write>(out: &mut Table<'_, W>, windowed: &WindowedExplanation) -> io::Result<()> {
     let WindowedExplanation { emission, spec, keys, states, distribution, rows_back, finish, shared_with } = windowed;
-    let panes = if spec.is_disjoint() { String::new() } else { format!(", {} panes in the longest", spec.panes_max()) };
+    let is_session = matches!(spec, WindowSpec::Session { .. });
+    let panes = match spec.is_disjoint() || is_session {
+        true => String::new(),
+        false => format!(", {} panes in the longest", spec.panes_max()),
+    };
     out.line("window", &format!("{spec}{panes}"))?;
     out.line(
         "speaks",
@@ -154,6 +158,7 @@ fn write_windowed<W: Write>(out: &mut Table<'_, W>, windowed: &WindowedExplanati
     let per = match (emission, spec.is_disjoint()) {
         (_, true) => "window",
         (Emission::OnClose, false) => "pane",
+        (Emission::OnUpdate, false) if is_session => "pane as long as the gap",
         (Emission::OnUpdate, false) => "window, of which a row may be in several",
     };
     out.line("state", &format!("one row per group and {per}; of each group:"))?;

@@ -9,7 +9,7 @@
 //!
 //! | the row comes from | it holds until |
 //! |---|---|
-//! | a closed window | window end + window length + `ttl`: the next window has had time to close |
+//! | a closed window | window end + window length + `ttl`, or the next window's end + `ttl` if that is later |
 //! | a running window | the window's end |
 //! | a row-wise rule | the row's event time + `ttl` |
 //!
@@ -67,6 +67,17 @@ pub struct LimitReport {
     pub subjects_max: usize,
 }
 
+/// A violation that was found in a running window and does not hold any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cleared {
+    /// Whose.
+    pub subject: Subject,
+    /// The window in which it was found.
+    pub window: Window,
+    /// The event time of the latest row of its group.
+    pub at: EventTime,
+}
+
 /// What every rule has published and not yet taken back.
 ///
 /// In one step of time, call the methods in this order: rows and windows first ([`rows`](Self::rows),
@@ -97,46 +108,75 @@ impl Decisions {
         window: Window,
         next_end: EventTime,
     ) -> Vec<Decision> {
-        let at = window.end;
         // Windows without rows in between have closed too.
-        let mut decisions = self.advance(rule, at.plus(-1));
+        let mut decisions = self.advance(rule, window.end.plus(-1));
         let mut changes: BTreeMap<String, Change> = BTreeMap::new();
         for (key, active) in &self.of(rule).active {
             let cleared = BTreeSet::from([Slot::Closed]);
-            changes.insert(key.clone(), Change { subject: active.subject.clone(), cleared, holds: Vec::new() });
+            changes.insert(key.clone(), Change { cleared, ..Change::of(active.subject.clone(), window.end) });
         }
-        for violation in violations {
-            let valid_until = violation.valid_until.unwrap_or_else(|| end_of_closed(rule, &violation));
-            let hold = Hold::new(Slot::Closed, &violation, valid_until).lapsing_at(next_end);
-            add(&mut changes, hold, violation);
-        }
-        decisions.extend(self.apply(rule, changes, at));
+        decisions.extend(self.apply_closed(rule, changes, violations, (window, next_end)));
         decisions
     }
 
+    /// As [`replace`](Self::replace), of a window that not all subjects share: of those that are not among the
+    /// `violations` nothing is known, and what was found of them is over when the window after theirs ends.
+    pub fn put(
+        &mut self,
+        rule: &RuleHeader,
+        violations: Vec<Violation>,
+        window: Window,
+        next_end: EventTime,
+    ) -> Vec<Decision> {
+        let mut decisions = self.advance(rule, window.end.plus(-1));
+        decisions.extend(self.apply_closed(rule, BTreeMap::new(), violations, (window, next_end)));
+        decisions
+    }
+
+    /// Adds what was found in a closed window to the changes, and applies them.
+    fn apply_closed(
+        &mut self,
+        rule: &RuleHeader,
+        mut changes: BTreeMap<String, Change>,
+        violations: Vec<Violation>,
+        (window, next_end): (Window, EventTime),
+    ) -> Vec<Decision> {
+        for violation in violations {
+            let valid_until = violation.valid_until.unwrap_or_else(|| end_of_closed(rule, window, next_end));
+            let hold = Hold::new(Slot::Closed, &violation, valid_until).lapsing_at(next_end);
+            add(&mut changes, hold, violation);
+        }
+        self.apply(rule, changes)
+    }
+
     /// Groups of running windows of an `EMIT ON UPDATE` rule have changed: those in `cleared` hold no longer, those in
-    /// `violations` do; groups that did not change are in neither. `at` is the event time up to which rows were seen.
+    /// `violations` do; groups that did not change are in neither. What else has changed makes no difference to a
+    /// subject, so that it does not matter which groups are judged together.
     ///
     /// A subject may be in violation in several windows at once. What is published is the most severe, and of equals
     /// the one in the latest window.
-    pub fn change(
-        &mut self,
-        rule: &RuleHeader,
-        cleared: Vec<(Subject, Window)>,
-        violations: Vec<Violation>,
-        at: EventTime,
-    ) -> Vec<Decision> {
+    pub fn change(&mut self, rule: &RuleHeader, cleared: Vec<Cleared>, violations: Vec<Violation>) -> Vec<Decision> {
         let mut changes: BTreeMap<String, Change> = BTreeMap::new();
-        for (subject, window) in cleared {
-            let change = changes.entry(subject.to_key()).or_insert_with(|| Change::of(subject));
+        for Cleared { subject, window, at } in cleared {
+            let change = changes.entry(subject.to_key()).or_insert_with(|| Change::of(subject, at));
             change.cleared.insert(Slot::Running(window.into()));
+            change.at = change.at.max(at);
         }
         for violation in violations {
             let slot = violation.window.map_or(Slot::Row(violation.result), |window| Slot::Running(window.into()));
             let window_end = violation.window.map_or(violation.at.plus(rule.ttl_ns), |window| window.end);
             add(&mut changes, Hold::new(slot, &violation, violation.valid_until.unwrap_or(window_end)), violation);
         }
-        self.apply(rule, changes, at)
+        self.apply(rule, changes)
+    }
+
+    /// Running sessions of an `EMIT ON UPDATE` rule that do not violate it have other ends now: a directive that ended
+    /// before such a session is remembered as long as the session goes on.
+    pub fn prolong(&mut self, rule: &RuleHeader, sessions: Vec<(Subject, Window)>) {
+        let Some(of_rule) = self.rules.get_mut(&rule.name).filter(|of_rule| !of_rule.ended.is_empty()) else { return };
+        for (subject, window) in sessions {
+            of_rule.prolong(&subject.to_key(), window);
+        }
     }
 
     /// A window of an `EMIT ON UPDATE` rule has ended at `at`: the violations found in it are over.
@@ -146,10 +186,10 @@ impl Decisions {
         for (key, active) in &self.of(rule).active {
             if active.has(slot) {
                 let cleared = BTreeSet::from([slot]);
-                changes.insert(key.clone(), Change { subject: active.subject.clone(), cleared, holds: Vec::new() });
+                changes.insert(key.clone(), Change { cleared, ..Change::of(active.subject.clone(), at) });
             }
         }
-        self.apply(rule, changes, at)
+        self.apply(rule, changes)
     }
 
     /// Rows of a rule without windows, in the order in which they were read: each asserts its subject anew.
@@ -182,7 +222,7 @@ impl Decisions {
         let valid_until = violation.valid_until.unwrap_or(at.plus(rule.ttl_ns));
         let mut changes = BTreeMap::new();
         add(&mut changes, Hold::new(Slot::Row(violation.result), &violation, valid_until), violation);
-        decisions.extend(self.apply(rule, changes, at));
+        decisions.extend(self.apply(rule, changes));
         decisions
     }
 
@@ -238,7 +278,7 @@ impl Decisions {
         self.rules.entry(rule.name.clone()).or_default()
     }
 
-    fn apply(&mut self, rule: &RuleHeader, changes: BTreeMap<String, Change>, at: EventTime) -> Vec<Decision> {
+    fn apply(&mut self, rule: &RuleHeader, changes: BTreeMap<String, Change>) -> Vec<Decision> {
         let context = Context { application_id: &self.application_id, subjects_max: self.subjects_max, rule };
         let of_rule = self.rules.entry(rule.name.clone()).or_default();
         let mut decisions = Vec::new();
@@ -250,7 +290,7 @@ impl Decisions {
                 }
                 continue;
             }
-            decisions.extend(of_rule.apply(&context, key, change, at));
+            decisions.extend(of_rule.apply(&context, key, change));
         }
         of_rule.is_full &= of_rule.is_full_at(self.subjects_max);
         decisions
@@ -270,20 +310,23 @@ struct Change {
     cleared: BTreeSet<Slot>,
     /// At most one per slot.
     holds: Vec<Hold>,
+    /// When it has changed, if nothing holds.
+    at: EventTime,
 }
 
 impl Change {
-    fn of(subject: Subject) -> Self {
-        Self { subject, cleared: BTreeSet::new(), holds: Vec::new() }
+    fn of(subject: Subject, at: EventTime) -> Self {
+        Self { subject, cleared: BTreeSet::new(), holds: Vec::new(), at }
     }
 }
 
 /// Adds a violation to the changes. Of two in one slot (a join that gave two rows) the more severe counts, and a row
 /// that says `ALLOWED` is none.
 fn add(changes: &mut BTreeMap<String, Change>, hold: Hold, violation: Violation) {
-    let change = changes.entry(violation.subject.to_key()).or_insert_with(|| Change::of(violation.subject));
+    let change = changes.entry(violation.subject.to_key()).or_insert_with(|| Change::of(violation.subject, hold.at));
     if hold.finding.result == PolicyResult::Allowed {
         change.cleared.insert(hold.slot);
+        change.at = change.at.max(hold.at);
         return;
     }
     match change.holds.iter_mut().find(|other| other.slot == hold.slot) {
@@ -293,9 +336,9 @@ fn add(changes: &mut BTreeMap<String, Change>, hold: Hold, violation: Violation)
     }
 }
 
-fn end_of_closed(rule: &RuleHeader, violation: &Violation) -> EventTime {
-    let Some(window) = violation.window else { return violation.at.plus(rule.ttl_ns) };
-    window.end.plus(window.end.0.saturating_sub(window.start.0)).plus(rule.ttl_ns)
+/// The window after a short month or day is longer than it.
+fn end_of_closed(rule: &RuleHeader, window: Window, next_end: EventTime) -> EventTime {
+    window.end.plus(window.end.0.saturating_sub(window.start.0)).max(next_end).plus(rule.ttl_ns)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lictor_schemas::time::EventTime;
+use lictor_schemas::time::{EventTime, Window};
 use serde::{Deserialize, Serialize};
 
 use super::holding::{Active, Context, Slot, Started};
@@ -120,15 +120,9 @@ impl RuleDecisions {
     }
 
     /// Applies what has changed about one subject: at most one event.
-    pub(super) fn apply(
-        &mut self,
-        context: &Context<'_>,
-        key: String,
-        change: Change,
-        at: EventTime,
-    ) -> Option<Decision> {
+    pub(super) fn apply(&mut self, context: &Context<'_>, key: String, change: Change) -> Option<Decision> {
         self.touch(&key);
-        let newest = change.holds.iter().map(|hold| hold.at).max().unwrap_or(at);
+        let newest = change.holds.iter().map(|hold| hold.at).max().unwrap_or(change.at);
         let Some(active) = self.active.get_mut(&key) else {
             let nth = |started_at| times_started(self.ended.get(&key), started_at);
             let (active, decision) = Active::fire(context, &key, change.subject, change.holds, nth)?;
@@ -191,6 +185,18 @@ impl RuleDecisions {
         self.next_deadline = deadlines.chain(untils).min().unwrap_or(EventTime::MAX);
         self.is_full &= self.is_full_at(context.subjects_max);
         decisions
+    }
+
+    /// The running window that begins where `window` does ends with it now.
+    pub(super) fn prolong(&mut self, key: &str, window: Window) {
+        let is_it = |started: &Started| started.at == window.start && started.until < window.end;
+        if !self.ended.get(key).is_some_and(|starts| starts.iter().any(is_it)) {
+            return;
+        }
+        self.touch(key);
+        for started in self.ended.get_mut(key).into_iter().flatten().filter(|started| is_it(started)) {
+            started.until = window.end;
+        }
     }
 
     fn remember(&mut self, key: String, started: Started) {

@@ -58,6 +58,10 @@ fn in_window(team: &str, result: PolicyResult, at: i64, window: Window) -> Viola
     Violation { window: Some(window), ..row(team, result, at) }
 }
 
+fn cleared(subject: Subject, window: Window, at: EventTime) -> Cleared {
+    Cleared { subject, window, at }
+}
+
 fn decisions() -> Decisions {
     Decisions::new("test", SUBJECTS_MAX)
 }
@@ -80,15 +84,15 @@ fn directive_ids(decisions: &[Decision]) -> Vec<String> {
 #[test]
 fn a_running_window_warns_then_blocks_then_resolves_at_its_end() {
     let (mut state, day) = (decisions(), window(0, 1000));
-    let warned = state.change(&rule(), vec![], vec![in_window("a", Warning, 10, day)], s(10));
+    let warned = state.change(&rule(), vec![], vec![in_window("a", Warning, 10, day)]);
     assert_eq!(told(&warned), ["a firing WARNING r1 @10 ..1000"]);
     assert_eq!(warned[0].event.data.action, Instruction::Warn, "a blocking rule only warns on WARNING");
     assert_eq!(warned[0].directive, DirectiveRecord::Put);
 
-    let same = state.change(&rule(), vec![], vec![in_window("a", Warning, 20, day)], s(20));
+    let same = state.change(&rule(), vec![], vec![in_window("a", Warning, 20, day)]);
     assert_eq!(told(&same), [""; 0], "the same state is no news");
 
-    let blocked = state.change(&rule(), vec![], vec![in_window("a", Blocked, 30, day)], s(30));
+    let blocked = state.change(&rule(), vec![], vec![in_window("a", Blocked, 30, day)]);
     assert_eq!(told(&blocked), ["a updated BLOCKED r2 @30 ..1000"]);
     assert_eq!(blocked[0].event.data.action, Instruction::Block);
 
@@ -103,15 +107,15 @@ fn a_running_window_warns_then_blocks_then_resolves_at_its_end() {
 #[test]
 fn a_result_that_falls_is_an_update_too() {
     let (mut state, day) = (decisions(), window(0, 1000));
-    state.change(&rule(), vec![], vec![in_window("a", Blocked, 10, day)], s(10));
-    let milder = state.change(&rule(), vec![], vec![in_window("a", Warning, 20, day)], s(20));
+    state.change(&rule(), vec![], vec![in_window("a", Blocked, 10, day)]);
+    let milder = state.change(&rule(), vec![], vec![in_window("a", Warning, 20, day)]);
     assert_eq!(told(&milder), ["a updated WARNING r2 @20 ..1000"]);
 }
 
 #[test]
 fn the_watermark_alone_resolves_a_running_window() {
     let mut state = decisions();
-    state.change(&rule(), vec![], vec![in_window("a", Warning, 10, window(0, 1000))], s(10));
+    state.change(&rule(), vec![], vec![in_window("a", Warning, 10, window(0, 1000))]);
     assert_eq!(told(&state.advance(&rule(), s(999))), [""; 0]);
     assert_eq!(told(&state.advance(&rule(), s(1500))), ["a resolved ALLOWED r2 @1000 ..1000"]);
     assert_eq!(told(&state.close_window(&rule(), window(0, 1000), s(1000))), [""; 0], "it is already over");
@@ -122,8 +126,8 @@ fn firing_again_in_the_same_window_is_another_directive() {
     let (mut state, day) = (decisions(), window(0, 1000));
     let mut ids = Vec::new();
     for at in [10, 20, 30] {
-        ids.extend(directive_ids(&state.change(&rule(), vec![], vec![in_window("a", Warning, at, day)], s(at))));
-        let resolved = state.change(&rule(), vec![(subject("a"), day)], vec![], s(at + 5));
+        ids.extend(directive_ids(&state.change(&rule(), vec![], vec![in_window("a", Warning, at, day)])));
+        let resolved = state.change(&rule(), vec![cleared(subject("a"), day, s(at + 5))], vec![]);
         assert_eq!(told(&resolved), [format!("a resolved ALLOWED r2 @{} ..1000", at + 5)]);
     }
     ids.sort();
@@ -134,11 +138,38 @@ fn firing_again_in_the_same_window_is_another_directive() {
 }
 
 #[test]
+fn firing_again_in_a_session_that_has_grown_is_another_directive() {
+    let (mut state, mut ids) = (decisions(), Vec::new());
+    let fired = state.change(&rule(), vec![], vec![in_window("a", Warning, 10, window(10, 70))]);
+    ids.extend(directive_ids(&fired));
+    let resolved = state.change(&rule(), vec![cleared(subject("a"), window(10, 70), s(50))], vec![]);
+    assert_eq!(told(&resolved), ["a resolved ALLOWED r2 @50 ..70"]);
+    state.prolong(&rule(), vec![(subject("a"), window(10, 110)), (subject("b"), window(10, 110))]);
+    state.advance(&rule(), s(100));
+    let again = state.change(&rule(), vec![], vec![in_window("a", Warning, 105, window(10, 165))]);
+    assert_eq!(told(&again), ["a firing WARNING r1 @105 ..165"]);
+    ids.extend(directive_ids(&again));
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
+fn a_session_that_swallows_another_goes_on_as_one_directive() {
+    let mut state = decisions();
+    let early = in_window("a", Warning, 10, window(10, 70));
+    let later = in_window("a", Warning, 90, window(90, 150));
+    state.change(&rule(), vec![], vec![early, later]);
+    let cleared = [window(10, 70), window(90, 150)].map(|window| cleared(subject("a"), window, s(90))).to_vec();
+    let merged = state.change(&rule(), cleared, vec![in_window("a", Blocked, 90, window(10, 150))]);
+    assert_eq!(told(&merged), ["a updated BLOCKED r2 @90 ..150"]);
+    assert_eq!(told(&state.advance(&rule(), s(150))), ["a resolved ALLOWED r3 @150 ..150"]);
+}
+
+#[test]
 fn of_two_overlapping_windows_the_most_severe_then_the_latest_is_published() {
     let (mut state, early, late) = (decisions(), window(0, 100), window(50, 150));
-    let first = state.change(&rule(), vec![], vec![in_window("a", Blocked, 60, early)], s(60));
+    let first = state.change(&rule(), vec![], vec![in_window("a", Blocked, 60, early)]);
     assert_eq!(told(&first), ["a firing BLOCKED r1 @60 ..100"]);
-    let milder = state.change(&rule(), vec![], vec![in_window("a", Warning, 70, late)], s(70));
+    let milder = state.change(&rule(), vec![], vec![in_window("a", Warning, 70, late)]);
     assert_eq!(told(&milder), [""; 0], "the more severe window still holds");
     let after = state.close_window(&rule(), early, s(100));
     assert_eq!(told(&after), ["a updated WARNING r2 @100 ..150"]);
@@ -150,8 +181,8 @@ fn of_two_overlapping_windows_the_most_severe_then_the_latest_is_published() {
 #[test]
 fn a_violation_that_goes_on_in_the_next_overlapping_window_is_renewed_in_time() {
     let (mut state, early, late) = (decisions(), window(0, 100), window(50, 150));
-    state.change(&rule(), vec![], vec![in_window("a", Warning, 60, early)], s(60));
-    let soon = state.change(&rule(), vec![], vec![in_window("a", Warning, 70, late)], s(70));
+    state.change(&rule(), vec![], vec![in_window("a", Warning, 60, early)]);
+    let soon = state.change(&rule(), vec![], vec![in_window("a", Warning, 70, late)]);
     assert_eq!(told(&soon), [""; 0], "more than half of 60..100 is left");
     assert_eq!(told(&state.advance(&rule(), s(85))), ["a updated WARNING r2 @80 ..150"]);
     assert_eq!(told(&state.close_window(&rule(), early, s(100))), [""; 0]);
@@ -196,6 +227,27 @@ fn a_closed_window_violation_expires_if_its_own_end_comes_first() {
     let short = Violation { valid_until: Some(s(100)), ..in_window("a", Warning, 60, window(0, 60)) };
     state.replace(&rule(), vec![short], window(0, 60), s(120));
     assert_eq!(told(&state.advance(&rule(), EventTime::MAX)), ["a expired ALLOWED r2 @100 ..100"]);
+}
+
+#[test]
+fn what_a_short_window_has_found_holds_until_the_longer_one_after_it_is_over() {
+    let (mut state, february) = (decisions(), window(0, 280));
+    let fired = state.replace(&rule(), vec![in_window("a", Warning, 270, february)], february, s(280 + 410));
+    assert_eq!(told(&fired), ["a firing WARNING r1 @270 ..790"]);
+    assert_eq!(told(&state.advance(&rule(), s(690))), ["a resolved ALLOWED r2 @690 ..790"]);
+}
+
+#[test]
+fn of_windows_that_subjects_do_not_share_one_takes_nothing_back_that_another_has_found() {
+    let (mut state, tokyo, rome) = (decisions(), window(0, 240), window(80, 320));
+    state.put(&rule(), vec![in_window("a", Warning, 200, tokyo)], tokyo, s(480));
+    let fired = state.put(&rule(), vec![in_window("b", Warning, 300, rome)], rome, s(560));
+    assert_eq!(told(&fired), ["b firing WARNING r1 @300 ..660"]);
+    let again = state.put(&rule(), vec![in_window("a", Warning, 400, window(240, 480))], window(240, 480), s(720));
+    assert_eq!(told(&again), ["a updated WARNING r2 @400 ..820"], "it goes on, and b is not asked");
+    assert_eq!(told(&state.put(&rule(), vec![], window(320, 560), s(800))), [""; 0]);
+    assert_eq!(told(&state.advance(&rule(), s(560))), ["b resolved ALLOWED r2 @560 ..660"]);
+    assert_eq!(told(&state.advance(&rule(), s(720))), ["a resolved ALLOWED r3 @720 ..820"]);
 }
 
 #[test]
@@ -274,10 +326,10 @@ fn how_rows_are_batched_makes_no_difference() {
 fn a_row_may_set_its_own_end() {
     let (mut state, day) = (decisions(), window(0, 1000));
     let short = Violation { valid_until: Some(s(50)), ..in_window("a", Warning, 10, day) };
-    let fired = state.change(&rule(), vec![], vec![short.clone()], s(10));
+    let fired = state.change(&rule(), vec![], vec![short.clone()]);
     assert_eq!(told(&fired), ["a firing WARNING r1 @10 ..50"]);
     assert_eq!(told(&state.advance(&rule(), s(60))), ["a expired ALLOWED r2 @50 ..50"]);
-    let again = state.change(&rule(), vec![], vec![Violation { valid_until: Some(s(110)), at: s(70), ..short }], s(70));
+    let again = state.change(&rule(), vec![], vec![Violation { valid_until: Some(s(110)), at: s(70), ..short }]);
     assert_eq!(told(&again), ["a firing WARNING r1 @70 ..110"]);
     assert_ne!(directive_ids(&fired), directive_ids(&again), "the window is the same, the directive is not");
 }
@@ -285,9 +337,9 @@ fn a_row_may_set_its_own_end() {
 #[test]
 fn a_row_that_says_allowed_is_no_violation() {
     let (mut state, day) = (decisions(), window(0, 1000));
-    assert_eq!(told(&state.change(&rule(), vec![], vec![in_window("a", Allowed, 10, day)], s(10))), [""; 0]);
-    state.change(&rule(), vec![], vec![in_window("a", Warning, 20, day)], s(20));
-    let cleared = state.change(&rule(), vec![], vec![in_window("a", Allowed, 30, day)], s(30));
+    assert_eq!(told(&state.change(&rule(), vec![], vec![in_window("a", Allowed, 10, day)])), [""; 0]);
+    state.change(&rule(), vec![], vec![in_window("a", Warning, 20, day)]);
+    let cleared = state.change(&rule(), vec![], vec![in_window("a", Allowed, 30, day)]);
     assert_eq!(told(&cleared), ["a resolved ALLOWED r2 @30 ..1000"]);
 }
 
@@ -338,8 +390,8 @@ fn replay(seed: u64, mut pause: impl FnMut(Decisions) -> Decisions) -> Vec<Decis
         let result = [Warning, Blocked][random.usize(0..2)];
         let running = window(start, start + 100);
         events.extend(match random.u32(0..5) {
-            0 => state.change(&rule(), vec![(subject(team), running)], vec![], s(at)),
-            1 | 2 => state.change(&rule(), vec![], vec![in_window(team, result, at, running)], s(at)),
+            0 => state.change(&rule(), vec![cleared(subject(team), running, s(at))], vec![]),
+            1 | 2 => state.change(&rule(), vec![], vec![in_window(team, result, at, running)]),
             3 => state.close_window(&rule(), window(start - 100, start), s(start)),
             _ => state.advance(&rule(), s(at - 20)),
         });
@@ -421,7 +473,7 @@ fn what_was_undone_has_never_been() {
         let mut undone = 0;
         let through_a_mistake = |mut state: Decisions| {
             state.commit();
-            state.change(&rule(), vec![], vec![in_window("b", Blocked, 5, window(0, 100))], s(5));
+            state.change(&rule(), vec![], vec![in_window("b", Blocked, 5, window(0, 100))]);
             state.rows(&rule(), vec![row("z", Warning, 1_000_000)]);
             state.advance(&rule(), s(500_000));
             state.undo();

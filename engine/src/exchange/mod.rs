@@ -25,7 +25,8 @@ pub struct StoreId(pub usize);
 /// Everything that one epoch of scanning has found.
 #[derive(Clone, Debug)]
 pub struct Shipment {
-    /// For stores: `[pane_start, key…, state…]`, one row per pane and group.
+    /// For stores: `[pane_start, key…, state…]`, one row per pane and group, and `pane_end` behind them where it does
+    /// not follow from the start.
     pub partials: Vec<(StoreId, RecordBatch)>,
     /// For row-wise rules: violations in the order in which their rows were read.
     pub violations: Vec<(RuleId, Vec<Violation>)>,

@@ -48,6 +48,19 @@ const ON_CLOSE: &str = "
     SELECT team, name, window_start, window_end, count(*) AS observed, sum(input_tokens) AS tokens
     FROM SESSION(spans, event_time, INTERVAL '4 seconds') GROUP BY team, name, window_start, window_end;
 
+    CREATE RULE longer WITH (action = 'notify', reason_code = 'x_test') AS
+    SELECT team, name, window_start, window_end, calls AS observed, past AS threshold FROM (
+        SELECT team, name, window_start, window_end, calls, avg(calls) OVER (
+            PARTITION BY team, name ORDER BY window_end ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING) AS past
+        FROM (SELECT team, name, window_start, window_end, count(*) AS calls
+              FROM SESSION(spans, event_time, INTERVAL '2 seconds') GROUP BY team, name, window_start, window_end))
+    WHERE calls > past;
+
+    CREATE RULE at_home WITH (action = 'notify', reason_code = 'x_test') AS
+    SELECT team, name, window_start, window_end, count(*) AS observed
+    FROM CALENDAR(spans, event_time, 'hour', CASE name WHEN 'chat' THEN 'Asia/Kolkata' WHEN 'tool' THEN 'UTC' END)
+    GROUP BY team, name, window_start, window_end HAVING count(*) > 1;
+
     CREATE RULE silent WITH (action = 'notify', reason_code = 'x_test') AS
     SELECT team, request_model, window_start, window_end, count(*) AS observed
     FROM TUMBLE(spans, event_time, INTERVAL '5 seconds') GROUP BY team, request_model, window_start, window_end
@@ -61,13 +74,23 @@ const ON_CLOSE: &str = "
     CREATE RULE dear WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
     SELECT team, trace_id, input_tokens AS observed FROM spans WHERE input_tokens > 900;";
 
-/// A rule that speaks at once: on one partition its every word is determined.
+/// Rules that speak at once: on one partition their every word is determined.
 const ON_UPDATE: &str = "
     CREATE RULE running WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
     SELECT team, window_start, window_end, sum(input_tokens) AS observed,
            CASE WHEN sum(input_tokens) > 4000 THEN 'BLOCKED' ELSE 'WARNING' END AS result
     FROM TUMBLE(spans, event_time, INTERVAL '20 seconds') GROUP BY team, window_start, window_end
-    HAVING sum(input_tokens) > 2000 EMIT ON UPDATE;";
+    HAVING sum(input_tokens) > 2000 EMIT ON UPDATE;
+
+    CREATE RULE busy WITH (action = 'throttle', reason_code = 'x_test') AS
+    SELECT team, window_start, window_end, count(*) AS observed, max(input_tokens) AS most
+    FROM SESSION(spans, event_time, INTERVAL '2 seconds') GROUP BY team, window_start, window_end
+    HAVING count(*) BETWEEN 3 AND 8 OR max(input_tokens) % 3 = 0 EMIT ON UPDATE;
+
+    CREATE RULE home WITH (action = 'notify', reason_code = 'x_test') AS
+    SELECT team, window_start, window_end, count(*) AS observed
+    FROM CALENDAR(spans, event_time, 'hour', CASE name WHEN 'chat' THEN 'Asia/Kolkata' WHEN 'tool' THEN 'UTC' END)
+    GROUP BY team, window_start, window_end HAVING count(*) BETWEEN 3 AND 12 EMIT ON UPDATE;";
 
 fn start() -> EventTime {
     EventTime::from_rfc3339("2026-03-01T08:00:00Z").unwrap()

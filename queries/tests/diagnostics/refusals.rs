@@ -29,6 +29,7 @@ const CONSTRUCTS: &[Construct] = &[
     Construct { named: "more than 10,000 panes in a window", check: panes },
     Construct { named: "`GROUPING SETS`, `CUBE`, `ROLLUP`", check: grouping_sets },
     Construct { named: "`SELECT DISTINCT`, `INTERSECT`, `EXCEPT` on telemetry", check: distinct },
+    Construct { named: "`WITHIN` without `DISTINCT ON`, or `DISTINCT ON` with an order of its own", check: within },
     Construct { named: "`ORDER BY`, `LIMIT`", check: order_and_limit },
     Construct { named: "`OVER` on telemetry rows", check: over_telemetry },
     Construct { named: "`OVER` in another order than that of windows", check: over_in_another_order },
@@ -38,16 +39,38 @@ const CONSTRUCTS: &[Construct] = &[
     Construct { named: "`EMIT` or `GAP FILL` on a rule without a window", check: tails_without_a_window },
     Construct { named: "`GAP FILL` with `EMIT ON UPDATE`", check: gap_fill_on_update },
     Construct { named: "`GAP FILL FROM` a table without every group key", check: gap_fill_without_keys },
-    Construct { named: "`OVER`, a second `GROUP BY` or `GAP FILL` with `SESSION`", check: above_sessions },
-    Construct { named: "`EMIT ON UPDATE` with `SESSION`", check: sessions_on_update },
-    Construct { named: "two telemetry tables, one twice, `UNION`", check: two_streams },
+    Construct {
+        named: "a second `GROUP BY`, `GAP FILL`, or `OVER` that does not partition by every key, with `SESSION`",
+        check: above_sessions,
+    },
+    Construct {
+        named: "`GAP FILL`, or only one bound in `OVER` or a second `GROUP BY`, with zones from a column",
+        check: zones,
+    },
+    Construct {
+        named: "a join of two streams without an equal key or a bound in time in both directions",
+        check: stream_joins_without_bounds,
+    },
+    Construct {
+        named: "a `RIGHT` or `FULL` join of two streams, or one of more than two",
+        check: stream_joins_that_nobody_decides,
+    },
+    Construct {
+        named: "a window on a side of a stream join, `GAP FILL` above it, a window by the right side's time of a \
+                `LEFT JOIN`",
+        check: windows_and_stream_joins,
+    },
+    Construct { named: "`UNION` of telemetry", check: unions },
     Construct { named: "telemetry in a subquery of an expression", check: telemetry_in_an_expression },
     Construct { named: "a `RIGHT`, `FULL` or reversed `LEFT` join", check: joins_that_make_rows },
     Construct { named: "`WITH RECURSIVE`", check: recursion },
     Construct { named: "`TABLESAMPLE`", check: samples },
     Construct { named: "no telemetry", check: no_telemetry },
     Construct { named: "no subject, no window, or a group key that is not selected", check: nobody_and_nowhere },
-    Construct { named: "a subquery without `event_time`, `kafka_partition`, `kafka_offset`", check: dropped_columns },
+    Construct {
+        named: "a session or `DISTINCT ON` over rows that dropped their `event_time`",
+        check: rows_without_their_time,
+    },
     Construct { named: "`now()`, `random()` and others that differ from call to call", check: unsteady_functions },
 ];
 
@@ -170,12 +193,26 @@ fn grouping_sets() {
 
 fn distinct() {
     let message = "DISTINCT over a stream must remember every row for ever";
-    let help = "count distinct values in a window: count(DISTINCT x) … GROUP BY …, window_start, window_end";
+    let help = "say how long: SELECT DISTINCT ON (key) … WITHIN INTERVAL '10 minutes'; or count distinct values in a \
+                window: count(DISTINCT x) … GROUP BY …, window_start, window_end";
     refused("SELECT /*here*/DISTINCT team FROM spans", "DISTINCT", message, help);
+    refused("SELECT /*here*/DISTINCT ON (team) team FROM spans", "DISTINCT", message, help);
     for set in ["INTERSECT", "EXCEPT"] {
         let query = format!("/*here*/SELECT team FROM spans {set} SELECT team FROM budgets");
         refused(&query, "SELECT", message, help);
     }
+}
+
+fn within() {
+    let message = "WITHIN says how long a row is remembered by DISTINCT ON, and there is none";
+    let help = "write SELECT DISTINCT ON (span_id) … WITHIN INTERVAL '10 minutes'";
+    refused("SELECT team FROM spans WITHIN INTERVAL /*here*/'1 minute'", "'1 minute'", message, help);
+    let query = "SELECT DISTINCT ON (team) team FROM spans WITHIN INTERVAL /*here*/'a while'";
+    let help = "write a length of time such as '10 minutes'";
+    refused(query, "'a while'", "`a while` is no length of time", help);
+    let query = "SELECT DISTINCT ON (team) team FROM spans /*here*/ORDER BY team WITHIN INTERVAL '1 minute'";
+    let help = "leave ORDER BY out: the first row by event time is kept";
+    refused(query, "ORDER", "DISTINCT ON … WITHIN has an order of its own", help);
 }
 
 fn order_and_limit() {
@@ -268,8 +305,9 @@ fn above_sessions() {
     let query = format!(
         "SELECT c.team, c.window_start, c.window_end, lag(c.observed) /*here*/OVER ({BY_TEAM}) FROM ({sessions}) AS c"
     );
-    let help = "use TUMBLE or HOP, or compare with a threshold";
-    refused(&query, "OVER", "OVER needs windows that all keys share", help);
+    let query = query.replace(BY_TEAM, "PARTITION BY c.window_end ORDER BY c.team");
+    let help = "partition by every key that the sessions are grouped by, or use TUMBLE or HOP";
+    refused(&query, "OVER", "OVER compares sessions of different keys, which do not end together", help);
     let inner = sessions.replace("GROUP", "/*here*/GROUP");
     let query = format!(
         "SELECT c.team, c.window_start, c.window_end, max(c.observed) FROM ({inner}) AS c
@@ -282,19 +320,69 @@ fn above_sessions() {
     refused(&query, "GAP", "GAP FILL does not go with SESSION", help);
 }
 
-fn sessions_on_update() {
-    let query = format!("{} /*here*/EMIT ON UPDATE", counted(SESSION));
-    let help = "write EMIT ON CLOSE: which rows are one session is known when it has ended";
-    refused(&query, "EMIT", "EMIT ON UPDATE does not go with SESSION", help);
+fn zones() {
+    let query = counted("CALENDAR(spans, event_time, 'day', region)") + " /*here*/GAP FILL FROM budgets";
+    let help = "write one rule per zone, with the zone in single quotes";
+    refused(&query, "GAP", "GAP FILL cannot know the zone of a key without rows", help);
 }
 
-fn two_streams() {
-    let (message, help) =
-        ("the rule reads two streams", "join telemetry with a reference table, or split the rule in two");
-    for other in ["logs", "spans"] {
-        let query = format!("SELECT s.team /*here*/FROM spans AS s JOIN {other} AS o ON o.trace_id = s.trace_id");
-        refused(&query, "FROM", message, help);
+/// Spans as `s` joined with logs as `l`.
+fn streams(join: &str, on: &str) -> String {
+    format!("SELECT s.team FROM spans AS s {join} logs AS l ON {on}")
+}
+
+const KEY: &str = "l.trace_id = s.trace_id";
+const BOUND: &str = "l.event_time BETWEEN s.event_time AND s.event_time + INTERVAL '1 minute'";
+
+fn stream_joins_without_bounds() {
+    let message = "the join of two streams has no bound in time, so rows would be kept for ever";
+    let help = "add a bound in both directions: AND b.event_time BETWEEN a.event_time AND a.event_time + INTERVAL '10 \
+                minutes'";
+    for on in [KEY, "l.trace_id = s.trace_id AND l.event_time > s.event_time"] {
+        refused(&streams("/*here*/JOIN", on), "JOIN", message, help);
     }
+    let message = "the join of two streams compares no key of both for equality";
+    let help = "say what two rows have in common: ON b.trace_id = a.trace_id AND …";
+    refused(&streams("/*here*/JOIN", BOUND), "JOIN", message, help);
+    let bound = "l.event_time BETWEEN s.event_time + INTERVAL '2 s' AND s.event_time + INTERVAL '1 s'";
+    let (message, help) = ("no two rows can meet the join's bound in time", "check the signs of the intervals");
+    refused(&streams("/*here*/JOIN", &format!("{KEY} AND {bound}")), "JOIN", message, help);
+}
+
+fn stream_joins_that_nobody_decides() {
+    let on = format!("{KEY} AND {BOUND}");
+    for kind in ["Right", "Full"] {
+        let message = format!("a {kind} join of two streams has rows that no left row decides");
+        let help = "put the stream that decides first: FROM a LEFT JOIN b";
+        refused(&streams(&format!("{kind} /*here*/JOIN"), &on), "JOIN", &message, help);
+    }
+    let third = "JOIN metrics AS m ON m.team = s.team AND m.event_time = s.event_time";
+    let help = "join two, and write a rule for each pair";
+    let query = format!("{} {third}", streams("/*here*/JOIN", &on));
+    refused(&query, "JOIN", "the rule joins more than two streams", help);
+}
+
+fn windows_and_stream_joins() {
+    let windowed = streams("/*here*/JOIN", &format!("{KEY} AND {BOUND}"))
+        .replace("FROM spans AS s", "FROM TUMBLE(spans, event_time, INTERVAL '1 minute') AS s");
+    let help = "join the rows first, and put the window around the join";
+    refused(&windowed, "JOIN", "a side of a stream join has a window", help);
+    let around = |time: &str| {
+        let rows = streams("LEFT JOIN", &format!("{KEY} AND {BOUND}"));
+        let rows = rows.replace("SELECT s.team", &format!("SELECT s.team, {time}.event_time"));
+        counted(&format!("TUMBLE(({rows}), event_time, INTERVAL '1 minute')"))
+    };
+    let message = "rows without a partner have no event_time of the right side to be windowed by";
+    let query = around("l").replacen("FROM TUMBLE", "/*here*/FROM TUMBLE", 1);
+    refused(&query, "FROM", message, "use the left side's event_time");
+    let query = around("s") + " /*here*/GAP FILL FOR INTERVAL '1 day'";
+    let help = "fill gaps in a rule over one stream";
+    refused(&query, "GAP", "GAP FILL does not go with the join of two streams", help);
+}
+
+fn unions() {
+    let (message, help) =
+        ("the rule reads two streams", "join them on an equal key and a bound in time, or split the rule in two");
     refused("SELECT team /*here*/FROM spans UNION ALL SELECT team FROM logs", "FROM", message, help);
     let query = "/*here*/SELECT team FROM spans UNION ALL SELECT team FROM budgets";
     refused(query, "SELECT", "UNION cannot run on a stream", "rewrite it with joins and filters");
@@ -360,10 +448,11 @@ fn nobody_and_nowhere() {
     refused(&query, "SELECT", message, "select window_start and window_end");
 }
 
-fn dropped_columns() {
-    let query = "SELECT t.team /*here*/FROM (SELECT team FROM spans) AS t";
-    let help = "select event_time, kafka_partition and kafka_offset in the subquery or view";
-    refused(query, "FROM", "a subquery drops when and where a row was read", help);
+fn rows_without_their_time() {
+    let query =
+        "SELECT /*here*/DISTINCT ON (t.team) t.team FROM (SELECT team FROM spans) AS t WITHIN INTERVAL '1 minute'";
+    let help = "select event_time in the subquery or view";
+    refused(query, "DISTINCT", "the rows of DISTINCT ON do not say when they were", help);
     let query = "SELECT t.team, t.since AS window_start, t.until AS window_end, count(*) AS observed /*here*/FROM
         (SELECT team, window_start AS since, window_end AS until FROM SESSION(spans, event_time, INTERVAL '1 minute'))
         AS t GROUP BY t.team, t.since, t.until";

@@ -77,3 +77,43 @@ SELECT m.team, m.window_start, m.window_end, m.worst - lag(m.worst) OVER (PARTIT
     observed
 FROM minutes AS m
 WHERE m.n > 1
+
+-- zoned_lagged
+SELECT c.team, c.window_start, c.window_end, c.n - lag(c.n) OVER (PARTITION BY c.team ORDER BY c.window_end) AS
+    observed, max(c.n) OVER (PARTITION BY c.team ORDER BY c.window_end, c.window_start ROWS BETWEEN 3 PRECEDING AND
+    1 PRECEDING) AS most
+FROM (SELECT team, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'hour', zone)
+      WHERE region = 'eu' GROUP BY team, window_start, window_end) AS c
+
+-- zoned_all_teams
+SELECT c.team, c.window_start, c.window_end, avg(c.n) OVER (ORDER BY c.window_end, c.window_start ROWS BETWEEN 3
+    PRECEDING AND 1 PRECEDING) AS observed
+FROM (SELECT team, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'hour', zone)
+      WHERE team <> 'c' GROUP BY team, window_start, window_end) AS c
+
+-- zoned_within_window
+SELECT c.region, c.team, c.window_start, c.window_end, c.n AS observed, row_number() OVER (PARTITION BY c.window_start,
+    c.window_end ORDER BY c.n, c.region, c.team) AS place
+FROM (SELECT team, region, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'hour', zone)
+      GROUP BY team, region, window_start, window_end) AS c
+
+-- sessions_lagged
+SELECT c.team, c.window_start, c.window_end, c.n - lag(c.n) OVER (PARTITION BY c.team ORDER BY c.window_end) AS
+    observed, max(c.worst) OVER (PARTITION BY c.team ORDER BY c.window_start ROWS BETWEEN 3 PRECEDING AND CURRENT ROW)
+    AS high
+FROM (SELECT team, window_start, window_end, count(*) AS n, max(latency_ms) AS worst FROM SESSION(spans, event_time,
+    INTERVAL '15 seconds') GROUP BY team, window_start, window_end) AS c
+
+-- sessions_filtered
+SELECT j.team, j.region, j.window_start, j.window_end, j.n AS observed, j.usual
+FROM (SELECT c.region, c.team, c.window_start, c.window_end, c.n, avg(c.n) OVER (PARTITION BY c.team, c.region ORDER BY
+    c.window_end ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING) AS usual FROM (SELECT team, region, window_start, window_end,
+    count(*) AS n FROM SESSION(billed, event_time, INTERVAL '20 seconds') GROUP BY team, region, window_start,
+    window_end) AS c) AS j
+WHERE j.n > j.usual
+
+-- zoned_days_that_end_together
+SELECT c.team, c.window_start, c.window_end, c.n AS observed, lag(c.n, 1, 0) OVER (PARTITION BY c.team ORDER BY
+    c.window_end) AS before, sum(c.n) OVER (PARTITION BY c.window_start, c.window_end) AS whole
+FROM (SELECT team, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'day', zone)
+      GROUP BY team, window_start, window_end) AS c

@@ -53,3 +53,35 @@ SELECT team, region, window_start, window_end, sum(cost_total) AS observed
 FROM CALENDAR(spans, event_time, 'hour', 'Australia/Adelaide')
 GROUP BY team, region, window_start, window_end
 HAVING sum(cost_total) > 1
+
+-- update_zoned
+SELECT team, region, window_start, window_end, sum(cost_total) AS observed
+FROM CALENDAR(zoned, event_time, 'hour', zone)
+GROUP BY team, region, window_start, window_end
+HAVING sum(cost_total) BETWEEN 0.505 AND 2.505
+
+-- update_zoned_without_the_teams
+SELECT region, window_start, window_end, count(*) AS observed
+FROM CALENDAR(zoned, event_time, 'day', zone)
+GROUP BY region, window_start, window_end
+HAVING count(*) BETWEEN 7 AND 300
+
+-- update_sessions
+SELECT team, window_start, window_end, count(*) AS observed, sum(cost_total) AS cost, max(event_time) AS last
+FROM SESSION(spans, event_time, INTERVAL '9 seconds')
+GROUP BY team, window_start, window_end
+
+-- update_sessions_in_between
+SELECT team, region, window_start, window_end, count(*) AS observed,
+    string_agg(request_model, ',' ORDER BY kafka_offset) AS models
+FROM SESSION(billed, event_time, INTERVAL '25 seconds')
+GROUP BY team, region, window_start, window_end
+HAVING count(*) BETWEEN 2 AND 4
+
+-- update_sessions_and_limits
+SELECT c.team, c.window_start, c.window_end, c.slow AS observed, l.most AS threshold
+FROM (SELECT s.team, window_start, window_end, avg(s.latency_ms) AS slow, count(*) AS n
+      FROM SESSION(spans, event_time, INTERVAL '12 seconds') AS s
+      GROUP BY s.team, window_start, window_end) AS c
+LEFT JOIN limits AS l ON l.team = c.team
+WHERE c.slow > 550

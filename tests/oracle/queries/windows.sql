@@ -122,3 +122,28 @@ FROM (SELECT s.team, window_start, window_end, sum(s.cost_total) AS cost
       GROUP BY s.team, window_start, window_end) AS c
 LEFT JOIN limits AS l ON l.team = c.team
 WHERE c.cost > 0.2
+
+-- hours_of_each_teams_zone
+SELECT s.team, window_start, window_end, count(*) AS observed, sum(s.cost_total) AS cost, max(s.latency_ms) AS high
+FROM CALENDAR((SELECT s.*, z.zone FROM spans AS s JOIN zones AS z ON z.who = s.team), event_time, 'hour', zone) AS s
+GROUP BY s.team, window_start, window_end
+
+-- days_of_each_rows_zone
+SELECT z.region, window_start, window_end, count(*) AS observed, count(DISTINCT z.team) AS teams
+FROM TABLE(CALENDAR(TABLE zoned, DESCRIPTOR(event_time), 'day', zone)) AS z
+WHERE z.latency_ms > 150
+GROUP BY z.region, window_start, window_end
+
+-- zones_said_by_an_expression
+SELECT who, window_start, window_end, count(*) AS observed, median(latency_ms) AS m,
+    max(window_end - event_time) AS longest
+FROM CALENDAR((SELECT *, coalesce(team, 'nobody') AS who FROM zoned), event_time, 'hour',
+    CASE WHEN region = 'eu' THEN 'Asia/Kolkata' WHEN region = 'us' THEN zone END)
+GROUP BY who, window_start, window_end
+HAVING count(*) > 1
+
+-- zoned_hours_and_a_second_aggregate
+SELECT region, window_start, window_end, count(*) AS observed, max(n) AS busiest
+FROM (SELECT team, region, window_start, window_end, count(*) AS n
+      FROM CALENDAR(zoned, event_time, 'hour', zone) GROUP BY team, region, window_start, window_end)
+GROUP BY region, window_start, window_end
