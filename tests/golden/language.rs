@@ -114,7 +114,7 @@ impl Case {
         let rules = path.with_file_name(rules);
         let is_on_close = load(&rules).rules.rules.iter().all(|rule| match &rule.kind {
             RuleKind::Windowed(windowed) => windowed.emission == Emission::OnClose,
-            RuleKind::RowWise(_) => false,
+            RuleKind::RowWise(_) | RuleKind::Joined(_) => false,
         });
         let case = |test: &TestCase| Self {
             name: format!("{}: {}", rules.file_name().unwrap().display(), test.name),

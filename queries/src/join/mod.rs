@@ -51,7 +51,7 @@ impl JoinSide {
 pub(crate) struct SideLayout {
     /// So many are compared for equality; they come first.
     pub keys: usize,
-    /// So many columns that are looked at come behind them, then the carried ones; the first of those is the event time.
+    /// So many columns that are looked at come behind them, then the carried ones, the event time first.
     pub columns: usize,
 }
 
