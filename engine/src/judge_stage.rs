@@ -380,11 +380,13 @@ impl JudgeStage {
                 None => judge.update(*rule, decided),
             });
         }
+        self.stores[store.0].forget_changes();
     }
 
     fn try_absorb(&mut self, store: StoreId, partial: &RecordBatch) -> Result<Vec<(Window, Range<usize>)>, String> {
         let (groups_max, store) = (self.judging.groups_max, &mut self.stores[store.0]);
         let added = store.absorb(partial).map_err(|error| error.to_string())?;
+        store.note_changes().map_err(|error| error.to_string())?;
         if store.groups() > groups_max {
             return Err(format!("more than {groups_max} groups in open windows (limits.groups_max)"));
         }
@@ -430,11 +432,13 @@ impl JudgeStage {
                 JoinThen::Windowed { scan, rule: windowed } => {
                     for partial in joined.sum_up(scan, batch)? {
                         self.try_absorb(windowed.store, &partial).map_err(|message| self.failed(rule, message))?;
+                        self.update(rule, decided)?;
+                        self.stores[windowed.store.0].forget_changes();
                     }
                 }
             }
         }
-        self.update(rule, decided)
+        Ok(())
     }
 
     fn failed(&self, rule: RuleId, message: String) -> PaneError {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::take;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
 use arrow::error::ArrowError;
 use lictor_queries::{Aggregation, EvaluationError, KeyIndex};
 use lictor_schemas::time::Window;
@@ -19,12 +19,13 @@ pub(crate) struct Pane {
     states: StateRows,
     /// Groups with a new state since they were last looked at.
     changed: Numbers,
-    /// Groups that violate the rule now (update rules only).
-    violating: Vec<bool>,
+    /// Which rules each group violates now, a bit for each reader of the store (update rules only).
+    violating: Vec<u64>,
     /// Groups with something new since the last commit.
     touched: Numbers,
-    /// Which groups began or ceased to violate since the last commit, and what they did before, in that order.
-    flipped: Vec<(usize, bool)>,
+    /// Which groups began or ceased to violate a rule since the last commit, and what they violated before, in that
+    /// order.
+    flipped: Vec<(usize, u64)>,
 }
 
 /// Numbers of groups in the order in which they came, each once.
@@ -96,13 +97,24 @@ impl Pane {
         })
     }
 
-    /// A pane as a log had it. The numbers of its groups are those of the log.
-    pub(crate) fn restored(aggregation: &Aggregation, rows: RestoredRows) -> Result<Self, PaneError> {
+    /// A pane as a log had it. The numbers of its groups are those of the log; `readers` says which bit each reader of
+    /// then has now, if it still reads.
+    pub(crate) fn restored(
+        aggregation: &Aggregation,
+        rows: RestoredRows,
+        readers: &[Option<usize>],
+    ) -> Result<Self, PaneError> {
         let RestoredRows { keys, states, mut violating } = rows;
+        let of_reader = |bits: u64, (then, now): (usize, &Option<usize>)| {
+            now.filter(|_| bits >> then & 1 == 1).map_or(0, |now| 1_u64 << now)
+        };
+        for bits in &mut violating {
+            *bits = readers.iter().enumerate().map(|reader| of_reader(*bits, reader)).fold(0, |all, bit| all | bit);
+        }
         if !(keys.is_complete() && states.is_complete()) {
             return Err(PaneError::Incomplete);
         }
-        violating.resize(states.len(), false);
+        violating.resize(states.len(), 0);
         let mut pane = Self { keys, states, violating, ..Self::try_new(aggregation)? };
         pane.index_keys(aggregation)?;
         pane.keys.commit()?;
@@ -156,7 +168,7 @@ impl Pane {
             let merged = aggregation.merge(&[&before, &delta], &[&identity, &identity], numbers.len())?;
             self.states.put(merged, &numbers);
         }
-        self.violating.resize(self.states.len(), false);
+        self.violating.resize(self.states.len(), 0);
         for group in &groups {
             self.changed.add(*group);
             self.touched.add(*group);
@@ -167,11 +179,6 @@ impl Pane {
     /// The groups changed since the last call, in the order in which they changed first.
     pub(crate) fn take_changed(&mut self) -> Vec<usize> {
         self.changed.take()
-    }
-
-    /// All groups are to be looked at again.
-    pub(crate) fn change_all(&mut self) {
-        (0..self.states.len()).for_each(|group| self.changed.add(group));
     }
 
     /// The groups with something new since the last commit.
@@ -205,7 +212,7 @@ impl Pane {
     pub(crate) fn logged(&self, groups: &[usize]) -> Result<RecordBatch, PaneError> {
         let number = |group: &usize| u32::try_from(*group).unwrap_or(u32::MAX);
         let numbers: UInt32Array = groups.iter().map(number).collect();
-        let violating: BooleanArray = groups.iter().map(|g| Some(self.violating[*g])).collect();
+        let violating: UInt64Array = groups.iter().map(|g| self.violating[*g]).collect();
         let mut columns: Vec<ArrayRef> = vec![Arc::new(numbers), Arc::new(violating)];
         columns.extend(self.keys.gather(groups)?);
         columns.extend(self.states.gather(groups)?);
@@ -227,17 +234,18 @@ impl Pane {
         Ok(PartialRows { keys: self.keys.gather(groups)?, states: self.states.gather(groups)?, rows: groups.len() })
     }
 
-    /// Whether a group violates the rule, as was recorded last.
-    pub(crate) fn is_violating(&self, group: usize) -> bool {
-        self.violating[group]
+    /// Whether a group violates the rule of a reader, as was recorded last.
+    pub(crate) fn is_violating(&self, group: usize, reader: usize) -> bool {
+        self.violating[group] >> reader & 1 == 1
     }
 
-    /// Records whether a group violates the rule; returns whether it did before.
-    pub(crate) fn set_violating(&mut self, group: usize, violates: bool) -> bool {
-        let before = std::mem::replace(&mut self.violating[group], violates);
+    /// Records whether a group violates the rule of a reader; returns whether it did before.
+    pub(crate) fn set_violating(&mut self, group: usize, reader: usize, violates: bool) -> bool {
+        let before = self.is_violating(group, reader);
         if before != violates {
             self.touched.add(group);
-            self.flipped.push((group, before));
+            self.flipped.push((group, self.violating[group]));
+            self.violating[group] ^= 1 << reader;
         }
         before
     }
@@ -262,7 +270,7 @@ impl Pane {
 
 /// The columns of a pane's rows in a log: `[group, violating, key…, state…]`.
 pub(crate) fn logged_schema(keys: &Schema, states: &Schema) -> SchemaRef {
-    let own = [Field::new("group", DataType::UInt32, false), Field::new("violating", DataType::Boolean, false)];
+    let own = [Field::new("group", DataType::UInt32, false), Field::new("violating", DataType::UInt64, false)];
     let rule = keys.fields().iter().chain(states.fields()).map(Arc::clone);
     Arc::new(Schema::new(own.into_iter().map(Arc::new).chain(rule).collect::<Vec<_>>()))
 }
@@ -294,7 +302,7 @@ pub enum PaneError {
 pub(crate) struct RestoredRows {
     keys: StateRows,
     states: StateRows,
-    violating: Vec<bool>,
+    violating: Vec<u64>,
 }
 
 impl RestoredRows {
@@ -308,11 +316,11 @@ impl RestoredRows {
         let (head, rows) = columns.split_at(2);
         let (keys, states) = rows.split_at(self.keys.width());
         let numbers: Vec<usize> = head[0].as_primitive::<UInt32Type>().values().iter().map(|n| *n as usize).collect();
-        for (number, violates) in numbers.iter().zip(head[1].as_boolean()) {
+        for (number, violates) in numbers.iter().zip(head[1].as_primitive::<UInt64Type>().values()) {
             if *number >= self.violating.len() {
-                self.violating.resize(number + 1, false);
+                self.violating.resize(number + 1, 0);
             }
-            self.violating[*number] = violates.unwrap_or_default();
+            self.violating[*number] = *violates;
         }
         self.keys.put_restored(keys.to_vec(), &numbers);
         self.states.put_restored(states.to_vec(), &numbers);

@@ -164,8 +164,10 @@ impl Parts {
     fn windowed(&mut self, id: RuleId, windowed: lictor_queries::WindowedRule) -> Arc<WindowedRule> {
         let lictor_queries::WindowedRule { store, emission, finish } = windowed;
         let store = StoreId(store);
-        self.readers.entry(store).or_default().push(id);
-        Arc::new(WindowedRule { store, emission, finish })
+        let readers = self.readers.entry(store).or_default();
+        let reader = readers.len();
+        readers.push(id);
+        Arc::new(WindowedRule { store, reader, emission, finish })
     }
 
     fn add_store(&mut self, id: StoreId, store: CompiledStore) {

@@ -17,6 +17,9 @@ use crate::decision::Cleared;
 use crate::pane::{Pane, PaneError, PartialRows};
 use crate::windowed::Update;
 
+/// Which sessions violate a rule is of one rule: its store has no other reader.
+const ONLY_READER: usize = 0;
+
 type Panes = BTreeMap<Window, Pane>;
 
 /// Which keys have changed, and where keys have their rows.
@@ -80,11 +83,12 @@ impl RunningSessions {
     /// Notes which sessions of keys violate the rule, before they change.
     fn note(&mut self, panes: &Panes, spec: SessionSpec<'_>, keys: Vec<usize>) -> Result<(), PaneError> {
         let Some(places) = &self.places else { return Ok(()) };
-        let violates = |key: &usize| places.chunks(*key, panes).any(|(_, pane, group)| pane.is_violating(group));
+        let violates =
+            |key: &usize| places.chunks(*key, panes).any(|(_, pane, group)| pane.is_violating(group, ONLY_READER));
         let violating: Vec<usize> = keys.iter().copied().filter(violates).collect();
         self.changed.extend(keys.into_iter().map(|key| (key, Vec::new())));
         for session in Sessions::of(&violating, places, panes, spec)?.all {
-            let is_violating = session.chunks.iter().any(|(span, group)| panes[span].is_violating(*group));
+            let is_violating = session.chunks.iter().any(|(span, group)| panes[span].is_violating(*group, ONLY_READER));
             self.changed.entry(session.key).or_default().extend(is_violating.then_some(session.window));
         }
         Ok(())
@@ -106,9 +110,9 @@ impl RunningSessions {
         let (violations, violating) = sessions.judge(&groups, finish)?;
         for (session, violates) in sessions.all.iter().zip(&violating) {
             for (span, group) in &session.chunks {
-                let pane = panes.get_mut(span).filter(|pane| pane.is_violating(*group) != *violates);
+                let pane = panes.get_mut(span).filter(|pane| pane.is_violating(*group, ONLY_READER) != *violates);
                 if let Some(pane) = pane {
-                    pane.set_violating(*group, *violates);
+                    pane.set_violating(*group, ONLY_READER, *violates);
                     touch(*span);
                 }
             }

@@ -84,12 +84,24 @@ pub struct PaneStore {
     /// Panes with something new since the last commit.
     touched: BTreeSet<Window>,
     committed: Committed,
+    /// Groups of running windows that have changed: several rules look at them.
+    changes: Arc<[Changed]>,
     /// Windows that are being closed, finished: several rules look at them.
     finished: BTreeMap<Window, RecordBatch>,
     /// Sessions that are being closed, and at which watermark.
     ended: (EventTime, Vec<Ended>),
     /// Sessions that go on, if rules speak on update.
     running: RunningSessions,
+}
+
+/// Groups of a running window that have changed.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub window: Window,
+    /// Their numbers in the pane.
+    pub numbers: Vec<usize>,
+    /// The groups, finished.
+    pub groups: RecordBatch,
 }
 
 /// What was there at the last commit and is not any more.
@@ -119,8 +131,8 @@ impl PaneStore {
         let (removed, created) = (BTreeMap::new(), BTreeSet::new());
         let committed = Committed { closed_to, beginning, dropped: 0, removed, created };
         let (touched, finished, ended) = (BTreeSet::new(), BTreeMap::new(), (EventTime::MIN, Vec::new()));
-        let running = RunningSessions::default();
-        Self { plan, panes, closed_to, beginning, dropped: 0, touched, committed, finished, ended, running }
+        let (changes, running) = (Arc::from([]), RunningSessions::default());
+        Self { plan, panes, closed_to, beginning, dropped: 0, touched, committed, changes, finished, ended, running }
     }
 
     /// What it is.
@@ -170,25 +182,63 @@ impl PaneStore {
         self.touched.iter().filter_map(|span| Some((*span, self.panes.get(span)?)))
     }
 
-    /// Where those panes lie.
-    pub(crate) fn touched_spans(&self) -> Vec<Window> {
-        self.touched.iter().copied().collect()
-    }
-
     /// All panes.
     pub(crate) fn panes(&self) -> impl Iterator<Item = (Window, &Pane)> {
         self.panes.iter().map(|(span, pane)| (*span, pane))
     }
 
-    /// The pane kept at `span`.
-    pub(crate) fn pane_mut(&mut self, span: Window) -> Option<&mut Pane> {
-        self.panes.get_mut(&span)
+    /// Notes which groups of running windows have changed, for all readers to look at before the next rows come; nothing
+    /// for rules that speak on close.
+    ///
+    /// # Errors
+    /// An accumulator refuses.
+    pub fn note_changes(&mut self) -> Result<(), PaneError> {
+        let aggregation = &self.plan.aggregation;
+        let is_session = matches!(aggregation.spec(), WindowSpec::Session { .. });
+        if self.plan.emission == Emission::OnClose || is_session {
+            return Ok(());
+        }
+        let mut changes = Vec::new();
+        for window in &self.touched {
+            let Some(pane) = self.panes.get_mut(window) else { continue };
+            let numbers = pane.take_changed();
+            if !numbers.is_empty() {
+                let groups = pane.evaluate(aggregation, &numbers, *window)?;
+                changes.push(Changed { window: *window, numbers, groups });
+            }
+        }
+        self.changes = changes.into();
+        Ok(())
     }
 
-    /// All groups of all panes are to be judged anew.
-    pub(crate) fn change_all(&mut self) {
-        self.panes.values_mut().for_each(Pane::change_all);
-        self.touched.extend(self.panes.keys());
+    /// The groups that have changed, as they were noted last.
+    pub(crate) fn changes(&self) -> Arc<[Changed]> {
+        Arc::clone(&self.changes)
+    }
+
+    /// Every reader has looked at what has changed.
+    pub fn forget_changes(&mut self) {
+        self.changes = Arc::from([]);
+    }
+
+    /// All groups of all running windows, as if they had changed.
+    pub(crate) fn all_groups(&self) -> Result<Vec<Changed>, PaneError> {
+        let all = |(window, pane): (&Window, &Pane)| {
+            let numbers: Vec<usize> = (0..pane.len()).collect();
+            let groups = pane.evaluate(&self.plan.aggregation, &numbers, *window)?;
+            Ok(Changed { window: *window, numbers, groups })
+        };
+        self.panes.iter().map(all).collect()
+    }
+
+    /// Records whether a group violates the rule of a reader; returns whether it did before.
+    pub(crate) fn set_violating(&mut self, window: Window, (group, reader): (usize, usize), violates: bool) -> bool {
+        let Some(pane) = self.panes.get_mut(&window) else { return false };
+        let before = pane.set_violating(group, reader, violates);
+        if before != violates {
+            self.touched.insert(window);
+        }
+        before
     }
 
     /// Groups with state, over all open windows.

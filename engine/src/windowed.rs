@@ -13,13 +13,15 @@ use crate::exchange::StoreId;
 use crate::exchange::route::Place;
 pub use crate::pane::PaneError;
 use crate::pane::PartialRows;
-use crate::store::{PaneStore, StorePlan};
+use crate::store::{Changed, PaneStore, StorePlan};
 
 /// The judging half of a windowed rule, as its text says: the same for every shard.
 #[derive(Debug)]
 pub struct WindowedRule {
     /// Where its sums are.
     pub store: StoreId,
+    /// Which of the store's readers it is.
+    pub reader: usize,
     /// When it speaks.
     pub emission: Emission,
     /// What finished groups mean.
@@ -138,8 +140,7 @@ impl WindowedState {
         self.has_new_history = true;
     }
 
-    /// Judges the groups that have changed since the last call, in all windows together; nothing for rules that speak
-    /// on close.
+    /// Judges the groups that have changed, in all windows together; nothing for rules that speak on close.
     ///
     /// # Errors
     /// The rule's query fails on a group's values.
@@ -148,23 +149,13 @@ impl WindowedState {
             return Ok(None);
         }
         let is_judged_anew = std::mem::take(&mut self.is_judged_anew);
-        let plan = Arc::clone(store.plan());
-        if let WindowSpec::Session { .. } = plan.aggregation.spec() {
+        if let WindowSpec::Session { .. } = store.plan().aggregation.spec() {
             return store.judge_sessions(&self.rule.finish, is_judged_anew);
         }
-        if is_judged_anew {
-            store.change_all();
-        }
+        let changes = if is_judged_anew { store.all_groups()?.into() } else { store.changes() };
         let mut whole: Option<Update> = None;
-        for window in store.touched_spans() {
-            let Some(pane) = store.pane_mut(window) else { continue };
-            let changed = pane.take_changed();
-            if changed.is_empty() {
-                continue;
-            }
-            let groups = pane.evaluate(&plan.aggregation, &changed, window)?;
-            let of_window =
-                self.update((&groups, &changed), window, &mut |group, violates| pane.set_violating(group, violates))?;
+        for change in changes.iter() {
+            let of_window = self.update(change, store)?;
             match &mut whole {
                 Some(whole) => whole.add(of_window),
                 None => whole = Some(of_window),
@@ -173,24 +164,19 @@ impl WindowedState {
         Ok(whole)
     }
 
-    /// Judges changed groups of a running window; `set_violating` records which of them violate the rule and says
-    /// whether they did before.
-    fn update(
-        &self,
-        (groups, changed): (&RecordBatch, &[usize]),
-        window: Window,
-        set_violating: &mut dyn FnMut(usize, bool) -> bool,
-    ) -> Result<Update, PaneError> {
+    /// Judges changed groups of a running window, and records in the store which of them violate the rule.
+    fn update(&self, change: &Changed, store: &mut PaneStore) -> Result<Update, PaneError> {
+        let Changed { window, numbers, groups } = change;
         let finish = &self.rule.finish;
-        let judged = finish.update(groups, window)?;
-        let violating: BTreeSet<usize> = judged.iter().filter_map(|j| j.group).map(|g| changed[g.0]).collect();
+        let judged = finish.update(groups, *window)?;
+        let violating: BTreeSet<usize> = judged.iter().filter_map(|j| j.group).map(|g| numbers[g.0]).collect();
         let mut cleared = Vec::new();
-        for (row, group) in changed.iter().enumerate() {
+        for (row, group) in numbers.iter().enumerate() {
             let violates = violating.contains(group);
-            if set_violating(*group, violates) && !violates {
+            if store.set_violating(*window, (*group, self.rule.reader), violates) && !violates {
                 let subject = finish.subject(groups, GroupRef(row))?;
                 let at = finish.latest(groups, GroupRef(row)).unwrap_or(window.end).min(window.end);
-                cleared.push(Cleared { subject, window, at });
+                cleared.push(Cleared { subject, window: *window, at });
             }
         }
         let violations = judged.into_iter().map(|j| j.violation).collect();

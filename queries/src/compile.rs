@@ -219,6 +219,8 @@ pub(crate) struct Compiler {
     pub(crate) reference_tables: HashMap<String, Arc<SlotTable>>,
     pub(crate) planned: Vec<PlannedRule>,
     pub(crate) set: RuleSet,
+    /// How many rules read each store.
+    pub(crate) readers: HashMap<usize, usize>,
     faults: Vec<Diagnostic>,
     planning: Planning,
 }
@@ -231,6 +233,7 @@ impl Compiler {
             reference_tables: HashMap::new(),
             planned: Vec::new(),
             set: RuleSet::default(),
+            readers: HashMap::new(),
             faults: Vec::new(),
             planning,
         })

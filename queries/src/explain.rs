@@ -177,4 +177,21 @@ mod tests {
         assert_eq!(explained.windowed, None);
         assert!(!explained.sources[0].scan.is_empty());
     }
+
+    #[test]
+    fn so_many_rules_share_sums_as_a_group_has_bits() {
+        let rule = |n: usize| {
+            format!(
+                "CREATE RULE r{n} WITH (action = 'warn', reason_code = 'x_test') AS
+                 SELECT team, window_start, window_end, count(*) AS observed
+                 FROM TUMBLE(spans, event_time, INTERVAL '1 hour') GROUP BY team, window_start, window_end
+                 HAVING count(*) > {n} EMIT ON UPDATE;"
+            )
+        };
+        let text = (0..70).map(rule).collect();
+        let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text }], &References::new());
+        assert_eq!((faults, rules.stores.len()), (vec![], 2));
+        let shared = |name: &str| rules.explain(name).unwrap().windowed.unwrap().shared_with.len();
+        assert_eq!((shared("r0"), shared("r69")), (63, 5));
+    }
 }

@@ -30,6 +30,9 @@ use crate::slot::SlotTable;
 use crate::stage::Stage;
 use crate::window_spec::WindowSpec;
 
+/// So many rules read one store: each has a bit in every group that says whether it violates.
+const READERS_MAX: usize = 64;
+
 /// A windowed rule whose sums have no store yet.
 struct Summed {
     stage: Stage,
@@ -68,9 +71,9 @@ impl Compiler {
         };
         let distribution = distribution(plan, windowed, &finish.subject_groups());
         let state_id = state_id(head, (emission, windowed), &aggregation, &distribution, None);
-        let store = match self.set.stores.iter().position(|store| store.state_id == state_id) {
-            Some(store) => store,
-            None => {
+        let store = match self.store_to_share(&state_id) {
+            Ok(store) => store,
+            Err(state_id) => {
                 self.want(table, &stage);
                 let aggregation = Arc::new(aggregation);
                 let scan = Scan::try_new(&head.name, stage, Arc::clone(&aggregation))?;
@@ -79,6 +82,7 @@ impl Compiler {
                 self.add_store(CompiledStore { feed, emission, aggregation, distribution, spread_by, state_id })
             }
         };
+        *self.readers.entry(store).or_default() += 1;
         Ok(Ok(RuleKind::Windowed(Box::new(WindowedRule { store, emission, finish }))))
     }
 
@@ -201,6 +205,18 @@ impl Compiler {
         Ok((Scan::try_new(&head.name, stage, Arc::clone(&aggregation))?, aggregation))
     }
 
+    /// The store with that state that has room for one more rule, or the id of one that is to be made.
+    fn store_to_share(&self, state_id: &str) -> Result<usize, String> {
+        let mut id = state_id.to_owned();
+        loop {
+            let Some(store) = self.set.stores.iter().position(|store| store.state_id == id) else { return Err(id) };
+            if self.readers.get(&store).is_none_or(|readers| *readers < READERS_MAX) {
+                return Ok(store);
+            }
+            id = short_hash(&format!("{id} is full"));
+        }
+    }
+
     fn add_store(&mut self, store: CompiledStore) -> usize {
         self.set.stores.push(store);
         self.set.stores.len() - 1
@@ -309,8 +325,9 @@ fn state_id(
 ) -> String {
     let plan = LogicalPlan::Aggregate(windowed.aggregate.clone());
     let (states, spec) = (aggregation.partial_schema(), windowed.spec);
-    // A running window knows which of its groups violate, and joined rows come rule by rule: those are of one rule.
-    let is_own = emission == Emission::OnUpdate || join.is_some();
+    // A running session knows whether it violates, and joined rows come rule by rule: those are of one rule.
+    let is_session = matches!(windowed.spec, WindowSpec::Session { .. });
+    let is_own = (emission == Emission::OnUpdate && is_session) || join.is_some();
     let owner = if is_own { head.name.as_str() } else { "" };
     short_hash(&format!(
         "{STATE_VERSION} {emission:?} {owner} {spec:?} {} {states:?} {distribution:?} {join:?}",

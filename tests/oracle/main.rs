@@ -190,7 +190,7 @@ impl Stream {
         let route = StoreRoute { name: "rule".to_owned(), keys: Vec::new() };
         let (frontier, readers) = (Frontier::of(Table::Spans.signal()), vec![RuleId(0)]);
         let plan = StorePlan { state_id, frontier, emission, aggregation, route, side: None, readers };
-        let rule = Arc::new(windowed::WindowedRule { store: StoreId(0), emission, finish });
+        let rule = Arc::new(windowed::WindowedRule { store: StoreId(0), reader: 0, emission, finish });
         let (store, state) = (PaneStore::new(Arc::new(plan)), WindowedState::new(rule, Place::ONLY));
         Self { scans: [scan(feed), scan(again.1.feed)], store, state, found: Found::new() }
     }
@@ -235,7 +235,10 @@ impl Stream {
         for partial in self.scans[scan].flush().map_err(|e| e.to_string())? {
             self.store.absorb(&partial).map(drop).map_err(|e| e.to_string())?;
         }
-        let Some(update) = self.state.take_update(&mut self.store).map_err(|e| e.to_string())? else { return Ok(()) };
+        self.store.note_changes().map_err(|e| e.to_string())?;
+        let update = self.state.take_update(&mut self.store).map_err(|e| e.to_string())?;
+        self.store.forget_changes();
+        let Some(update) = update else { return Ok(()) };
         for Cleared { subject, window, .. } in update.cleared {
             let key = subject.to_key();
             let Some(_) = self.found.remove(&(window.start, window.end, key.clone())) else {

@@ -305,6 +305,9 @@ impl Restoring {
         for (number, (said, plan)) in said.stores.iter().zip(settings.judging.stores.iter()).enumerate() {
             let closed_to = plan.frontier.at(watermarks);
             let failed = |error| RestoreError::Pane { rules: said.readers.join(", "), error };
+            let before = manifest.stores.iter().find(|b| b.state == said.state && b.incarnation == said.incarnation);
+            let bit = |name: &String| said.readers.iter().position(|reader| reader == name);
+            let readers: Vec<Option<usize>> = before.map_or_else(Vec::new, |b| b.readers.iter().map(bit).collect());
             let mut panes = BTreeMap::new();
             let ends = [EventTime::MIN, EventTime::MAX].map(|at| Window { start: at, end: at });
             let [first, last] = ends.map(|span| (StoreId(number), said.incarnation, span));
@@ -312,16 +315,14 @@ impl Restoring {
             for key in of_store {
                 let Some(rows) = self.panes.remove(&key) else { continue };
                 if plan.is_open(key.2, closed_to) && !said.is_lost {
-                    panes.insert(key.2, Pane::restored(&plan.aggregation, rows).map_err(failed)?);
+                    panes.insert(key.2, Pane::restored(&plan.aggregation, rows, &readers).map_err(failed)?);
                 }
             }
             let is_dormant = |b: &StoreSaid| {
                 let of_dormant = |rule: &RuleSaid| rule.is_dormant && b.readers.contains(&rule.name);
                 manifest.rules.iter().any(of_dormant)
             };
-            let was_there =
-                |b: &StoreSaid| b.state == said.state && b.incarnation == said.incarnation && !is_dormant(b);
-            let beginning = if manifest.stores.iter().any(was_there) {
+            let beginning = if before.is_some_and(|before| !is_dormant(before)) {
                 Beginning::Known(said.since)
             } else {
                 let high = plan.frontier.signals().map(|signal| high(manifest, signal)).max();

@@ -443,3 +443,32 @@ fn a_history_of_a_level_that_is_gone_does_not_come_back() {
     let befores: Vec<_> = decisions.iter().filter_map(|d| d.event.data.finding.evidence.get("before")).collect();
     assert_eq!(befores, [&serde_json::Value::Null]);
 }
+
+fn running(name: &str, most: u32) -> String {
+    format!(
+        "CREATE RULE {name} WITH (action = 'notify', reason_code = 'x_test') AS
+         SELECT team, window_start, window_end, sum(input_tokens) AS observed
+         FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end
+         HAVING sum(input_tokens) <= {most} EMIT ON UPDATE;"
+    )
+}
+
+#[test]
+fn rules_that_share_sums_each_remember_what_they_have_found() {
+    let mut bench = Bench::new(&format!("{}{}", running("few", 1), running("some", 2)));
+    assert_eq!(bench.settings.judging.stores.len(), 1, "the sums are kept once");
+    let said = |decisions: &[Decision]| -> Vec<(String, lictor_schemas::event::State)> {
+        decisions.iter().map(|d| (d.event.data.rule.name.clone(), d.event.data.state)).collect()
+    };
+    let (fired, over) = (lictor_schemas::event::State::Firing, lictor_schemas::event::State::Resolved);
+    let both = [("few".to_owned(), fired), ("some".to_owned(), fired)];
+    assert_eq!(said(&bench.read(START, &teams(&["a"]))), both);
+    bench.commit();
+    assert_eq!(said(&bench.read(START.plus(1), &teams(&["a"]))), [("few".to_owned(), over)]);
+    bench.shard.undo().unwrap();
+    bench.commit();
+    // The first reader is gone, so the second is the first now; and a new one comes before it.
+    bench.restart(&format!("{}{}", running("new", 5), running("some", 2)));
+    let decisions = said(&bench.read(START.plus(1), &teams(&["a", "a"])));
+    assert_eq!(decisions, [("new".to_owned(), fired), ("some".to_owned(), over)]);
+}
