@@ -243,6 +243,8 @@ mod tests {
     fn groups_of_all_rules_are_spread_over_shards() {
         let loaded = rules_dir::load(Path::new(RULES), None).unwrap();
         let routes = Stages::new(loaded.rules, Arc::clone(&loaded.prices), &PipelineSettings::default()).routes;
-        assert!(routes.stores.iter().all(|route| !route.keys.is_empty()), "{routes:?}");
+        // Sums of joined rows are where their rows were joined, and those are spread.
+        let of_no_key = routes.stores.iter().filter(|route| route.keys.is_empty()).count();
+        assert_eq!(of_no_key, 1, "{routes:?}");
     }
 }

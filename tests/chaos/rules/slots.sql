@@ -80,3 +80,32 @@ FROM SESSION(spans, event_time, INTERVAL '2 seconds') AS s
 WHERE s.team IS NOT NULL
 GROUP BY s.team, s.feature, window_start, window_end
 EMIT ON CLOSE;
+
+-- Two calls of a session that follow each other within three seconds: rows of the stream joined with itself.
+CREATE RULE quick_pairs WITH (action = 'notify', reason_code = 'x_quick_pairs', ttl = '4 days') AS
+SELECT s.session_id, CAST(s.event_time AS VARCHAR) AS called_at, CAST(n.event_time AS VARCHAR) AS followed_at,
+       s.input_tokens + n.input_tokens AS observed
+FROM spans AS s
+JOIN spans AS n ON n.session_id = s.session_id AND n.event_time > s.event_time
+    AND n.event_time <= s.event_time + INTERVAL '3 seconds';
+
+-- A call that no other of its session follows within five seconds.
+CREATE RULE last_calls WITH (action = 'notify', reason_code = 'x_last_calls', ttl = '4 days') AS
+SELECT s.session_id, CAST(s.event_time AS VARCHAR) AS called_at, s.input_tokens AS observed
+FROM spans AS s
+LEFT JOIN spans AS n ON n.session_id = s.session_id AND n.event_time > s.event_time
+    AND n.event_time <= s.event_time + INTERVAL '5 seconds'
+WHERE s.session_id IS NOT NULL AND n.session_id IS NULL;
+
+-- The first call of each session in a slot, summed up for its team: windows around a join.
+CREATE VIEW first_calls AS
+SELECT DISTINCT ON (session_id, feature) event_time, session_id, team, feature, input_tokens FROM spans
+WHERE session_id IS NOT NULL
+WITHIN INTERVAL '10 seconds';
+
+CREATE RULE first_calls_of_teams WITH (action = 'notify', reason_code = 'x_first_calls', ttl = '4 days') AS
+SELECT f.team, f.feature, window_start, window_end, count(*) AS observed, sum(f.input_tokens) AS tokens
+FROM TUMBLE(first_calls, event_time, INTERVAL '10 seconds') AS f
+WHERE f.team IS NOT NULL
+GROUP BY f.team, f.feature, window_start, window_end
+EMIT ON CLOSE;
