@@ -187,8 +187,8 @@ impl PaneStore {
         self.panes.iter().map(|(span, pane)| (*span, pane))
     }
 
-    /// Notes which groups of running windows have changed, for all readers to look at before the next rows come; nothing
-    /// for rules that speak on close.
+    /// Notes which groups of running windows have changed, for all readers to look at before the next rows come;
+    /// nothing for rules that speak on close.
     ///
     /// # Errors
     /// An accumulator refuses.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::aggregation::GroupColumn;
-use crate::lineage::{Origin, origin, reads_window};
+use crate::lineage::{Origin, origin, reads_window, strip_alias};
 use crate::shape::Windowed;
 
 /// The distribution keys, as numbers of keys; `subject` are the group expressions that make the rule's subject.
@@ -48,13 +48,6 @@ fn brought_together(plan: &LogicalPlan) -> Vec<&[Expr]> {
             calls.collect()
         }
         _ => Vec::new(),
-    }
-}
-
-fn strip_alias(expr: &Expr) -> &Expr {
-    match expr {
-        Expr::Alias(alias) => strip_alias(&alias.expr),
-        other => other,
     }
 }
 

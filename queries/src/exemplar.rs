@@ -1,8 +1,10 @@
-//! `exemplar(weight, trace_id, span_id, partition, offset)`: the row that weighs most in a group.
+//! `exemplar(weight, trace_id, span_id, partition, offset)`: the row that weighs most in a group, or the one that came
+//! last.
 //!
-//! Every windowed rule carries it beside the author's aggregates, so that a violation can name a trace. Of two rows
-//! with the same weight the one with the greater (partition, offset) counts: the result does not depend on the order of
-//! merging.
+//! Every windowed rule carries the heaviest beside the author's aggregates, so that a violation can name a trace. Of
+//! two rows with the same weight the one with the greater (partition, offset) counts: the result does not depend on the
+//! order of merging. Rules that speak on update carry the last one, too: they are judged after every record, so it is a
+//! row of the record with which a group has crossed the line. What is merged later has come later.
 
 use std::sync::Arc;
 
@@ -14,8 +16,23 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
 
-/// The name of the function, reserved for lictor's own use.
-pub(crate) const NAME: &str = "lictor_exemplar";
+/// Which row of a group is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Pick {
+    #[default]
+    Heaviest,
+    Last,
+}
+
+impl Pick {
+    /// The name of the function, reserved for lictor's own use.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Heaviest => "lictor_exemplar",
+            Self::Last => "lictor_last",
+        }
+    }
+}
 
 /// The fields of the result and of the state, in order.
 fn fields() -> Fields {
@@ -30,19 +47,20 @@ fn fields() -> Fields {
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Exemplar {
+    pick: Pick,
     signature: Signature,
 }
 
 impl Exemplar {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(pick: Pick) -> Self {
         let types = fields().iter().map(|f| f.data_type().clone()).collect();
-        Self { signature: Signature::exact(types, Volatility::Immutable) }
+        Self { pick, signature: Signature::exact(types, Volatility::Immutable) }
     }
 }
 
 impl AggregateUDFImpl for Exemplar {
     fn name(&self) -> &str {
-        NAME
+        self.pick.name()
     }
 
     fn signature(&self) -> &Signature {
@@ -54,11 +72,11 @@ impl AggregateUDFImpl for Exemplar {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OfOneGroup(Heaviest { rows: vec![None] })))
+        Ok(Box::new(OfOneGroup(Picked { pick: self.pick, rows: vec![None] })))
     }
 
     fn state_fields(&self, _: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        let name = |f: &FieldRef| Arc::new(f.as_ref().clone().with_name(format!("{NAME}[{}]", f.name())));
+        let name = |f: &FieldRef| Arc::new(f.as_ref().clone().with_name(format!("{}[{}]", self.pick.name(), f.name())));
         Ok(fields().iter().map(name).collect())
     }
 
@@ -67,11 +85,11 @@ impl AggregateUDFImpl for Exemplar {
     }
 
     fn create_groups_accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::<Heaviest>::default())
+        Ok(Box::new(Picked { pick: self.pick, rows: Vec::new() }))
     }
 }
 
-/// The heaviest row of a group; ids as ASCII hex in place, so that a new heaviest row costs no allocation.
+/// The row of a group; ids as ASCII hex in place, so that another row costs no allocation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Row {
     weight: f64,
@@ -81,12 +99,13 @@ struct Row {
     offset: i64,
 }
 
-#[derive(Debug, Default)]
-struct Heaviest {
+#[derive(Debug)]
+struct Picked {
+    pick: Pick,
     rows: Vec<Option<Row>>,
 }
 
-impl Heaviest {
+impl Picked {
     fn absorb(&mut self, values: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>, total: usize) {
         self.rows.resize(total.max(self.rows.len()), None);
         let weights = values[0].as_primitive::<Float64Type>();
@@ -99,10 +118,13 @@ impl Heaviest {
             let weight = if weights.is_null(i) { 0.0 } else { weights.value(i) };
             let place = |r: &Row| (r.partition, r.offset);
             let (partition, offset) = (partitions.value(i), offsets.value(i));
-            let heavier = self.rows[group].as_ref().is_none_or(|row| {
-                weight.total_cmp(&row.weight).then_with(|| (partition, offset).cmp(&place(row))).is_gt()
+            let is_it = self.rows[group].as_ref().is_none_or(|row| match self.pick {
+                Pick::Heaviest => {
+                    weight.total_cmp(&row.weight).then_with(|| (partition, offset).cmp(&place(row))).is_gt()
+                }
+                Pick::Last => true,
             });
-            if heavier {
+            if is_it {
                 let (trace_id, span_id) = (ascii(traces.value(i)), ascii(spans.value(i)));
                 self.rows[group] = Some(Row { weight, trace_id, span_id, partition, offset });
             }
@@ -134,7 +156,7 @@ fn ascii<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-impl GroupsAccumulator for Heaviest {
+impl GroupsAccumulator for Picked {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -168,9 +190,9 @@ impl GroupsAccumulator for Heaviest {
     }
 }
 
-/// The heaviest row of the only group.
+/// The row of the only group.
 #[derive(Debug)]
-struct OfOneGroup(Heaviest);
+struct OfOneGroup(Picked);
 
 impl Accumulator for OfOneGroup {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
@@ -212,10 +234,10 @@ mod tests {
         ]
     }
 
-    fn winner(halves: [&[(f64, char, i64)]; 2]) -> (f64, String) {
-        let mut merged = Heaviest::default();
+    fn winner(pick: Pick, halves: [&[(f64, char, i64)]; 2]) -> (f64, String) {
+        let mut merged = Picked { pick, rows: Vec::new() };
         for half in halves {
-            let mut one = Heaviest::default();
+            let mut one = Picked { pick, rows: Vec::new() };
             one.update_batch(&columns(half), &vec![0; half.len()], None, 1).unwrap();
             merged.merge_batch(&one.state(EmitTo::All).unwrap(), &[0], 1).unwrap();
         }
@@ -228,7 +250,14 @@ mod tests {
     #[test]
     fn the_heaviest_row_wins_in_either_order_of_merging() {
         let (a, b): (&[_], &[_]) = (&[(1.0, 'a', 1), (9.0, 'b', 2)], &[(9.0, 'c', 3), (2.0, 'd', 4)]);
-        assert_eq!(winner([a, b]), (9.0, "c".to_owned()));
-        assert_eq!(winner([b, a]), (9.0, "c".to_owned()));
+        assert_eq!(winner(Pick::Heaviest, [a, b]), (9.0, "c".to_owned()));
+        assert_eq!(winner(Pick::Heaviest, [b, a]), (9.0, "c".to_owned()));
+    }
+
+    #[test]
+    fn what_is_merged_last_has_come_last() {
+        let (a, b): (&[_], &[_]) = (&[(1.0, 'a', 1), (9.0, 'b', 2)], &[(9.0, 'c', 3), (2.0, 'd', 4)]);
+        assert_eq!(winner(Pick::Last, [a, b]), (2.0, "d".to_owned()));
+        assert_eq!(winner(Pick::Last, [b, a]), (9.0, "b".to_owned()));
     }
 }

@@ -73,14 +73,18 @@ fn qualified(schema: &DFSchema, index: usize) -> Column {
     Column::from(schema.qualified_field(index))
 }
 
+/// What an expression is, whatever it is called.
+pub(crate) fn strip_alias(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => strip_alias(&alias.expr),
+        other => other,
+    }
+}
+
 /// The table and the column in it that the `index`th output column of `plan` is, unchanged.
 pub(crate) fn source_column(plan: &LogicalPlan, index: usize) -> Option<(String, String)> {
     let of_expr = |input: &LogicalPlan, expr: &Expr| {
-        let mut expr = expr;
-        while let Expr::Alias(alias) = expr {
-            expr = &alias.expr;
-        }
-        let Expr::Column(column) = expr else { return None };
+        let Expr::Column(column) = strip_alias(expr) else { return None };
         source_column(input, input.schema().maybe_index_of_column(column)?)
     };
     match plan {

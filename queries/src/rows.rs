@@ -48,7 +48,7 @@ pub(crate) struct ResultColumns {
     evidence: Vec<(usize, String)>,
     /// For each subject column that is a group key: its position in the evaluated groups.
     group_of_subject: Vec<Option<usize>>,
-    /// Where the evaluated groups have `count`, `latest` and, if known, `exemplar`.
+    /// Where the evaluated groups have `count`, `latest` and, if known, `exemplar` and `last`.
     measures: Measures,
     defaults: Defaults,
 }
@@ -59,6 +59,7 @@ pub(crate) struct Measures {
     pub count: usize,
     pub latest: Option<usize>,
     pub exemplar: Option<usize>,
+    pub last: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -203,7 +204,7 @@ impl ResultColumns {
                 if let Some(found) = heaviest {
                     violation.sample_count = Some(found.count);
                     violation.at = found.latest.map_or(window.end, |l| l.min(window.end));
-                    violation.exemplars.extend(self.exemplar(groups, found.group));
+                    violation.exemplars = self.exemplars(groups, found.group);
                 }
                 judged.push(Judged { violation, group: heaviest.map(|f| f.group) });
             }
@@ -294,20 +295,29 @@ impl ResultColumns {
         Ok((!numbers.is_null(0)).then(|| numbers.value(0)))
     }
 
-    fn exemplar(&self, groups: &RecordBatch, group: GroupRef) -> Option<Exemplar> {
-        let rows = groups.column(self.measures.exemplar?).as_struct();
-        let (row, traces) = (group.0, rows.column(1).as_string_view());
-        if rows.is_null(row) || traces.is_null(row) {
-            return None;
-        }
-        Some(Exemplar {
-            trace_id: traces.value(row).to_owned(),
-            span_id: rows.column(2).as_string_view().value(row).to_owned(),
-            value: rows.column(0).as_primitive::<Float64Type>().value(row),
-            partition: rows.column(3).as_primitive::<Int32Type>().value(row),
-            offset: rows.column(4).as_primitive::<Int64Type>().value(row),
-        })
+    /// The row of a group that came last, if the rule speaks on update, and the one that weighs most.
+    fn exemplars(&self, groups: &RecordBatch, group: GroupRef) -> Vec<Exemplar> {
+        let columns = [self.measures.last, self.measures.exemplar];
+        let mut exemplars: Vec<Exemplar> =
+            columns.into_iter().flatten().filter_map(|column| exemplar(groups.column(column), group)).collect();
+        exemplars.dedup();
+        exemplars
     }
+}
+
+fn exemplar(column: &ArrayRef, group: GroupRef) -> Option<Exemplar> {
+    let rows = column.as_struct();
+    let (row, traces) = (group.0, rows.column(1).as_string_view());
+    if rows.is_null(row) || traces.is_null(row) {
+        return None;
+    }
+    Some(Exemplar {
+        trace_id: traces.value(row).to_owned(),
+        span_id: rows.column(2).as_string_view().value(row).to_owned(),
+        value: rows.column(0).as_primitive::<Float64Type>().value(row),
+        partition: rows.column(3).as_primitive::<Int32Type>().value(row),
+        offset: rows.column(4).as_primitive::<Int64Type>().value(row),
+    })
 }
 
 /// What is known of the groups that share a subject.

@@ -236,7 +236,8 @@ impl Compiler {
             None => None,
         };
         let is_session = matches!(windowed.spec, WindowSpec::Session { .. });
-        let (extended, measures) = with_measures(&windowed.aggregate, is_session)?;
+        let emission = text.emission.map_or(Emission::OnClose, |e| e.0);
+        let (extended, measures) = with_measures(&windowed.aggregate, is_session, emission)?;
         if is_session && measures.latest.is_none() {
             let help = "select event_time in the subquery or view";
             return Ok(refuse("the rows of the session do not have their event_time any more", help, "FROM"));

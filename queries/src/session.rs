@@ -25,7 +25,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use crate::exemplar::Exemplar;
+use crate::exemplar::{Exemplar, Pick};
 use crate::flink::without_flinks_words;
 use crate::slot::{Slot, SlotTable};
 use crate::stage::{Runner, Stage};
@@ -60,7 +60,9 @@ impl Session {
             .with_relation_planners(vec![Arc::new(windows)])
             .build();
         let context = SessionContext::new_with_state(state);
-        context.register_udaf(AggregateUDF::new_from_impl(Exemplar::new()));
+        for pick in [Pick::Heaviest, Pick::Last] {
+            context.register_udaf(AggregateUDF::new_from_impl(Exemplar::new(pick)));
+        }
         let runner = Runner::try_new(context.task_ctx())?;
         Ok(Self { context, tables, runner: Arc::new(runner) })
     }

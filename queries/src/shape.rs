@@ -12,7 +12,7 @@ use lictor_schemas::tables::Table;
 use crate::aggregation::GroupColumn;
 use crate::frame::Emission;
 use crate::join::JOINED;
-use crate::lineage::{Origin, has_aggregate, is_window_projection, origin};
+use crate::lineage::{Origin, has_aggregate, is_window_projection, origin, strip_alias};
 use crate::unshared;
 use crate::window_spec::WindowSpec;
 
@@ -59,11 +59,7 @@ impl Windowed {
     pub(crate) fn input_column_of_key(&self, n: usize) -> Option<usize> {
         let keys = self.groups.iter().zip(&self.aggregate.group_expr);
         let mut of_key = keys.filter(|(group, _)| **group == GroupColumn::Key(n));
-        let mut expr = of_key.next()?.1;
-        while let Expr::Alias(alias) = expr {
-            expr = &alias.expr;
-        }
-        let Expr::Column(column) = expr else { return None };
+        let Expr::Column(column) = strip_alias(of_key.next()?.1) else { return None };
         self.aggregate.input.schema().maybe_index_of_column(column)
     }
 }

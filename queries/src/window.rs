@@ -25,6 +25,7 @@ use datafusion::sql::sqlparser::ast::{
 use lictor_schemas::time::{EventTime, Window};
 
 use crate::calendar::{self, CalendarUnit};
+use crate::lineage::strip_alias;
 use crate::window_spec::WindowSpec;
 use crate::zoned;
 
@@ -425,11 +426,7 @@ pub(crate) fn window_argument(plan: &LogicalPlan) -> Option<(&LogicalPlan, &Colu
     };
     let argument = projection.expr.iter().find_map(|expr| {
         window_column(expr)?;
-        let mut expr = expr;
-        while let Expr::Alias(alias) = expr {
-            expr = &alias.expr;
-        }
-        let Expr::ScalarFunction(call) = expr else { return None };
+        let Expr::ScalarFunction(call) = strip_alias(expr) else { return None };
         call.args.first().and_then(Expr::try_as_col)
     });
     match argument {

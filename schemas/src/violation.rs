@@ -63,7 +63,7 @@ pub struct Violation {
     pub sample_count: Option<u64>,
     /// Every other column of the result.
     pub evidence: Map<String, Value>,
-    /// Rows that weighed in it; at most one for now: the heaviest.
+    /// Rows that weighed in it: of an update rule the last one, then the heaviest.
     pub exemplars: Vec<Exemplar>,
     /// The event time of the fact: the latest row's for a running window, the window's end for a closed one.
     pub at: EventTime,

@@ -472,3 +472,16 @@ fn rules_that_share_sums_each_remember_what_they_have_found() {
     let decisions = said(&bench.read(START.plus(1), &teams(&["a", "a"])));
     assert_eq!(decisions, [("new".to_owned(), fired), ("some".to_owned(), over)]);
 }
+
+#[test]
+fn an_update_names_the_record_that_crossed_the_line_and_then_the_heaviest_row() {
+    let mut bench = Bench::new(&running("most", 9).replace("<= 9", ">= 3"));
+    for ns in 5..7 {
+        assert_eq!(bench.read(START.plus(ns), &teams(&["a"])), []);
+    }
+    bench.commit();
+    // It came late, and yet it was the one.
+    let decisions = bench.read(START, &teams(&["a"]));
+    let exemplars = &decisions[0].event.data.finding.exemplars;
+    assert_eq!(exemplars.first().map(|row| row.offset), Some(2), "{exemplars:?}");
+}

@@ -228,7 +228,7 @@ pub struct Finding {
     /// The window it was found in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowBounds>,
-    /// Rows that weighed in.
+    /// Rows that weighed in; of an update rule first one of the record with which the line was crossed.
     pub exemplars: Vec<ExemplarRecord>,
     /// Every other column of the row.
     pub evidence: Map<String, Value>,
