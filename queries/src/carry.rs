@@ -35,14 +35,17 @@ pub(crate) fn carry(plan: &LogicalPlan) -> Result<Option<Carried>> {
     let Some(Carried { plan: input, columns }) = carry(inputs[at])? else { return Ok(None) };
     let (plan, columns) = match plan {
         LogicalPlan::Projection(projection) => {
-            let named = |(name, column): (&&str, &Option<Column>)| {
-                Some((Expr::Column(column.clone()?).alias(format!("__{name}")), format!("__{name}")))
+            let names = CARRIED.map(|name| Column::from_name(format!("__{name}")));
+            // What was carried before comes along by itself.
+            let is_there = |name: &Column| projection.schema.has_column(name);
+            let named = |(name, column): (&Column, &Option<Column>)| {
+                let column = column.clone().filter(|_| !is_there(name))?;
+                Some(Expr::Column(column).alias(&name.name))
             };
-            let carried: Vec<_> = CARRIED.iter().zip(&columns).map(named).collect();
-            let exprs = carried.iter().flatten().map(|(expr, _)| expr.clone());
+            let exprs: Vec<Expr> = names.iter().zip(&columns).filter_map(named).collect();
             let exprs = projection.expr.iter().cloned().chain(exprs).collect();
-            let columns = carried.iter().map(|c| Some(Column::from_name(&c.as_ref()?.1))).collect::<Vec<_>>();
-            let columns = <[_; 5]>::try_from(columns).unwrap_or_default();
+            let mut known = columns.iter().map(Option::is_some);
+            let columns = names.map(|name| (known.next() == Some(true) || is_there(&name)).then_some(name));
             (LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?), columns)
         }
         LogicalPlan::SubqueryAlias(alias) => {

@@ -6,15 +6,18 @@
 //! that every replay agrees; of one record's rows at one instant the one with the lower span id. A null key says
 //! nothing about what a row is: such rows all count.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, JoinType, NullEquality, Result, ScalarValue};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Distinct, DistinctOn, Expr, Join, JoinConstraint, LogicalPlan, Projection, SubqueryAlias, lit,
+    Distinct, DistinctOn, Expr, Join, JoinConstraint, LogicalPlan, Operator, Projection, SubqueryAlias, binary_expr,
+    lit,
 };
 
+use crate::carry::carry;
 use crate::shape::{Refusal, refuse};
 
 /// What the rows are called that may have been earlier.
@@ -53,16 +56,19 @@ fn first_rows(distinct: &DistinctOn, within_ns: i64) -> Result<Result<LogicalPla
         let help = "leave ORDER BY out: the first row by event time is kept";
         return Ok(refuse("DISTINCT ON … WITHIN has an order of its own", help, "ORDER"));
     }
-    let rows = distinct.input.as_ref();
-    let own = |name: &str| {
-        let found: Vec<Column> = rows.schema().columns().into_iter().filter(|column| column.name == name).collect();
-        <[Column; 1]>::try_from(found).ok().map(|[column]| Expr::Column(column))
+    let names: Vec<String> = distinct.input.schema().columns().into_iter().map(|column| column.name).collect();
+    if names.iter().collect::<BTreeSet<_>>().len() < names.len() {
+        let help = "join in a subquery that gives each column a name of its own";
+        return Ok(refuse("DISTINCT ON … WITHIN reads two columns of one name", help, "DISTINCT"));
+    }
+    let carried = carry(&distinct.input)?;
+    let Some((rows, [Some(at), partition, offset, trace, span])) = carried.map(|c| (c.plan, c.columns)) else {
+        let help = "leave out what makes other rows of them than they were";
+        return Ok(refuse("the rows of DISTINCT ON do not say when they were read", help, "DISTINCT"));
     };
-    let order = ["event_time", "kafka_partition", "kafka_offset", "span_id", "trace_id"].map(own);
-    let [Some(at), ..] = order.clone() else {
-        let help = "select event_time in the subquery or view";
-        return Ok(refuse("the rows of DISTINCT ON do not say when they were", help, "DISTINCT"));
-    };
+    let order: Vec<Expr> =
+        [Some(at.clone()), partition, offset, span, trace].into_iter().flatten().map(Expr::Column).collect();
+    let at = Expr::Column(at);
     let since = at.clone() - lit(ScalarValue::new_interval_mdn(0, 0, within_ns));
     let mut conditions = Vec::new();
     for key in &distinct.on_expr {
@@ -70,11 +76,10 @@ fn first_rows(distinct: &DistinctOn, within_ns: i64) -> Result<Result<LogicalPla
     }
     conditions.push(of_earlier(at.clone())?.gt_eq(since));
     conditions.push(of_earlier(at.clone())?.lt_eq(at));
-    let order: Vec<Expr> = order.into_iter().flatten().collect();
     conditions.extend(comes_before(&order)?);
     let earlier = SubqueryAlias::try_new(Arc::new(rows.clone()), EARLIER)?;
     let join = Join::try_new(
-        Arc::clone(&distinct.input),
+        Arc::new(rows),
         Arc::new(LogicalPlan::SubqueryAlias(earlier)),
         Vec::new(),
         conjunction(conditions),
@@ -102,7 +107,7 @@ fn comes_before(order: &[Expr]) -> Result<Option<Expr>> {
     let (theirs, own) = (of_earlier(first.clone())?, first.clone());
     let is_before = theirs.clone().lt(own.clone());
     Ok(Some(match comes_before(rest)? {
-        Some(later) => is_before.or(theirs.eq(own).and(later)),
+        Some(later) => is_before.or(binary_expr(theirs, Operator::IsNotDistinctFrom, own).and(later)),
         None => is_before,
     }))
 }

@@ -1,6 +1,6 @@
 -- Spans that an exporter sends again within ten minutes count once.
 CREATE VIEW once AS
-SELECT DISTINCT ON (span_id) event_time, team, span_id, cost_total FROM spans
+SELECT DISTINCT ON (span_id) * FROM (SELECT event_time, team, span_id, cost_total FROM spans) AS s
 WITHIN INTERVAL '10 minutes';
 
 CREATE RULE spent WITH (action = 'warn', reason_code = 'BUDGET_EXCEEDED') AS

@@ -273,6 +273,10 @@ impl Restoring {
         let (dormant, known): (Vec<_>, Vec<_>) =
             manifest.rules.into_iter().partition(|rule| self.is_dormant(&rule.name));
         let has_moved = dormant.iter().any(|rule| !rule.is_dormant) || known.iter().any(|rule| rule.is_dormant);
+        // The bits of groups are of readers by their numbers, and raw rows lie in other buckets than ours do.
+        let has_other_readers =
+            |store: &StoreSaid| said.stores.iter().any(|now| now.state == store.state && now.readers != store.readers);
+        let has_moved = has_moved || manifest.stores.iter().any(has_other_readers);
         for rule in &dormant {
             tracing::warn!(
                 rule = rule.name,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampNanosecondArray};
 use arrow::array::{RecordBatchOptions, new_null_array};
-use arrow::compute::prep_null_mask_filter;
+use arrow::compute::{and, prep_null_mask_filter};
 use arrow::datatypes::{SchemaRef, TimestampNanosecondType};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::common::{DataFusionError, Result};
@@ -123,6 +123,10 @@ impl StreamJoin {
     pub fn pairs(&self, left: &[ArrayRef], right: &[ArrayRef]) -> Result<(RecordBatch, BooleanArray), EvaluationError> {
         let (left_at, right_at) = (self.times(JoinSide::Left, left), self.times(JoinSide::Right, right));
         let at = left_at.iter().zip(right_at).map(|(left, right)| *left.max(right)).collect();
+        // Days and nanoseconds do not compare as lengths of time everywhere: the bounds hold whatever is said.
+        let TimeBounds { from_ns, to_ns } = self.bounds;
+        let apart = left_at.iter().zip(right_at).map(|(left, right)| right.saturating_sub(*left));
+        let is_near: BooleanArray = apart.map(|apart| Some((from_ns..=to_ns).contains(&apart))).collect();
         let pairs = self.joined(left, Some(right), at)?;
         let meets = self.predicate.evaluate(&pairs).and_then(|meets| meets.into_array(pairs.num_rows()));
         let meets = meets.map_err(|e| self.failed(&e))?;
@@ -130,6 +134,7 @@ impl StreamJoin {
             meets if meets.null_count() > 0 => prep_null_mask_filter(meets),
             meets => meets.clone(),
         };
+        let meets = and(&meets, &is_near).map_err(|e| self.failed(&e.into()))?;
         Ok((pairs, meets))
     }
 

@@ -6,8 +6,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, DataFusionError, JoinType, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, DataFusionError, JoinType, NullEquality, Result, ScalarValue};
 use datafusion::logical_expr::expr::Between;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Filter, Join, LogicalPlan, Operator};
@@ -173,6 +174,10 @@ fn understand(join: Join) -> Result<JoinShape, Refusal> {
         let message = format!("a {} join of two streams has rows that no left row decides", join.join_type);
         return refuse(message, "put the stream that decides first: FROM a LEFT JOIN b", "JOIN");
     };
+    if join.null_equality == NullEquality::NullEqualsNull {
+        let help = "write a LEFT SEMI or LEFT ANTI JOIN with an equal key and a bound in time";
+        return refuse("INTERSECT and EXCEPT of two streams would remember every row", help, "SELECT");
+    }
     let tables = [side_table(&join.left)?, side_table(&join.right)?];
     let equal = |(left, right): &(Expr, Expr)| left.clone().eq(right.clone());
     let mut conditions: Vec<Expr> = join.on.iter().map(equal).collect();
@@ -300,7 +305,7 @@ impl Sides<'_> {
             Expr::Column(column) if is_event_time(self.left, column) => Some(Linear { left: 1, ..Linear::default() }),
             Expr::Column(column) if is_event_time(self.right, column) => Some(Linear { right: 1, ..Linear::default() }),
             Expr::Literal(value, _) => Some(Linear { ns: length_ns(value)?, ..Linear::default() }),
-            Expr::Cast(Cast { expr, .. }) => self.linear(expr),
+            Expr::Cast(Cast { expr, field }) if keeps_nanoseconds(field.data_type()) => self.linear(expr),
             Expr::Alias(alias) => self.linear(&alias.expr),
             Expr::Negative(expr) => Linear::default().plus(self.linear(expr)?, -1),
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {
@@ -312,6 +317,15 @@ impl Sides<'_> {
             _ => None,
         }
     }
+}
+
+/// Whether a cast to this type leaves instants and lengths of time as they are: one to a date does not.
+fn keeps_nanoseconds(data_type: &DataType) -> bool {
+    use DataType::{Duration, Interval, Timestamp};
+    matches!(
+        data_type,
+        Timestamp(TimeUnit::Nanosecond, _) | Duration(TimeUnit::Nanosecond) | Interval(IntervalUnit::MonthDayNano)
+    )
 }
 
 fn is_lower(op: Operator) -> bool {

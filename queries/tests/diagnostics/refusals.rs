@@ -67,10 +67,7 @@ const CONSTRUCTS: &[Construct] = &[
     Construct { named: "`TABLESAMPLE`", check: samples },
     Construct { named: "no telemetry", check: no_telemetry },
     Construct { named: "no subject, no window, or a group key that is not selected", check: nobody_and_nowhere },
-    Construct {
-        named: "a session or `DISTINCT ON` over rows that dropped their `event_time`",
-        check: rows_without_their_time,
-    },
+    Construct { named: "a session over rows that dropped their `event_time`", check: rows_without_their_time },
     Construct { named: "`now()`, `random()` and others that differ from call to call", check: unsteady_functions },
 ];
 
@@ -197,6 +194,9 @@ fn distinct() {
                 window: count(DISTINCT x) … GROUP BY …, window_start, window_end";
     refused("SELECT /*here*/DISTINCT team FROM spans", "DISTINCT", message, help);
     refused("SELECT /*here*/DISTINCT ON (team) team FROM spans", "DISTINCT", message, help);
+    let query = "/*here*/SELECT event_time, team FROM spans EXCEPT ALL SELECT event_time, team FROM logs";
+    let rewrite = "write a LEFT SEMI or LEFT ANTI JOIN with an equal key and a bound in time";
+    refused(query, "SELECT", "INTERSECT and EXCEPT of two streams would remember every row", rewrite);
     for set in ["INTERSECT", "EXCEPT"] {
         let query = format!("/*here*/SELECT team FROM spans {set} SELECT team FROM budgets");
         refused(&query, "SELECT", message, help);
@@ -213,6 +213,10 @@ fn within() {
     let query = "SELECT DISTINCT ON (team) team FROM spans /*here*/ORDER BY team WITHIN INTERVAL '1 minute'";
     let help = "leave ORDER BY out: the first row by event time is kept";
     refused(query, "ORDER", "DISTINCT ON … WITHIN has an order of its own", help);
+    let query = "SELECT /*here*/DISTINCT ON (s.span_id) s.span_id FROM spans AS s JOIN budgets AS b ON b.team = s.team
+        WITHIN INTERVAL '1 minute'";
+    let help = "join in a subquery that gives each column a name of its own";
+    refused(query, "DISTINCT", "DISTINCT ON … WITHIN reads two columns of one name", help);
 }
 
 fn order_and_limit() {
@@ -338,7 +342,8 @@ fn stream_joins_without_bounds() {
     let message = "the join of two streams has no bound in time, so rows would be kept for ever";
     let help = "add a bound in both directions: AND b.event_time BETWEEN a.event_time AND a.event_time + INTERVAL '10 \
                 minutes'";
-    for on in [KEY, "l.trace_id = s.trace_id AND l.event_time > s.event_time"] {
+    let same_day = "l.trace_id = s.trace_id AND CAST(l.event_time AS DATE) = CAST(s.event_time AS DATE)";
+    for on in [KEY, "l.trace_id = s.trace_id AND l.event_time > s.event_time", same_day] {
         refused(&streams("/*here*/JOIN", on), "JOIN", message, help);
     }
     let message = "the join of two streams compares no key of both for equality";
@@ -449,10 +454,6 @@ fn nobody_and_nowhere() {
 }
 
 fn rows_without_their_time() {
-    let query =
-        "SELECT /*here*/DISTINCT ON (t.team) t.team FROM (SELECT team FROM spans) AS t WITHIN INTERVAL '1 minute'";
-    let help = "select event_time in the subquery or view";
-    refused(query, "DISTINCT", "the rows of DISTINCT ON do not say when they were", help);
     let query = "SELECT t.team, t.since AS window_start, t.until AS window_end, count(*) AS observed /*here*/FROM
         (SELECT team, window_start AS since, window_end AS until FROM SESSION(spans, event_time, INTERVAL '1 minute'))
         AS t GROUP BY t.team, t.since, t.until";
