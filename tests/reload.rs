@@ -48,14 +48,17 @@ const TICK: Duration = Duration::from_millis(5);
 const PAUSE: Duration = Duration::from_millis(700);
 
 /// Every team and slot of two seconds is a subject of its own, which fires once with all its spans.
-fn counted(having: &str) -> String {
+fn counted(aggregates: &str, having: &str) -> String {
     format!(
         "CREATE RULE counted WITH (action = 'notify', reason_code = 'x_counted', ttl = '1 day') AS
-         SELECT s.team, s.feature, window_start, window_end, count(*) AS observed
+         SELECT s.team, s.feature, window_start, window_end, {aggregates} AS observed
          FROM TUMBLE(spans, event_time, INTERVAL '2 seconds') AS s
          WHERE s.team IS NOT NULL GROUP BY s.team, s.feature, window_start, window_end {having};"
     )
 }
+
+/// Every span has one input token: all of these are the number of spans. Each is a sum of its own.
+const AGGREGATES: [&str; 3] = ["count(*)", "sum(s.input_tokens)", "sum(2 * s.input_tokens) / 2"];
 
 const EXTRA: &str = "CREATE EXTERNAL TABLE budgets (team VARCHAR, calls DOUBLE) STORED AS CSV LOCATION 'budgets.csv';
     CREATE RULE extra WITH (action = 'warn', reason_code = 'x_extra') AS
@@ -119,7 +122,7 @@ fn edits_of_the_rules_lose_and_repeat_nothing() {
     cluster.make_topic("live.enforcement", 1, false);
     let rules = TempDir::new().unwrap();
     let file = |name: &str, text: &str| fs::write(rules.path().join(name), text).unwrap();
-    file("counted.sql", &counted(""));
+    file("counted.sql", &counted(AGGREGATES[0], ""));
     let port = free_port();
     let config = format!(
         "http: 127.0.0.1:{port}\nshards: {SHARDS}\nrules: {}\ntime: {{idle_after: 10m}}",
@@ -147,6 +150,11 @@ fn edits_of_the_rules_lose_and_repeat_nothing() {
     });
     let (application, input) = (cluster.topic("live"), cluster.topic("spans"));
     wait_until_judged(&cluster.properties, &application, (&input, PARTITIONS), SHARDS, PATIENCE);
+    let judged_at = clock.monotonic();
+    while metric(port, "lictor_rule_state", "state=\"warming\"") > 0.0 {
+        assert!(clock.monotonic() < judged_at + PATIENCE, "a rule still waits for its history");
+        thread::park_timeout(TICK);
+    }
     let events = published(&cluster, "live.enforcement");
     let found = found(&events);
     let spans: u64 = counts.values().sum();
@@ -164,12 +172,20 @@ fn edits_of_the_rules_lose_and_repeat_nothing() {
     assert!(reloads >= 4, "{reloads} edits");
 }
 
-/// One edit after the other: a threshold, a new rule with a reference table, another content of it, a fault, a removal.
+/// One edit after the other: a threshold, a new rule with a reference table, another content of it, another sum, a
+/// fault, a removal.
 fn edit(number: u32, port: u16, file: &dyn Fn(&str, &str), rules: &TempDir) -> u32 {
-    let (status, said) = match number % 5 {
+    let aggregates = |round: u32| AGGREGATES[round as usize % AGGREGATES.len()];
+    let (round, next) = (number / 6, number / 6 + 1);
+    let (status, said) = match number % 6 {
         0 => {
-            file("counted.sql", &counted(&format!("HAVING count(*) > {}", -1 - i64::from(number))));
+            let having = format!("HAVING {} > {}", aggregates(round), -1 - i64::from(number));
+            file("counted.sql", &counted(aggregates(round), &having));
             (200, "rule counted: compatible: its state is kept")
+        }
+        5 => {
+            file("counted.sql", &counted(aggregates(next), ""));
+            (200, "rule counted: warm: counts something else")
         }
         1 => {
             file("budgets.csv", "team,calls\nteam-1,3\n");

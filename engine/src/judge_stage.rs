@@ -4,6 +4,7 @@
 //! when the watermark of the rule's signal passes their end; rules that emit on update are judged at the end of every
 //! epoch on the groups that changed in it.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,8 +14,10 @@ use lictor_queries::{EvaluationError, JoinSide};
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
+use lictor_schemas::violation::{Subject, Violation};
 
-use crate::decision::{Decision, Decisions, LimitReport};
+use crate::backfill::Warming;
+use crate::decision::{Cleared, Decision, Decisions, LimitReport};
 use crate::exchange::route::Place;
 use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
 use crate::frontier::Frontier;
@@ -76,6 +79,8 @@ pub struct Judging {
     pub rules: Arc<[JudgeRule]>,
     /// What they sum up, in the order of their numbers.
     pub stores: Arc<[Arc<StorePlan>]>,
+    /// Which stores those are, for whoever feeds them.
+    pub fingerprint: u64,
     /// Bounds the groups of one rule over all its open windows, per shard.
     pub groups_max: usize,
 }
@@ -118,6 +123,8 @@ pub struct RuleStatus {
     pub firing: usize,
     /// Groups that came for windows already closed.
     pub dropped: u64,
+    /// Whether it waits for sums over telemetry that was read before it was there.
+    pub is_warming: bool,
     /// Why it does not run any more.
     pub quarantined: Option<String>,
 }
@@ -129,6 +136,7 @@ impl RuleStatus {
         self.state_bytes += other.state_bytes;
         self.firing += other.firing;
         self.dropped += other.dropped;
+        self.is_warming |= other.is_warming;
         self.quarantined = self.quarantined.take().or(other.quarantined);
     }
 }
@@ -250,8 +258,15 @@ impl JudgeStage {
                 decided.extend(self.decisions.rows(&self.judging.rules[rule.0].header, violations));
             }
         }
+        if let Some(feeding) = shipment.feeding {
+            let are_ours = feeding.stores == self.judging.fingerprint;
+            self.stores.iter_mut().for_each(|store| store.feed(shipment.feeder, &feeding, are_ours));
+        }
         for (store, partial) in shipment.partials {
-            self.absorb_partial(store, &partial, &mut decided);
+            let warming = self.stores[store.0].warming();
+            if warming.is_none_or(|warming| warming.feeders.contains(&shipment.feeder)) {
+                self.absorb_partial(store, &partial, &mut decided);
+            }
         }
         let is_beginning = !shipment.sources.is_empty();
         self.watermarks.expect(shipment.sources);
@@ -259,21 +274,96 @@ impl JudgeStage {
         if is_beginning {
             self.begin_new_stores();
         }
+        self.step(&mut decided);
+        decided
+    }
+
+    /// Lets every rule say what the time that has come makes it say.
+    fn step(&mut self, decided: &mut Vec<Decision>) {
         for rule in (0..self.judging.rules.len()).map(RuleId) {
-            self.isolate(rule, &mut decided, |judge, decided| judge.advance(rule, decided));
+            self.isolate(rule, decided, |judge, decided| judge.advance(rule, decided));
         }
         for store in &mut self.stores {
             let plan = Arc::clone(store.plan());
             store.let_go(plan.frontier.at(&self.watermarks));
         }
+    }
+
+    /// The stores that wait for history, and for what, once it is known from where on every partition of their signals
+    /// is fed.
+    pub(crate) fn awaited(&self) -> impl Iterator<Item = (StoreId, Warming)> {
+        (0..).map(StoreId).zip(&self.stores).filter_map(|(number, store)| {
+            let signals: BTreeSet<Signal> = store.plan().frontier.signals().collect();
+            let mut warming = store.warming()?.clone();
+            let sources: BTreeSet<&TopicPartition> = self.watermarks.sources(&signals).collect();
+            warming.ends.retain(|partition, _| sources.contains(partition));
+            (warming.ends.len() == sources.len() && !sources.is_empty()).then_some((number, warming))
+        })
+    }
+
+    /// Takes over sums of what was read before a store was there, and judges what is running now. Windows that began
+    /// before `since` are not whole; none if there is nothing to take over.
+    pub(crate) fn fill(
+        &mut self,
+        filled: &BTreeSet<StoreId>,
+        history: Vec<Shipment>,
+        since: Option<EventTime>,
+    ) -> Vec<Decision> {
+        let mut decided = Vec::new();
+        for Shipment { partials, store_failures, .. } in history {
+            for (store, partial) in partials.into_iter().filter(|(store, _)| filled.contains(store)) {
+                if self.is_read(store)
+                    && let Err(error) = self.try_absorb(store, &partial)
+                {
+                    self.quarantine_readers(store, &error);
+                }
+            }
+            for StoreFailure { store, message } in store_failures.into_iter().filter(|f| filled.contains(&f.store)) {
+                self.quarantine_readers(store, &message);
+            }
+        }
+        for number in filled {
+            let newest = self.newest_of(&self.stores[number.0]);
+            let Some(silent_to) = self.stores[number.0].warm(since.unwrap_or(newest)) else { continue };
+            for rule in self.stores[number.0].plan().readers.clone() {
+                self.isolate(rule, &mut decided, |judge, decided| judge.look_back(rule, silent_to, decided));
+            }
+            self.stores[number.0].let_go(silent_to);
+        }
+        self.step(&mut decided);
         decided
+    }
+
+    /// Closes windows up to `silent_to` without a word, since they were judged before, and judges those that are
+    /// running. What was found in them before and is not found any more does not hold any more.
+    fn look_back(&mut self, rule: RuleId, silent_to: EventTime, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
+        let JudgeRule { header, frontier, .. } = &self.judging.rules[rule.0];
+        let Some(windowed) = &mut self.states[rule.0].windowed else { return Ok(()) };
+        let store = &mut self.stores[windowed.rule().store.0];
+        windowed.close(store, silent_to)?;
+        windowed.judge_anew();
+        if let Some(Update { violations, .. }) = windowed.take_update(store)? {
+            let at = frontier.at(&self.watermarks);
+            let cleared = outdated(self.decisions.running(header), &violations, at);
+            decided.extend(self.decisions.change(header, cleared, violations));
+        }
+        Ok(())
+    }
+
+    fn newest_of(&self, store: &PaneStore) -> EventTime {
+        let newest = store.plan().frontier.signals().map(|signal| self.watermarks.newest(signal)).max();
+        newest.unwrap_or(EventTime::MIN)
+    }
+
+    fn is_warming(&self, rule: RuleId) -> bool {
+        self.judging.rules[rule.0].stores().iter().any(|store| self.stores[store.0].warming().is_some())
     }
 
     /// Somebody has begun to read with the rules that we have.
     fn begin_new_stores(&mut self) {
-        for store in &mut self.stores {
-            let newest = store.plan().frontier.signals().map(|signal| self.watermarks.newest(signal)).max();
-            store.begins(newest.unwrap_or(EventTime::MIN));
+        for number in 0..self.stores.len() {
+            let newest = self.newest_of(&self.stores[number]);
+            self.stores[number].begins(newest);
         }
     }
 
@@ -312,6 +402,7 @@ impl JudgeStage {
             state_bytes: windowed.map_or(0, WindowedState::size_bytes) + stores.iter().map(part).sum::<usize>(),
             firing: self.decisions.firing(&rule.header.name),
             dropped: stores.iter().map(|store| store.dropped()).sum(),
+            is_warming: stores.iter().any(|store| store.warming().is_some()),
             quarantined: state.quarantined.clone(),
         }
     }
@@ -374,7 +465,8 @@ impl JudgeStage {
             Err(error) => return self.quarantine_readers(store, &error),
         };
         let plan = Arc::clone(self.stores[store.0].plan());
-        for rule in &plan.readers {
+        let is_warming = self.stores[store.0].warming().is_some();
+        for rule in plan.readers.iter().filter(|_| !is_warming) {
             self.isolate(*rule, decided, |judge, decided| match plan.side {
                 Some(side) => judge.meet(*rule, side, &added, decided),
                 None => judge.update(*rule, decided),
@@ -459,9 +551,19 @@ impl JudgeStage {
     }
 
     fn advance(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
-        self.settle(rule, decided)?;
-        self.update(rule, decided)?;
+        if !self.is_warming(rule) {
+            self.settle(rule, decided)?;
+            self.update(rule, decided)?;
+            self.close(rule, decided)?;
+        }
         let JudgeRule { header, frontier, .. } = &self.judging.rules[rule.0];
+        decided.extend(self.decisions.advance(header, frontier.at(&self.watermarks)));
+        Ok(())
+    }
+
+    /// Judges the windows of a rule that have ended.
+    fn close(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
+        let header = &self.judging.rules[rule.0].header;
         if let Some(windowed) = &mut self.states[rule.0].windowed {
             let store = &mut self.stores[windowed.rule().store.0];
             let watermark = store.plan().frontier.at(&self.watermarks);
@@ -483,7 +585,16 @@ impl JudgeStage {
                 return Err(self.failed(rule, message));
             }
         }
-        decided.extend(self.decisions.advance(header, frontier.at(&self.watermarks)));
         Ok(())
     }
+}
+
+/// What was found in running windows and is not found any more, now that all of their groups are judged anew at `at`.
+fn outdated(running: Vec<(Subject, Window)>, violations: &[Violation], at: EventTime) -> Vec<Cleared> {
+    let found: BTreeSet<(String, Option<Window>)> =
+        violations.iter().map(|violation| (violation.subject.to_key(), violation.window)).collect();
+    let is_outdated = |(subject, window): &(Subject, Window)| !found.contains(&(subject.to_key(), Some(*window)));
+    let cleared =
+        |(subject, window): (Subject, Window)| Cleared { subject, window, at: at.max(window.start).min(window.end) };
+    running.into_iter().filter(is_outdated).map(cleared).collect()
 }

@@ -7,6 +7,7 @@
 //! deterministic function of its inputs.
 
 pub mod aside;
+pub mod backfill;
 pub mod clock;
 pub mod company;
 pub mod config;

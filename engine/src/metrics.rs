@@ -31,7 +31,7 @@ const DURATION_BUCKETS: [f64; 14] =
 /// The limit that a rule reaches by having too many subjects in violation at once.
 const LIMIT_SUBJECTS: &str = "subjects";
 
-const RULE_STATES: [&str; 2] = ["running", "quarantined"];
+const RULE_STATES: [&str; 3] = ["running", "warming", "quarantined"];
 
 /// The rules that were read are in use, or those before still are.
 const RELOAD_OUTCOMES: [&str; 2] = ["applied", "refused"];
@@ -251,10 +251,14 @@ impl Metrics {
             self.state_bytes.get_or_create(&rule()).set(as_gauge(status.state_bytes));
             // The rule counts by itself; a counter of ours must only follow.
             self.dropped_groups.get_or_create(&rule()).inner().fetch_max(status.dropped, Ordering::Relaxed);
-            let is_quarantined = status.quarantined.is_some();
-            for (state, holds) in RULE_STATES.into_iter().zip([!is_quarantined, is_quarantined]) {
+            let now = match status {
+                RuleStatus { quarantined: Some(_), .. } => "quarantined",
+                RuleStatus { is_warming: true, .. } => "warming",
+                RuleStatus { .. } => "running",
+            };
+            for state in RULE_STATES {
                 let labels = [("rule", status.name.clone()), ("state", state.to_owned())];
-                self.rule_state.get_or_create(&labels).set(i64::from(holds));
+                self.rule_state.get_or_create(&labels).set(i64::from(state == now));
             }
         }
     }
@@ -344,7 +348,15 @@ mod tests {
 
     fn status(name: &str, quarantined: Option<&str>) -> RuleStatus {
         let quarantined = quarantined.map(str::to_owned);
-        RuleStatus { name: name.to_owned(), groups: 3, state_bytes: 450, firing: 2, dropped: 7, quarantined }
+        RuleStatus {
+            name: name.to_owned(),
+            groups: 3,
+            state_bytes: 450,
+            firing: 2,
+            dropped: 7,
+            is_warming: false,
+            quarantined,
+        }
     }
 
     fn decision() -> Decision {
@@ -420,6 +432,7 @@ mod tests {
             &metrics,
             &[
                 "lictor_rule_state{rule=\"a\",state=\"running\"} 1",
+                "lictor_rule_state{rule=\"a\",state=\"warming\"} 0",
                 "lictor_rule_state{rule=\"a\",state=\"quarantined\"} 0",
                 "lictor_rule_state{rule=\"b\",state=\"running\"} 0",
                 "lictor_rule_state{rule=\"b\",state=\"quarantined\"} 1",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lictor_connectors::{RecordRef, TopicPartition};
 use lictor_queries::{
-    CompiledRule, CompiledStore, Emission, Feed, JoinedThen, RuleKind, RuleSet, StreamJoin, WindowSpec,
+    CompiledRule, CompiledStore, Emission, Feed, JoinedThen, RuleKind, RuleSet, ScanPlan, StreamJoin, WindowSpec,
 };
 use lictor_schemas::columns::ExtraSource;
 use lictor_schemas::otlp::Decoder;
@@ -17,6 +17,7 @@ use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 
 use crate::aside::{DeadLetter, LateRows};
+use crate::backfill::BackfillPlan;
 use crate::decision::{Decision, LimitReport, SUBJECTS_MAX};
 use crate::exchange::parcel::{Names, StoreName};
 use crate::exchange::route::{Place, Routes, StoreRoute};
@@ -46,6 +47,8 @@ pub struct PipelineSettings {
     pub groups_max: usize,
     /// Directives of one rule that hold at a time.
     pub subjects_max: usize,
+    /// How far before the moment at which a rule comes telemetry is read once more for it; 0: not at all.
+    pub reach_ns: i64,
 }
 
 impl Default for PipelineSettings {
@@ -58,6 +61,7 @@ impl Default for PipelineSettings {
             columns: Vec::new(),
             groups_max: 1_000_000,
             subjects_max: SUBJECTS_MAX,
+            reach_ns: 0,
         }
     }
 }
@@ -91,7 +95,8 @@ impl Stages {
     /// Nothing has been read yet.
     #[must_use]
     pub fn new(rules: RuleSet, prices: Arc<PriceTable>, settings: &PipelineSettings) -> Self {
-        let decoder = Decoder::new(&rules.wanted, &settings.columns, prices);
+        let wanted = rules.wanted.clone();
+        let decoder = Decoder::new(&wanted, &settings.columns, Arc::clone(&prices));
         let is_whole = rules.is_whole;
         let names: Vec<String> = rules.rules.iter().map(|rule| rule.header.name.clone()).collect();
         let mut parts = Parts::default();
@@ -101,13 +106,30 @@ impl Stages {
         for (number, store) in rules.stores.into_iter().enumerate() {
             parts.add_store(StoreId(number), store);
         }
-        let Parts { boundaries, scannings, judges, stores, store_names, readers: _ } = parts;
+        let Parts { boundaries, scannings, judges, stores, store_names, history, readers: _ } = parts;
         let routes = Routes { rules: names.clone(), stores: stores.iter().map(|store| store.route.clone()).collect() };
         let clocks = SourceClocks::new(settings.tolerances);
-        let judging = Judging { rules: judges.into(), stores: stores.into(), groups_max: settings.groups_max };
+        let names = Names::new(names, store_names);
+        let judging = Judging {
+            rules: judges.into(),
+            stores: stores.into(),
+            fingerprint: names.fingerprint(),
+            groups_max: settings.groups_max,
+        };
+        let backfill = (settings.reach_ns > 0).then(|| BackfillPlan {
+            scans: history,
+            wanted,
+            columns: settings.columns.clone(),
+            prices,
+            signals: settings.signals.clone(),
+            tolerances: settings.tolerances,
+            routes: routes.clone(),
+            reach_ns: settings.reach_ns,
+        });
         let judge = JudgeSettings {
             judging,
-            names: Names::new(names, store_names),
+            names,
+            backfill,
             is_whole,
             application_id: settings.application_id.clone(),
             lateness_ns: settings.tolerances.lateness_ns,
@@ -126,6 +148,8 @@ struct Parts {
     judges: Vec<JudgeRule>,
     stores: Vec<Arc<StorePlan>>,
     store_names: Vec<StoreName>,
+    /// What sums up telemetry once more.
+    history: BTreeMap<StoreId, (Table, ScanPlan)>,
     /// The rules that read each store.
     readers: BTreeMap<StoreId, Vec<RuleId>>,
 }
@@ -171,6 +195,11 @@ impl Parts {
     }
 
     fn add_store(&mut self, id: StoreId, store: CompiledStore) {
+        if let Feed::Table { table, scan } = &store.feed
+            && store.can_be_warmed()
+        {
+            self.history.insert(id, (*table, scan.plan()));
+        }
         let CompiledStore { feed, emission, aggregation, distribution, spread_by, state_id } = store;
         let readers = self.readers.remove(&id).unwrap_or_default();
         self.store_names.push(StoreName { state: state_id.clone(), schema: aggregation.partial_schema() });

@@ -12,8 +12,9 @@ use arrow::array::RecordBatch;
 use lictor_queries::{Aggregation, Emission, Finish, JoinSide, WindowSpec};
 use lictor_schemas::time::{EventTime, Window};
 
-use crate::exchange::RuleId;
+use crate::backfill::Warming;
 use crate::exchange::route::StoreRoute;
+use crate::exchange::{Feeding, RuleId};
 use crate::frontier::Frontier;
 use crate::pane::{Pane, PaneError, PartialRows};
 use crate::running::{RunningSessions, SessionSpec};
@@ -60,12 +61,14 @@ impl StorePlan {
 }
 
 /// Since when a store counts: windows that began earlier are not whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Beginning {
     /// Since then, or since the first watermark if that has not come yet.
     Known(Option<EventTime>),
     /// Since whoever reads telemetry has its rules, too; not before then.
     New(EventTime),
+    /// Since before it was there: what was read until then is yet to come.
+    Warming(Warming),
 }
 
 /// The panes of a store, of one shard.
@@ -129,7 +132,7 @@ impl PaneStore {
         (closed_to, beginning): (EventTime, Beginning),
     ) -> Self {
         let (removed, created) = (BTreeMap::new(), BTreeSet::new());
-        let committed = Committed { closed_to, beginning, dropped: 0, removed, created };
+        let committed = Committed { closed_to, beginning: beginning.clone(), dropped: 0, removed, created };
         let (touched, finished, ended) = (BTreeSet::new(), BTreeMap::new(), (EventTime::MIN, Vec::new()));
         let (changes, running) = (Arc::from([]), RunningSessions::default());
         Self { plan, panes, closed_to, beginning, dropped: 0, touched, committed, changes, finished, ended, running }
@@ -152,7 +155,7 @@ impl PaneStore {
         self.committed.removed.clear();
         self.committed.created.clear();
         self.committed.closed_to = self.closed_to;
-        self.committed.beginning = self.beginning;
+        self.committed.beginning.clone_from(&self.beginning);
         self.committed.dropped = self.dropped;
         Ok(())
     }
@@ -172,7 +175,7 @@ impl PaneStore {
         self.running = RunningSessions::default();
         self.ended = (EventTime::MIN, Vec::new());
         self.closed_to = self.committed.closed_to;
-        self.beginning = self.committed.beginning;
+        self.beginning.clone_from(&self.committed.beginning);
         self.dropped = self.committed.dropped;
         Ok(())
     }
@@ -195,7 +198,7 @@ impl PaneStore {
     pub fn note_changes(&mut self) -> Result<(), PaneError> {
         let aggregation = &self.plan.aggregation;
         let is_session = matches!(aggregation.spec(), WindowSpec::Session { .. });
-        if self.plan.emission == Emission::OnClose || is_session {
+        if self.plan.emission == Emission::OnClose || is_session || self.warming().is_some() {
             return Ok(());
         }
         let mut changes = Vec::new();
@@ -256,7 +259,32 @@ impl PaneStore {
         match self.beginning {
             Beginning::Known(since) => since,
             Beginning::New(since) => Some(since),
+            Beginning::Warming(_) => None,
         }
+    }
+
+    /// What it waits for, if it does: until then its rules are not judged.
+    pub(crate) fn warming(&self) -> Option<&Warming> {
+        match &self.beginning {
+            Beginning::Warming(warming) => Some(warming),
+            Beginning::Known(_) | Beginning::New(_) => None,
+        }
+    }
+
+    /// Somebody has told from where on stores are fed, who has the same stores as we do or others.
+    pub(crate) fn feed(&mut self, feeder: u64, feeding: &Feeding, are_ours: bool) {
+        if let Beginning::Warming(warming) = &mut self.beginning
+            && warming.feed(feeder, &feeding.from, are_ours)
+        {
+            self.clear();
+        }
+    }
+
+    /// What it waited for has come, from `since` on; returns up to when windows were judged before.
+    pub(crate) fn warm(&mut self, since: EventTime) -> Option<EventTime> {
+        let silent_to = self.warming()?.silent_to;
+        self.beginning = Beginning::Known(Some(since));
+        Some(silent_to)
     }
 
     /// Whoever reads telemetry has the rules of this store, too, and rows up to `high` were read before.
@@ -465,7 +493,7 @@ impl PaneStore {
     pub fn let_go(&mut self, watermark: EventTime) {
         self.finished.clear();
         self.ended.1.clear();
-        if watermark <= self.closed_to {
+        if watermark <= self.closed_to || self.warming().is_some() {
             return;
         }
         if self.beginning == Beginning::Known(None) {

@@ -16,6 +16,8 @@ pub struct RuleOutline {
     version: String,
     /// For a rule that remembers rows or sums: their ids, and that of the history that it looks back at.
     windowed: Option<(String, String)>,
+    /// Whether they can be made of what topics still hold.
+    can_be_warmed: bool,
 }
 
 impl RuleOutline {
@@ -41,7 +43,11 @@ impl RuleOutline {
                 Some((states.join(" "), history))
             }
         };
-        Self { name: rule.header.name.clone(), version: rule.header.version.0.clone(), windowed }
+        let can_be_warmed = match &rule.kind {
+            RuleKind::Windowed(windowed) => rules.stores[windowed.store].can_be_warmed(),
+            RuleKind::RowWise(_) | RuleKind::Joined(_) => false,
+        };
+        Self { name: rule.header.name.clone(), version: rule.header.version.0.clone(), windowed, can_be_warmed }
     }
 }
 
@@ -54,6 +60,9 @@ pub enum Verdict {
     Compatible,
     /// Its running windows go on; what `OVER` looks back at begins anew.
     HistoryAnew,
+    /// It counts something else: running windows are summed up from what topics still hold, and what is firing stays
+    /// until they are judged.
+    Warm,
     /// It counts something else: running windows count from now, and what is firing stays until it is judged anew.
     Anew,
     /// It was not there before.
@@ -68,6 +77,7 @@ impl fmt::Display for Verdict {
             Self::Unchanged => "unchanged",
             Self::Compatible => "compatible: its state is kept",
             Self::HistoryAnew => "compatible: its running windows are kept, its history begins anew",
+            Self::Warm => "warm: counts something else, its running windows are summed up from telemetry read before",
             Self::Anew => "counts something else: its windows begin anew",
             Self::New => "new",
             Self::Removed => "removed: its state is deleted, its directives are withdrawn",
@@ -101,6 +111,7 @@ fn of_edit(before: &RuleOutline, after: &RuleOutline) -> Verdict {
                 Verdict::HistoryAnew
             }
         }
+        _ if after.can_be_warmed => Verdict::Warm,
         _ => Verdict::Anew,
     }
 }
@@ -145,7 +156,12 @@ mod tests {
         check(&before, &format!("-- why\n{before}"), &[("counted", Verdict::Unchanged)]);
         check(&before, &counted("count(*)", lag, "WHERE c.n > 5"), &[("counted", Verdict::Compatible)]);
         check(&before, &counted("count(*)", two_back, ""), &[("counted", Verdict::HistoryAnew)]);
-        check(&before, &counted("sum(input_tokens)", lag, ""), &[("counted", Verdict::Anew)]);
+        let other = counted("sum(input_tokens)", lag, "");
+        check(&before, &other, &[("counted", Verdict::Warm)]);
+        let in_sessions = "CREATE RULE counted WITH (action = 'warn', reason_code = 'x_test') AS
+            SELECT team, window_start, window_end, count(*) AS observed
+            FROM SESSION(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end;";
+        check(&before, in_sessions, &[("counted", Verdict::Anew)]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! over the active partitions of a signal; a partition that falls silent leaves that minimum after a while, and when
 //! all are silent time advances with the ticks that the loop records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lictor_connectors::TopicPartition;
 use lictor_schemas::tables::Signal;
@@ -271,6 +271,11 @@ impl Watermarks {
     #[must_use]
     pub fn of(&self, signal: Signal) -> EventTime {
         self.at.get(&signal).copied().unwrap_or(EventTime::MIN)
+    }
+
+    /// The partitions of some signals, as far as they are known.
+    pub(crate) fn sources<'a>(&'a self, signals: &'a BTreeSet<Signal>) -> impl Iterator<Item = &'a TopicPartition> {
+        self.marks.values().map(|told| &told.mark).filter(|mark| signals.contains(&mark.signal)).map(|m| &m.partition)
     }
 
     /// The newest row of a signal that was told of.

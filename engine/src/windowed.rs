@@ -114,6 +114,11 @@ impl WindowedState {
         }
     }
 
+    /// All groups of running windows are judged with the next change, whether they have changed or not.
+    pub(crate) fn judge_anew(&mut self) {
+        self.is_judged_anew = true;
+    }
+
     /// The rule.
     pub(crate) fn rule(&self) -> &WindowedRule {
         &self.rule

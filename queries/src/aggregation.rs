@@ -389,6 +389,10 @@ pub(crate) struct Partial {
 }
 
 impl Partial {
+    pub(crate) fn aggregation(&self) -> &Arc<Aggregation> {
+        &self.aggregation
+    }
+
     pub(crate) fn try_new(aggregation: Arc<Aggregation>) -> Result<Self> {
         let schema = aggregation.partial_schema();
         let width = 1 + aggregation.key_schema().fields().len();

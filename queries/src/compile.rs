@@ -33,6 +33,7 @@ use crate::session::Session;
 use crate::shape::{Refusal, Source, analyse, refuse};
 use crate::slot::{Slot, SlotTable};
 use crate::window::Planning;
+use crate::window_spec::WindowSpec;
 
 /// A rule, ready to run.
 #[derive(Debug)]
@@ -114,6 +115,15 @@ pub struct CompiledStore {
     /// the window, the emission, everything below and in the aggregate, the columns of its states, and the
     /// distribution. What stands above the aggregate may change.
     pub state_id: String,
+}
+
+impl CompiledStore {
+    /// Whether its sums can be made of telemetry that was read before: not those of sessions, which have no longest,
+    /// nor those of joins, whose rows have met already.
+    #[must_use]
+    pub fn can_be_warmed(&self) -> bool {
+        matches!(self.feed, Feed::Table { .. }) && !matches!(self.aggregation.spec(), WindowSpec::Session { .. })
+    }
 }
 
 /// Where the rows of a store come from.

@@ -29,7 +29,16 @@ pub(crate) fn distribution(plan: &LogicalPlan, windowed: &Windowed, subject: &[u
         let Some(below) = at.inputs().into_iter().find(|p| reads_window(p)) else { break };
         at = below;
     }
-    keys.into_iter().collect()
+    let mut keys: Vec<usize> = keys.into_iter().collect();
+    // The order in which a query names its keys says nothing.
+    keys.sort_by_key(|key| name_of(windowed, *key));
+    keys
+}
+
+fn name_of(windowed: &Windowed, key: usize) -> String {
+    let groups = windowed.groups.iter().zip(&windowed.aggregate.group_expr);
+    let mut of_key = groups.filter(|(group, _)| **group == GroupColumn::Key(key));
+    of_key.next().map_or_else(String::new, |(_, expr)| strip_alias(expr).to_string())
 }
 
 fn is_windowed_aggregate(plan: &LogicalPlan, windowed: &Windowed) -> bool {

@@ -78,7 +78,7 @@ impl Compiler {
                 let aggregation = Arc::new(aggregation);
                 let scan = Scan::try_new(&head.name, stage, Arc::clone(&aggregation))?;
                 let feed = Feed::Table { table, scan };
-                let spread_by = state_id.clone();
+                let spread_by = spread_by(table, windowed, &distribution);
                 self.add_store(CompiledStore { feed, emission, aggregation, distribution, spread_by, state_id })
             }
         };
@@ -315,7 +315,17 @@ impl Unstored {
 type Then = (Unstored, arrow::datatypes::SchemaRef, Vec<usize>);
 
 /// Raised when states that look the same mean something else than before.
-const STATE_VERSION: u32 = 2;
+const STATE_VERSION: u32 = 3;
+
+/// Groups of the same subject are on the same shard, whatever is summed up of them: an edit of that must find there
+/// what was said before. Where all groups are on one shard, not all such stores are to be on the same.
+fn spread_by(table: Table, windowed: &Windowed, distribution: &[usize]) -> String {
+    if distribution.is_empty() {
+        let keys = windowed.aggregate.group_expr.iter().map(ToString::to_string).collect::<Vec<_>>();
+        return format!("{table:?} {:?} {}", windowed.spec, keys.join(", "));
+    }
+    "groups".to_owned()
+}
 
 fn state_id(
     head: &RuleHeader,

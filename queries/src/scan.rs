@@ -54,6 +54,13 @@ impl Scan {
         Ok(Self { rule: rule.to_owned(), stage, partial: Partial::try_new(aggregation)?, apart: Vec::new() })
     }
 
+    /// What makes scans that do the same.
+    #[must_use]
+    pub fn plan(&self) -> ScanPlan {
+        let aggregation = Arc::clone(self.partial.aggregation());
+        ScanPlan { rule: self.rule.clone(), stage: Arc::clone(&self.stage), aggregation }
+    }
+
     /// Adds telemetry rows; the batch has at least the columns that the rule set wants of the table.
     ///
     /// # Errors

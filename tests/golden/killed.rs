@@ -82,7 +82,7 @@ impl Instance {
     fn start(rules: &Path, sources: &Sources, cluster: &Cluster, now: EventTime) -> Self {
         let loaded = load(rules);
         let Stages { scan, judge, routes } = Stages::new(loaded.rules, Arc::clone(&loaded.prices), &settings());
-        let mut scan = ScanTask::new(scan, Router::new(SHARDS, routes), judge.names.clone(), topics(), "lictor");
+        let mut scan = ScanTask::new(scan, Router::new(SHARDS, routes), judge.names.clone(), topics(), ("lictor", "a"));
         scan.expect(sources);
         for (topic, count) in sources {
             for partition in (0..*count).map(|number| TopicPartition::new(topic, number)) {

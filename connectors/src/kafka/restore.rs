@@ -9,7 +9,7 @@
 //! Both live as long as their stage: a new client needs half a second for its first answer, a connected one some
 //! milliseconds.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::thread;
 use std::time::Duration;
 
@@ -122,13 +122,70 @@ impl KafkaRestorer {
             return Ok(0);
         }
         self.wait_until_settled(partition, high, &mut patience)?;
+        self.read_assigned(partition, low..high, &mut patience, &mut |record| {
+            absorb(record);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Hands over the records of a partition between two offsets, the second exclusive, until it is told to break;
+    /// returns their number. The end must have been read by a reader of committed records before; what lies before the
+    /// beginning of the partition was deleted.
+    ///
+    /// # Errors
+    /// The broker refuses, or has nothing to hand over for about `wait`.
+    pub fn read_between(
+        &mut self,
+        partition: &TopicPartition,
+        offsets: Range<NextOffset>,
+        wait: Duration,
+        absorb: &mut dyn FnMut(RecordRef<'_>) -> ControlFlow<()>,
+    ) -> Result<u64, ConnectorError> {
+        if offsets.is_empty() {
+            return Ok(0);
+        }
+        self.read_assigned(partition, offsets.start.0..offsets.end.0, &mut Patience::new(wait), absorb)
+    }
+
+    /// The first offset whose record, and all that follow, the broker got at `at_ms` (milliseconds since the epoch) or
+    /// later; none if there is no such record.
+    ///
+    /// # Errors
+    /// The broker refuses, or has no answer within about `wait`.
+    pub fn offset_at(
+        &self,
+        partition: &TopicPartition,
+        at_ms: i64,
+        wait: Duration,
+    ) -> Result<Option<NextOffset>, ConnectorError> {
+        let mut asked = TopicPartitionList::with_capacity(1);
+        asked
+            .add_partition_offset(&partition.topic, partition.partition, Offset::Offset(at_ms.max(0)))
+            .map_err(|error| not_read(&error))?;
+        let mut patience = Patience::new(wait);
+        let answered = patience
+            .ask("ask for an offset by time", |wait| self.committed.0.offsets_for_times(asked.clone(), wait))?;
+        let found = answered.find_partition(&partition.topic, partition.partition);
+        Ok(found.and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(NextOffset(offset)),
+            _ => None,
+        }))
+    }
+
+    fn read_assigned(
+        &mut self,
+        partition: &TopicPartition,
+        offsets: Range<i64>,
+        patience: &mut Patience,
+        absorb: &mut dyn FnMut(RecordRef<'_>) -> ControlFlow<()>,
+    ) -> Result<u64, ConnectorError> {
         // By number, which needs no further question.
         let mut start = TopicPartitionList::with_capacity(1);
         start
-            .add_partition_offset(&partition.topic, partition.partition, Offset::Offset(low))
+            .add_partition_offset(&partition.topic, partition.partition, Offset::Offset(offsets.start))
             .and_then(|()| self.committed.0.assign(&start))
             .map_err(|error| not_read(&error))?;
-        let read = self.read_to(partition, low..high, &mut patience, absorb);
+        let read = self.read_to(partition, offsets, patience, absorb);
         self.committed.0.unassign().map_err(|error| not_read(&error))?;
         read
     }
@@ -159,7 +216,7 @@ impl KafkaRestorer {
         partition: &TopicPartition,
         offsets: Range<i64>,
         patience: &mut Patience,
-        absorb: &mut dyn FnMut(RecordRef<'_>),
+        absorb: &mut dyn FnMut(RecordRef<'_>) -> ControlFlow<()>,
     ) -> Result<u64, ConnectorError> {
         let (mut next, mut records) = (offsets.start, 0);
         while next < offsets.end {
@@ -171,7 +228,9 @@ impl KafkaRestorer {
                     }
                     next = NextOffset::after(message.offset()).0;
                     records += 1;
-                    absorb(as_record(&message));
+                    if absorb(as_record(&message)).is_break() {
+                        break;
+                    }
                 }
                 // Only markers and aborted records lie behind the last one: the end is settled, so this is it.
                 Some(Err(KafkaError::PartitionEOF(_))) => break,

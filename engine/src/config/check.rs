@@ -276,6 +276,7 @@ impl Reader<'_> {
         Limits {
             groups_max: self.or("limits.groups_max", said.groups_max.as_ref(), default.groups_max, count),
             subjects_max: self.or("limits.subjects_max", said.subjects_max.as_ref(), default.subjects_max, count),
+            history_ns: self.or("limits.history", said.history.as_ref(), default.history_ns, parse_ns),
             decode_error_ratio_max: self.or(
                 "limits.decode_error_ratio_max",
                 said.decode_error_ratio_max.as_ref(),

@@ -164,16 +164,23 @@ pub struct Limits {
     pub groups_max: usize,
     /// Directives of one rule that hold at a time.
     pub subjects_max: usize,
+    /// How far before the moment at which a rule comes telemetry is read once more for it, in nanoseconds; 0: not at
+    /// all.
+    pub history_ns: i64,
     /// The share of records, 0 to 1, that may be undecodable before the engine stops.
     pub decode_error_ratio_max: f64,
 }
+
+/// As far back as the longest month: a month's budget counts from the first whenever its rule is edited. What a topic
+/// does not have any more is not read.
+const HISTORY_NS: i64 = 31 * 86_400 * 1_000_000_000;
 
 impl Default for Limits {
     /// Those of [`PipelineSettings`] and [`LiveOptions`].
     fn default() -> Self {
         let PipelineSettings { groups_max, subjects_max, .. } = PipelineSettings::default();
         let LiveOptions { decode_error_ratio_max, .. } = LiveOptions::default();
-        Self { groups_max, subjects_max, decode_error_ratio_max }
+        Self { groups_max, subjects_max, history_ns: HISTORY_NS, decode_error_ratio_max }
     }
 }
 
@@ -261,6 +268,7 @@ impl Config {
             columns: self.columns.clone(),
             groups_max: self.limits.groups_max,
             subjects_max: self.limits.subjects_max,
+            reach_ns: self.limits.history_ns,
         }
     }
 

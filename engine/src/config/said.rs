@@ -68,6 +68,7 @@ pub(super) struct EpochSaid {
 pub(super) struct LimitsSaid {
     pub(super) groups_max: Option<Said>,
     pub(super) subjects_max: Option<Said>,
+    pub(super) history: Option<Said>,
     pub(super) decode_error_ratio_max: Option<Said>,
 }
 

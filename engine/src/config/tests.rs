@@ -64,7 +64,7 @@ columns:
   - {column: team, attribute: acme.cost_center}
 time: {lateness: 0s, idle_after: 1m, max_future_skew: 1h}
 epoch: {linger: 100ms, rows_max: 1_000}
-limits: {groups_max: 5, subjects_max: 6, decode_error_ratio_max: 1}
+limits: {groups_max: 5, subjects_max: 6, history: 2h, decode_error_ratio_max: 1}
 http: off
 log: {format: json}
 ";
@@ -72,7 +72,9 @@ log: {format: json}
     assert_eq!(config.rules, Path::new("/etc/rules"));
     assert_eq!(config.prices.as_deref(), Some(Path::new("etc/prices.csv")));
     assert_eq!(config.epoch, EpochBounds { linger: Duration::from_millis(100), rows_max: 1_000 });
-    assert_eq!(config.limits, Limits { groups_max: 5, subjects_max: 6, decode_error_ratio_max: 1.0 });
+    let history_ns = 2 * 3_600 * 1_000_000_000;
+    let limits = Limits { groups_max: 5, subjects_max: 6, history_ns, decode_error_ratio_max: 1.0 };
+    assert_eq!(config.limits, limits);
     assert_eq!((config.http, config.log), (None, LogFormat::Json));
     let settings = config.pipeline_settings();
     assert_eq!(settings.application_id, "lictor-eu.1");

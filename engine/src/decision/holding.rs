@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lictor_schemas::event::{EnforcementEvent, Finding, Revision, State, WindowBounds, directive_id};
 use lictor_schemas::genops::PolicyResult;
 use lictor_schemas::rule::RuleHeader;
-use lictor_schemas::time::EventTime;
+use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +155,14 @@ impl Active {
     /// Whether the subject is no longer in violation.
     pub(super) fn is_over(&self) -> bool {
         self.holds.is_empty()
+    }
+
+    /// The running windows in which a violation was found that still holds.
+    pub(super) fn running(&self) -> impl Iterator<Item = Window> {
+        self.holds.iter().filter_map(|hold| match hold.slot {
+            Slot::Running(WindowBounds { start, end }) => Some(Window { start, end }),
+            Slot::Closed | Slot::Row(_) => None,
+        })
     }
 
     /// Whether a violation was found in `slot` and still holds.

@@ -257,6 +257,12 @@ impl Decisions {
         self.rules.entry(rule.to_owned()).or_default().restore(subject_key, state);
     }
 
+    /// Who was found to be in violation in which window that is still running.
+    pub(crate) fn running(&self, rule: &RuleHeader) -> Vec<(Subject, Window)> {
+        let active = self.rules.get(&rule.name).into_iter().flat_map(|of_rule| of_rule.active.values());
+        active.flat_map(|active| active.running().map(|window| (active.subject.clone(), window))).collect()
+    }
+
     /// How many subjects of a rule are in violation now.
     #[must_use]
     pub fn firing(&self, rule: &str) -> usize {

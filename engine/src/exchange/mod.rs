@@ -7,7 +7,7 @@ pub mod parcel;
 pub mod route;
 
 use arrow::array::RecordBatch;
-use lictor_connectors::TopicPartition;
+use lictor_connectors::{NextOffset, TopicPartition};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 use lictor_schemas::violation::Violation;
@@ -34,6 +34,10 @@ pub struct Shipment {
     pub sources: Vec<(TopicPartition, Signal)>,
     /// Where input partitions stand; one that is not named stands where it stood.
     pub marks: Vec<Mark>,
+    /// Whoever has summed up: one instance is one feeder.
+    pub feeder: u64,
+    /// From which offsets on rows are in these sums and in those that follow; told from time to time.
+    pub feeding: Option<Feeding>,
     /// The tick of the processing clock at the end of the epoch; time goes on with it when all partitions are idle.
     pub now: EventTime,
     /// When the broker has got the newest record of the epoch.
@@ -53,6 +57,8 @@ impl Shipment {
             violations: Vec::new(),
             sources: Vec::new(),
             marks: Vec::new(),
+            feeder: 0,
+            feeding: None,
             now,
             newest: None,
             failures: Vec::new(),
@@ -65,8 +71,19 @@ impl Shipment {
     pub fn is_empty(&self) -> bool {
         let has_rows = !(self.partials.is_empty() && self.violations.is_empty());
         let has_failures = !(self.failures.is_empty() && self.store_failures.is_empty());
-        !(has_rows || has_failures) && self.sources.is_empty() && self.marks.is_empty()
+        let has_places = !(self.sources.is_empty() && self.marks.is_empty()) || self.feeding.is_some();
+        !(has_rows || has_failures || has_places)
     }
+}
+
+/// From where on a feeder feeds the stores of its rules. Rows before these offsets are not in this shipment and in no
+/// later one of that feeder, rows from there on in no earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feeding {
+    /// Which stores those are: [`Names::fingerprint`](parcel::Names::fingerprint).
+    pub stores: u64,
+    /// The input partitions that it reads.
+    pub from: Vec<(TopicPartition, NextOffset)>,
 }
 
 /// A rule that cannot go on: it is quarantined, the others are not touched.

@@ -8,13 +8,14 @@ use std::collections::HashMap;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use lictor_connectors::TopicPartition;
+use lictor_connectors::{NextOffset, TopicPartition};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 use lictor_schemas::violation::Violation;
 use serde::{Deserialize, Serialize};
 
-use super::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
+use super::route::Hash;
+use super::{Feeding, RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
 use crate::ipc;
 use crate::packed::{PackedError, pack, unpack};
 use crate::watermark::Mark;
@@ -70,6 +71,14 @@ impl Names {
         self.stores_by_state.get(state).copied()
     }
 
+    /// The same for all instances that have the same stores.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut states: Vec<&str> = self.stores.iter().map(|store| store.state.as_str()).collect();
+        states.sort_unstable();
+        states.into_iter().fold(Hash::of(b"stores"), |hash, state| hash.add(state.as_bytes())).value()
+    }
+
     /// What a store is called.
     #[must_use]
     pub fn store(&self, store: StoreId) -> &StoreName {
@@ -99,10 +108,16 @@ enum Item {
     },
     Sources(Vec<(String, i32, Signal)>),
     Marks(Vec<MarkSaid>),
+    Feeding {
+        stores: u64,
+        from: Vec<(String, i32, i64)>,
+    },
     /// The items since the last end make a shipment.
     End {
         now: EventTime,
         newest: Option<EventTime>,
+        #[serde(default)]
+        feeder: u64,
     },
 }
 
@@ -134,7 +149,8 @@ impl From<MarkSaid> for Mark {
 /// Writes the shipments of one shard, in their order, as parcels of at most about [`PARCEL_BYTES`].
 #[must_use]
 pub fn encode(shipments: &[Shipment], names: &Names) -> Vec<Vec<u8>> {
-    let mut writer = Writer { names, items: Vec::new(), bytes: Vec::new(), parcels: Vec::new() };
+    let mut writer =
+        Writer { names, items: Vec::new(), bytes: Vec::new(), parcels: Vec::new(), end: (EventTime::MIN, 0) };
     for shipment in shipments.iter().filter(|s| !s.is_empty()) {
         writer.shipment(shipment);
     }
@@ -147,19 +163,27 @@ struct Writer<'a> {
     items: Vec<Item>,
     bytes: Vec<u8>,
     parcels: Vec<Vec<u8>>,
+    /// The tick and the feeder of the shipment being written.
+    end: (EventTime, u64),
 }
 
 impl Writer<'_> {
     fn shipment(&mut self, shipment: &Shipment) {
-        let Shipment { partials, violations, sources, marks, now, newest, failures, store_failures } = shipment;
+        let Shipment { partials, violations, sources, marks, feeder, feeding, now, newest, failures, store_failures } =
+            shipment;
+        self.end = (*now, *feeder);
+        if let Some(Feeding { stores, from }) = feeding {
+            let said = |(p, next): &(TopicPartition, NextOffset)| (p.topic.to_string(), p.partition, next.0);
+            self.items.push(Item::Feeding { stores: *stores, from: from.iter().map(said).collect() });
+        }
         for RuleFailure { rule, message } in failures {
             self.items.push(Item::Failure { rule: self.name(*rule), message: message.clone() });
         }
         for (rule, violations) in violations {
-            self.violations(*rule, violations, *now);
+            self.violations(*rule, violations);
         }
         for (store, partial) in partials {
-            self.partial(*store, partial, *now);
+            self.partial(*store, partial);
         }
         for StoreFailure { store, message } in store_failures {
             self.items.push(Item::StoreFailure { state: self.state(*store), message: message.clone() });
@@ -171,35 +195,35 @@ impl Writer<'_> {
         if !marks.is_empty() {
             self.items.push(Item::Marks(marks.iter().map(MarkSaid::from).collect()));
         }
-        self.items.push(Item::End { now: *now, newest: *newest });
+        self.items.push(Item::End { now: *now, newest: *newest, feeder: *feeder });
     }
 
-    fn violations(&mut self, rule: RuleId, violations: &[Violation], now: EventTime) {
+    fn violations(&mut self, rule: RuleId, violations: &[Violation]) {
         let bytes = serde_json::to_vec(violations).unwrap_or_else(|e| unreachable!("violations are plain JSON: {e}"));
         if bytes.len() > PARCEL_BYTES && violations.len() > 1 {
             let (first, second) = violations.split_at(violations.len() / 2);
-            self.violations(rule, first, now);
-            self.violations(rule, second, now);
+            self.violations(rule, first);
+            self.violations(rule, second);
         } else if bytes.len() > ROW_BYTES_MAX {
             let message = format!("a violation has {} bytes, at most {ROW_BYTES_MAX} fit", bytes.len());
             self.items.push(Item::Failure { rule: self.name(rule), message });
         } else {
-            self.make_room(now, bytes.len());
+            self.make_room(bytes.len());
             self.items.push(Item::Violations { rule: self.name(rule), bytes: bytes.len() });
             self.bytes.extend_from_slice(&bytes);
         }
     }
 
-    fn partial(&mut self, store: StoreId, partial: &RecordBatch, now: EventTime) {
+    fn partial(&mut self, store: StoreId, partial: &RecordBatch) {
         let encoded = ipc::encode(partial);
         let rows = partial.num_rows();
         match encoded {
             Ok(bytes) if bytes.len() > PARCEL_BYTES && rows > 1 => {
-                self.partial(store, &partial.slice(0, rows / 2), now);
-                self.partial(store, &partial.slice(rows / 2, rows - rows / 2), now);
+                self.partial(store, &partial.slice(0, rows / 2));
+                self.partial(store, &partial.slice(rows / 2, rows - rows / 2));
             }
             Ok(bytes) if bytes.len() <= ROW_BYTES_MAX => {
-                self.make_room(now, bytes.len());
+                self.make_room(bytes.len());
                 self.items.push(Item::Partial { state: self.state(store), bytes: bytes.len() });
                 self.bytes.extend_from_slice(&bytes);
             }
@@ -212,9 +236,10 @@ impl Writer<'_> {
     }
 
     /// Begins a new parcel if `bytes` more are too many for this one.
-    fn make_room(&mut self, now: EventTime, bytes: usize) {
+    fn make_room(&mut self, bytes: usize) {
         if !self.bytes.is_empty() && self.bytes.len() + bytes > PARCEL_BYTES {
-            self.items.push(Item::End { now, newest: None });
+            let (now, feeder) = self.end;
+            self.items.push(Item::End { now, newest: None, feeder });
             self.end_parcel();
         }
     }
@@ -272,9 +297,13 @@ pub fn decode(parcel: &[u8], names: &Names) -> Result<Vec<Shipment>, PackedError
             Item::Sources(sources) => {
                 open.sources.extend(sources.into_iter().map(|(t, p, signal)| (TopicPartition::new(&t, p), signal)));
             }
+            Item::Feeding { stores, from } => {
+                let read = |(topic, p, next): (String, i32, i64)| (TopicPartition::new(&topic, p), NextOffset(next));
+                open.feeding = Some(Feeding { stores, from: from.into_iter().map(read).collect() });
+            }
             Item::Marks(marks) => open.marks.extend(marks.into_iter().map(Mark::from)),
-            Item::End { now, newest } => {
-                (open.now, open.newest) = (now, newest);
+            Item::End { now, newest, feeder } => {
+                (open.now, open.newest, open.feeder) = (now, newest, feeder);
                 shipments.push(std::mem::replace(&mut open, Shipment::empty(EventTime::MIN)));
             }
         }
@@ -336,8 +365,10 @@ mod tests {
         Shipment {
             partials: vec![(StoreId(0), partial(rows))],
             violations: vec![(RuleId(0), vec![violation()])],
-            sources: vec![(partition, Signal::Traces)],
+            sources: vec![(partition.clone(), Signal::Traces)],
             marks: vec![mark],
+            feeder: 7,
+            feeding: Some(Feeding { stores: u64::MAX, from: vec![(partition, NextOffset(12))] }),
             now: EventTime(77),
             newest: Some(EventTime(76)),
             failures: vec![RuleFailure { rule: RuleId(0), message: "overflow".to_owned() }],

@@ -75,8 +75,19 @@ impl Router {
     /// One shipment per shard. Rows go where their group is judged; sources, marks, failures and time go everywhere.
     #[must_use]
     pub fn split(&self, shipment: Shipment) -> Vec<Shipment> {
-        let Shipment { partials, violations, sources, marks, now, newest, failures, mut store_failures } = shipment;
-        let empty = || Shipment { newest, ..Shipment::empty(now) };
+        let Shipment {
+            partials,
+            violations,
+            sources,
+            marks,
+            feeder,
+            feeding,
+            now,
+            newest,
+            failures,
+            mut store_failures,
+        } = shipment;
+        let empty = || Shipment { newest, feeder, ..Shipment::empty(now) };
         let mut split: Vec<Shipment> = (0..self.shards).map(|_| empty()).collect();
         for (store, partial) in partials {
             if let Err(error) = self.split_partial(store, partial, &mut split) {
@@ -89,6 +100,7 @@ impl Router {
         for of_shard in &mut split {
             of_shard.sources.clone_from(&sources);
             of_shard.marks.clone_from(&marks);
+            of_shard.feeding.clone_from(&feeding);
             of_shard.failures.clone_from(&failures);
             of_shard.store_failures.clone_from(&store_failures);
         }
@@ -148,6 +160,10 @@ impl Hash {
     /// What a store keeps for a span of event time.
     pub(crate) fn of_span(store: &str, span: Window) -> Self {
         Self::of(store.as_bytes()).add(&span.start.0.to_le_bytes()).add(&span.end.0.to_le_bytes())
+    }
+
+    pub(crate) fn value(self) -> u64 {
+        self.0
     }
 
     /// One of so many buckets.

@@ -18,7 +18,7 @@ use lictor_schemas::time::Window;
 
 use super::JudgeSettings;
 use super::dormant::Dormant;
-use super::record::{HistorySaid, Key, Manifest, Progress, RowsSaid, RuleSaid, StateRecord, StoreSaid};
+use super::record::{HistorySaid, Key, Manifest, Progress, RowsSaid, RuleSaid, StateRecord, StoreSaid, WarmingSaid};
 use crate::exchange::parcel::{MarkSaid, Names, PARCEL_BYTES, ROW_BYTES_MAX};
 use crate::exchange::route::Hash;
 use crate::exchange::{RuleId, StoreId};
@@ -235,6 +235,7 @@ impl Log {
         let stores = stores.map(|(store, (said, panes))| StoreSaid {
             since: panes.since(),
             is_lost: !stage.is_read(store),
+            warming: panes.warming().map(|warming| WarmingSaid::new(warming, panes.closed_to())),
             ..said.clone()
         });
         let manifest = Manifest {
@@ -279,7 +280,8 @@ pub(super) fn said(settings: &JudgeSettings, before: &Said, progress: &mut Progr
         let incarnation = known.map_or_else(&mut next_incarnation, |known| known.incarnation);
         let readers = plan.readers.iter().map(|rule| said.rules[rule.0].name.clone()).collect();
         let since = known.and_then(|known| known.since);
-        said.stores.push(StoreSaid { state, incarnation, since, is_lost: !is_read, readers });
+        let warming = known.and_then(|known| known.warming.clone());
+        said.stores.push(StoreSaid { state, incarnation, since, is_lost: !is_read, readers, warming });
     }
     said
 }

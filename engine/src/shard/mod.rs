@@ -11,6 +11,7 @@ mod log;
 mod record;
 mod restore;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lictor_connectors::NextOffset;
@@ -19,9 +20,11 @@ use lictor_schemas::time::EventTime;
 pub use record::{Key, StateRecord};
 pub use restore::{RestoreError, Restoring};
 
+use crate::backfill::BackfillPlan;
 use crate::decision::{Decision, Decisions};
 use crate::exchange::parcel::{self, Names};
 use crate::exchange::route::Place;
+use crate::exchange::{Shipment, StoreId};
 use crate::judge_stage::{JudgeStage, Judging, RuleStatus};
 use crate::packed::PackedError;
 use crate::pane::PaneError;
@@ -44,6 +47,8 @@ pub struct JudgeSettings {
     pub lateness_ns: i64,
     /// Directives of one rule that hold at a time, per shard.
     pub subjects_max: usize,
+    /// How sums of what was read before a rule was there are made; none if rules that come begin at nothing.
+    pub backfill: Option<BackfillPlan>,
 }
 
 impl JudgeSettings {
@@ -96,6 +101,23 @@ impl Shard {
         self.is_dirty = true;
         self.newest = shipments.iter().filter_map(|shipment| shipment.newest).max().max(self.newest);
         Ok(shipments.into_iter().flat_map(|shipment| self.stage.absorb(shipment)).collect())
+    }
+
+    /// What the shard was made with.
+    #[must_use]
+    pub fn settings(&self) -> &Arc<JudgeSettings> {
+        &self.settings
+    }
+
+    /// Takes over sums of what was read before stores were there, and decides what they make rules say.
+    pub(crate) fn fill(
+        &mut self,
+        filled: &BTreeSet<StoreId>,
+        history: Vec<Shipment>,
+        since: Option<EventTime>,
+    ) -> Vec<Decision> {
+        self.is_dirty = true;
+        self.stage.fill(filled, history, since)
     }
 
     /// When the broker has got the newest record that was absorbed since the last call.

@@ -8,14 +8,15 @@
 //! | `h/<rule>/<level>/<chunk>` | what a rule's window functions look back at |
 //! | `s/<rule>/<subject>` | what was said about a subject; a tombstone when there is nothing to remember |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use lictor_connectors::NextOffset;
+use lictor_connectors::{NextOffset, TopicPartition};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 use serde::{Deserialize, Serialize};
 
+use crate::backfill::Warming;
 use crate::exchange::parcel::MarkSaid;
 
 /// A record for the state topic; without a value it is a tombstone.
@@ -158,6 +159,33 @@ pub(super) struct StoreSaid {
     pub(super) is_lost: bool,
     /// The names of the rules that read it.
     pub(super) readers: Vec<String>,
+    /// What of it was read before it was there and is yet to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) warming: Option<WarmingSaid>,
+}
+
+/// What a store waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WarmingSaid {
+    silent_to: EventTime,
+    read_from: EventTime,
+    pub(super) closed_to: EventTime,
+    ends: Vec<(String, i32, i64)>,
+    feeders: BTreeSet<u64>,
+}
+
+impl WarmingSaid {
+    pub(super) fn new(warming: &Warming, closed_to: EventTime) -> Self {
+        let Warming { silent_to, read_from, ends, feeders } = warming;
+        let ends = ends.iter().map(|(p, next)| (p.topic.to_string(), p.partition, next.0)).collect();
+        Self { silent_to: *silent_to, read_from: *read_from, closed_to, ends, feeders: feeders.clone() }
+    }
+
+    pub(super) fn warming(&self) -> Warming {
+        let read = |(topic, p, next): &(String, i32, i64)| (TopicPartition::new(topic, *p), NextOffset(*next));
+        let ends = self.ends.iter().map(read).collect();
+        Warming { silent_to: self.silent_to, read_from: self.read_from, ends, feeders: self.feeders.clone() }
+    }
 }
 
 /// Where a shard's log stands.

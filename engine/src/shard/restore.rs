@@ -19,6 +19,7 @@ use super::dormant::Dormant;
 use super::log::{Log, Position, Said, said};
 use super::record::{HistorySaid, Key, Manifest, RowsSaid, RuleSaid, StoreSaid};
 use super::{JudgeSettings, Shard};
+use crate::backfill::{BackfillPlan, Warming};
 use crate::decision::SubjectState;
 use crate::exchange::route::Place;
 use crate::exchange::{RuleId, StoreId};
@@ -307,9 +308,9 @@ impl Restoring {
         let mut stores = Vec::new();
         let settings = Arc::clone(&self.settings);
         for (number, (said, plan)) in said.stores.iter().zip(settings.judging.stores.iter()).enumerate() {
-            let closed_to = plan.frontier.at(watermarks);
             let failed = |error| RestoreError::Pane { rules: said.readers.join(", "), error };
             let before = manifest.stores.iter().find(|b| b.state == said.state && b.incarnation == said.incarnation);
+            let (beginning, closed_to) = self.beginning(StoreId(number), before, manifest, watermarks);
             let bit = |name: &String| said.readers.iter().position(|reader| reader == name);
             let readers: Vec<Option<usize>> = before.map_or_else(Vec::new, |b| b.readers.iter().map(bit).collect());
             let mut panes = BTreeMap::new();
@@ -322,19 +323,52 @@ impl Restoring {
                     panes.insert(key.2, Pane::restored(&plan.aggregation, rows, &readers).map_err(failed)?);
                 }
             }
-            let is_dormant = |b: &StoreSaid| {
-                let of_dormant = |rule: &RuleSaid| rule.is_dormant && b.readers.contains(&rule.name);
-                manifest.rules.iter().any(of_dormant)
-            };
-            let beginning = if before.is_some_and(|before| !is_dormant(before)) {
-                Beginning::Known(said.since)
-            } else {
-                let high = plan.frontier.signals().map(|signal| high(manifest, signal)).max();
-                Beginning::New(high.unwrap_or(EventTime::MIN).max(closed_to))
-            };
             stores.push(PaneStore::restored(Arc::clone(plan), panes, (closed_to, beginning)));
         }
         Ok(stores)
+    }
+
+    /// Since when a store counts, and up to when its windows are closed.
+    fn beginning(
+        &self,
+        number: StoreId,
+        before: Option<&StoreSaid>,
+        manifest: &Manifest,
+        watermarks: &Watermarks,
+    ) -> (Beginning, EventTime) {
+        let plan = &self.settings.judging.stores[number.0];
+        let closed_to = plan.frontier.at(watermarks);
+        let is_dormant = |b: &StoreSaid| {
+            let of_dormant = |rule: &RuleSaid| rule.is_dormant && b.readers.contains(&rule.name);
+            manifest.rules.iter().any(of_dormant)
+        };
+        if let Some(said) = before.and_then(|before| before.warming.as_ref()) {
+            return (Beginning::Warming(said.warming()), said.closed_to);
+        }
+        if let Some(before) = before.filter(|before| !is_dormant(before)) {
+            return (Beginning::Known(before.since), closed_to);
+        }
+        let can_fill = |backfill: &&BackfillPlan| backfill.scans.contains_key(&number) && closed_to > EventTime::MIN;
+        if let Some(backfill) = self.settings.backfill.as_ref().filter(can_fill).filter(|_| before.is_none()) {
+            let judged_to = self.judged_to(&plan.readers, manifest).min(closed_to);
+            let finishes = plan.readers.iter().filter_map(|rule| self.settings.judging.rules[rule.0].windowed());
+            let rows_back = finishes.map(|windowed| windowed.finish.rows_back()).max().unwrap_or_default();
+            let spec = plan.aggregation.spec();
+            let (warming, closed_to) = Warming::begin(judged_to, spec, rows_back, backfill.reach_ns);
+            return (Beginning::Warming(warming), closed_to);
+        }
+        let high = plan.frontier.signals().map(|signal| high(manifest, signal)).max();
+        (Beginning::New(high.unwrap_or(EventTime::MIN).max(closed_to)), closed_to)
+    }
+
+    /// Up to when windows were judged by what rules were before, if that was waiting for history, too.
+    fn judged_to(&self, rules: &[RuleId], manifest: &Manifest) -> EventTime {
+        let names = rules.iter().map(|rule| self.settings.names.rule(*rule));
+        let before = names.filter_map(|name| manifest.rules.iter().find(|before| before.name == name));
+        let states = before.filter_map(|before| before.state.as_deref()).flat_map(|states| states.split(' '));
+        let stores = states.filter_map(|state| manifest.stores.iter().find(|store| store.state == state));
+        let judged_to = stores.filter_map(|store| Some(store.warming.as_ref()?.warming().silent_to));
+        judged_to.min().unwrap_or(EventTime::MAX)
     }
 
     /// What the windowed rules remember besides.

@@ -123,7 +123,7 @@ fn instance(text: &str) -> (ScanTask, Arc<JudgeSettings>) {
 fn scan_task(stage: ScanStage, router: Router, judge: &JudgeSettings) -> ScanTask {
     let topics =
         TaskTopics { shuffle: "l.shuffle".to_owned(), state: "l.state".to_owned(), outputs: OutputTopics::default() };
-    let mut scan = ScanTask::new(stage, router, judge.names.clone(), topics, "lictor");
+    let mut scan = ScanTask::new(stage, router, judge.names.clone(), topics, ("lictor", "a"));
     scan.expect(&[(SPANS.to_owned(), 1)]);
     let standing = Committed { next: NextOffset(0), metadata: String::new() };
     scan.assign(&TopicPartition::new(SPANS, 0), &standing, START);

@@ -1,17 +1,21 @@
 //! The judge stage as an exactly-once task over the shards that this instance serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lictor_connectors::{Consumed, NextOffset, Outgoing, TopicPartition};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
+use super::backfiller::Backfilled;
 use super::{Batch, Message, TaskTopics};
+use crate::backfill::{Backfill, Warming};
 use crate::decision::{Decision, LimitReport};
+use crate::exchange::StoreId;
 use crate::judge_stage::RuleStatus;
 use crate::packed::PackedError;
 use crate::pane::PaneError;
-use crate::shard::{Changes, Shard};
+use crate::shard::{Changes, JudgeSettings, Shard};
 use crate::watermark::Mark;
 
 /// The shards of an instance.
@@ -69,6 +73,50 @@ impl JudgeTask {
         served.next = Some(NextOffset::after(offset));
         served.decisions.extend(served.shard.absorb(parcel)?);
         Ok(())
+    }
+
+    /// A piece of history that shards wait for, with the rules that they wait with; none if none does.
+    pub(super) fn awaited(&self) -> Option<(Arc<JudgeSettings>, Backfill)> {
+        let mut found: Option<(Arc<JudgeSettings>, Backfill)> = None;
+        for (number, served) in &self.shards {
+            for (store, Warming { read_from, ends, .. }) in served.shard.stage().awaited() {
+                let (_, backfill) = found.get_or_insert_with(|| {
+                    let backfill =
+                        Backfill { shards: Vec::new(), stores: BTreeSet::new(), read_from, ends: ends.clone() };
+                    (Arc::clone(served.shard.settings()), backfill)
+                });
+                // Others have their turn after it.
+                if backfill.ends == ends {
+                    backfill.stores.insert(store);
+                    backfill.read_from = backfill.read_from.min(read_from);
+                    if backfill.shards.last() != Some(number) {
+                        backfill.shards.push(*number);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Gives the shards that still wait for it the history that was summed up. Returns whether any did.
+    pub(super) fn fill(&mut self, backfilled: Backfilled) -> bool {
+        let Backfilled { settings, backfill, mut shipments, since, .. } = backfilled;
+        let mut is_used = false;
+        for number in &backfill.shards {
+            let Some(served) = self.shards.get_mut(number) else { continue };
+            if !Arc::ptr_eq(served.shard.settings(), &settings) {
+                continue;
+            }
+            let awaited = served.shard.stage().awaited().filter(|(_, warming)| warming.ends == backfill.ends);
+            let stores: BTreeSet<StoreId> =
+                awaited.map(|(store, _)| store).filter(|store| backfill.stores.contains(store)).collect();
+            if !stores.is_empty() {
+                let history = shipments.remove(number).unwrap_or_default();
+                served.decisions.extend(served.shard.fill(&stores, history, since));
+                is_used = true;
+            }
+        }
+        is_used
     }
 
     /// Whether there is anything to commit at once; that time has passed can wait.

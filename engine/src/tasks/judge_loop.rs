@@ -9,6 +9,7 @@ use lictor_connectors::{
 };
 use lictor_schemas::time::EventTime;
 
+use super::backfiller::Backfiller;
 use super::committer::{Outcome, commit};
 use super::judge::JudgeEpoch;
 use super::reload::{JudgeRules, Reloading, SharedRules};
@@ -48,6 +49,7 @@ pub(super) struct JudgeLoop<'a, C> {
     /// Publishes events before their state is committed; none if delivery is exactly once.
     early: Option<KafkaSink>,
     restorer: Restorer<Restored>,
+    backfiller: Backfiller,
     reloading: Reloading,
     options: ReadingOptions,
     clock: C,
@@ -71,7 +73,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
         source: KafkaSource,
         task: JudgeTask,
         Writers { transactions, early }: Writers,
-        (restorer, reloading): (Restorer<Restored>, Reloading),
+        (restorer, backfiller, reloading): (Restorer<Restored>, Backfiller, Reloading),
         (options, clock): (ReadingOptions, C),
         (stop, observer): (&'a Stop<'a>, &'a dyn TaskObserver),
     ) -> Self {
@@ -81,6 +83,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
             transactions,
             early,
             restorer,
+            backfiller,
             reloading,
             options,
             clock,
@@ -128,6 +131,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
             }
         }
         self.take_over()?;
+        self.backfill()?;
         self.commit(false)?;
         self.tell_status();
         Ok(bytes)
@@ -214,6 +218,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
         self.commit(true)?;
         let shards: Vec<TopicPartition> = self.task.served().chain(self.restorer.waiting().cloned()).collect();
         tracing::info!(stage = "judge", shards = shards.len(), "going over to other rules");
+        self.backfiller.cancel();
         self.reloading.apply(stages, shards.iter().map(|shard| shard.partition).collect());
         self.source.hold(&shards)?;
         for shard in &shards {
@@ -263,6 +268,29 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
             let next = self.task.serve(partition.partition, shard);
             self.source.start_at(&[(partition, next)])?;
             self.tell_if_serving();
+        }
+        Ok(())
+    }
+
+    /// Takes over history that was summed up, and lets what else is waited for be.
+    fn backfill(&mut self) -> Result<(), TaskError> {
+        if let Some(backfilled) = self.backfiller.answer()? {
+            let (stores, records) = (backfilled.backfill.stores.len(), backfilled.records);
+            if self.task.fill(backfilled) {
+                tracing::info!(stores, records, "sums now hold what was read before their rules were there");
+            }
+        }
+        if self.backfiller.is_idle()
+            && !self.stop.is_set()
+            && let Some((settings, backfill)) = self.task.awaited()
+        {
+            tracing::info!(
+                stores = backfill.stores.len(),
+                shards = backfill.shards.len(),
+                from = backfill.read_from.to_rfc3339(),
+                "reading what came before rules were there"
+            );
+            self.backfiller.request(settings, backfill)?;
         }
         Ok(())
     }

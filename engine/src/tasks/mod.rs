@@ -6,6 +6,7 @@
 //!
 //! Invariant: every transaction ends with the offsets it was made from, and nothing is visible before it is committed.
 
+mod backfiller;
 mod committer;
 mod judge;
 mod judge_loop;

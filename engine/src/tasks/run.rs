@@ -11,6 +11,7 @@ use lictor_connectors::{
     TopicPartition,
 };
 
+use super::backfiller::Backfiller;
 use super::judge_loop::{JudgeLoop, Writers, restorer};
 use super::reload::{Reloading, SharedRules};
 use super::scan_loop::ScanLoop;
@@ -279,7 +280,8 @@ pub fn run_reloading<C: Clock + Copy + Send + Sync + 'static>(
     let Stages { scan, judge, routes } = stages;
     let names = judge.names.clone();
     let router = Router::new(options.shards, routes);
-    let scan = ScanTask::new(scan, router, names, options.topics.clone(), &options.application_id);
+    let ids = (options.application_id.as_str(), options.instance_id.as_str());
+    let scan = ScanTask::new(scan, router, names, options.topics.clone(), ids);
     let (reloading, of_scan) =
         Reloading::new(SharedRules::new(judge, options.inputs.clone()), rule_sets, options.shards);
     let clients = Clients { properties, options };
@@ -297,6 +299,9 @@ pub fn run_reloading<C: Clock + Copy + Send + Sync + 'static>(
         let state = (options.topics.state.clone(), options.shards);
         let patience = (options.reading.patience, clock);
         let restorer = restorer(clients.restorer(Stage::Judge)?, reloading.shared.clone(), state, patience)?;
+        let rows_max = options.reading.rows_max;
+        let history = clients.restorer(Stage::Scan)?;
+        let backfiller = Backfiller::start(history, options.shards, rows_max, options.reading.patience)?;
         let early = match options.delivery {
             Delivery::ExactlyOnce => None,
             Delivery::AtLeastOnce => Some(KafkaSink::try_new(properties, &clients.client_id(Stage::Judge))?),
@@ -304,7 +309,7 @@ pub fn run_reloading<C: Clock + Copy + Send + Sync + 'static>(
         let task = JudgeTask::new(options.topics.clone());
         let writers = Writers { transactions, early };
         let ends = (&stop, observer);
-        let readers = (restorer, reloading);
+        let readers = (restorer, backfiller, reloading);
         JudgeLoop::try_new(source, task, writers, readers, (options.reading, clock), ends).run()
     };
     thread::scope(|scope| {

@@ -14,14 +14,17 @@ use lictor_schemas::time::EventTime;
 
 use super::reload::ScanRules;
 use super::{Batch, Message, TaskTopics};
-use crate::exchange::Shipment;
 use crate::exchange::parcel::{self, Names};
-use crate::exchange::route::Router;
+use crate::exchange::route::{Hash, Router};
+use crate::exchange::{Feeding, Shipment};
 use crate::scan_stage::{ScanCounts, ScanStage};
 use crate::watermark::Mark;
 
 /// Marks that let no window close are told this often: they keep what runs out by itself in step with the clock.
 const MARKS_EVERY_NS: i64 = 1_000_000_000;
+
+/// From where on we feed the stores is told this often: a shard that has learnt of one since waits for it.
+const FEEDING_EVERY_NS: i64 = 5_000_000_000;
 
 /// How far a partition was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,14 @@ struct Partition {
     /// As of the epoch that is on its way.
     sent: Standing,
     now: Standing,
+    /// Rows before this offset are in no sum that is not shipped.
+    shipped: NextOffset,
+}
+
+impl Partition {
+    fn at(standing: Standing) -> Self {
+        Self { committed: standing, sent: standing, now: standing, shipped: standing.next }
+    }
 }
 
 /// The scan stage with what it must remember of its commits.
@@ -45,6 +56,8 @@ pub struct ScanTask {
     names: Names,
     topics: TaskTopics,
     application_id: String,
+    /// What we are called in shipments.
+    feeder: u64,
     partitions: BTreeMap<TopicPartition, Partition>,
     /// All input partitions there are, whoever reads them.
     sources: Vec<(TopicPartition, Signal)>,
@@ -59,6 +72,7 @@ struct Shipped {
     has_sources: bool,
     marks: BTreeMap<TopicPartition, Mark>,
     marks_at: Option<EventTime>,
+    feeding_at: Option<EventTime>,
 }
 
 impl Shipped {
@@ -68,6 +82,15 @@ impl Shipped {
         let is_old = self.marks_at.is_none_or(|told_at| now.0.saturating_sub(told_at.0) >= MARKS_EVERY_NS);
         let has_turned = |mark: &Mark| self.marks.get(&mark.partition).is_none_or(|told| told.is_idle != mark.is_idle);
         is_old || marks.iter().any(has_turned)
+    }
+
+    /// Whether it is time to tell from where on stores are fed.
+    fn is_feeding_due(&mut self, now: EventTime) -> bool {
+        let is_due = self.feeding_at.is_none_or(|told_at| now.0.saturating_sub(told_at.0) >= FEEDING_EVERY_NS);
+        if is_due {
+            self.feeding_at = Some(now);
+        }
+        is_due
     }
 
     /// Leaves those marks that are news. Who is idle says so again, or windows wait for it.
@@ -88,15 +111,22 @@ pub struct ScanEpoch {
 }
 
 impl ScanTask {
-    /// Nothing is read yet.
+    /// Nothing is read yet. Of the ids the second is that of the instance: no other one that runs has it.
     #[must_use]
-    pub fn new(stage: ScanStage, router: Router, names: Names, topics: TaskTopics, application_id: &str) -> Self {
+    pub fn new(
+        stage: ScanStage,
+        router: Router,
+        names: Names,
+        topics: TaskTopics,
+        (application_id, instance_id): (&str, &str),
+    ) -> Self {
         Self {
             stage,
             router,
             names,
             topics,
             application_id: application_id.to_owned(),
+            feeder: Hash::of(instance_id.as_bytes()).value(),
             partitions: BTreeMap::new(),
             sources: Vec::new(),
             shipped: Shipped::default(),
@@ -126,7 +156,8 @@ impl ScanTask {
     /// This instance reads `partition` from `now` on, by the processing clock, from where the group has committed.
     pub fn assign(&mut self, partition: &TopicPartition, committed: &Committed, now: EventTime) {
         let standing = Standing { next: committed.next, high: high_from_metadata(&committed.metadata) };
-        self.partitions.insert(partition.clone(), Partition { committed: standing, sent: standing, now: standing });
+        self.shipped.feeding_at = None;
+        self.partitions.insert(partition.clone(), Partition::at(standing));
         self.stage.resume(partition.clone(), standing.high, now);
     }
 
@@ -213,6 +244,14 @@ impl ScanTask {
                 shipment.marks.clear();
             }
         }
+        if let Some(first) = shipments.first_mut() {
+            if self.shipped.is_feeding_due(now) {
+                first.feeding = Some(self.feeding());
+            }
+            // No sum is left behind.
+            self.partitions.values_mut().for_each(|read| read.shipped = read.now.next);
+        }
+        shipments.iter_mut().for_each(|shipment| shipment.feeder = self.feeder);
         let mut by_shard: Vec<Vec<Shipment>> = Vec::new();
         for shipment in shipments.into_iter().filter(|shipment| !shipment.is_empty()) {
             let split = self.router.split(shipment);
@@ -220,6 +259,11 @@ impl ScanTask {
             by_shard.iter_mut().zip(split).for_each(|(of_shard, shipment)| of_shard.push(shipment));
         }
         by_shard
+    }
+
+    fn feeding(&self) -> Feeding {
+        let from = self.partitions.iter().map(|(partition, read)| (partition.clone(), read.shipped));
+        Feeding { stores: self.names.fingerprint(), from: from.collect() }
     }
 
     /// How far partitions were read that were read further than what was sent before. If there `are_messages` and no
@@ -253,7 +297,7 @@ impl ScanTask {
         self.shipped = Shipped::default();
         let mut starts = Vec::new();
         for (partition, read) in &mut self.partitions {
-            *read = Partition { committed: read.committed, sent: read.committed, now: read.committed };
+            *read = Partition::at(read.committed);
             self.stage.resume(partition.clone(), read.committed.high, now);
             starts.push((partition.clone(), Some(read.committed.next)));
         }

@@ -237,7 +237,7 @@ impl Instance {
     fn new(text: &str, partitions: i32) -> Self {
         let Stages { scan, judge, routes } = stages(text);
         let router = Router::new(u32::try_from(SHARDS).unwrap(), routes);
-        let mut scan = ScanTask::new(scan, router, judge.names.clone(), topics(), "lictor");
+        let mut scan = ScanTask::new(scan, router, judge.names.clone(), topics(), ("lictor", "a"));
         scan.expect(&[(SPANS.to_owned(), partitions)]);
         let (judge, settings) = (JudgeTask::new(topics()), Arc::new(judge));
         Self { scan, judge, settings, reading: BTreeMap::new(), judging: BTreeMap::new() }
