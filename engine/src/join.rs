@@ -156,6 +156,10 @@ impl JoinState {
         let kind = self.rule.join.kind();
         let mut settled = Vec::new();
         let is_silent = kind == JoinKind::Inner || from >= to;
+        // Of partners that may have come before the rule was there nobody knows.
+        let since = self.store(stores, JoinSide::Right).since().filter(|_| !self.rule.join.is_distinct());
+        let back_ns = self.rule.join.bounds().from_ns;
+        let is_known = |span: Window| since.is_none_or(|since| span.start.plus(back_ns) >= since);
         let panes = self.store(stores, JoinSide::Left).panes().take_while(|(span, _)| !is_silent && span.end <= to);
         for (span, pane) in panes.filter(|(span, _)| span.end > from) {
             let rows = in_order(&self.rule.join, pane)?;
@@ -167,7 +171,7 @@ impl JoinState {
             })?;
             let is_told = |has_met: bool| has_met == (kind == JoinKind::LeftSemi);
             let told: Vec<usize> = rows.iter().zip(&has_met).filter(|(_, m)| is_told(**m)).map(|(r, _)| *r).collect();
-            if !told.is_empty() {
+            if !told.is_empty() && (kind == JoinKind::LeftSemi || is_known(span)) {
                 let times = self.rule.join.left_times(&pane.states_of(&told)?);
                 settled.push(repeat(self.rule.join.alone(&pane.keys_of(&told)?)?, &times)?);
             }

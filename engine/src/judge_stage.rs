@@ -551,11 +551,13 @@ impl JudgeStage {
     }
 
     fn advance(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
-        if !self.is_warming(rule) {
-            self.settle(rule, decided)?;
-            self.update(rule, decided)?;
-            self.close(rule, decided)?;
+        // Its time stands still: what is firing neither goes on nor ends before it is known.
+        if self.is_warming(rule) {
+            return Ok(());
         }
+        self.settle(rule, decided)?;
+        self.update(rule, decided)?;
+        self.close(rule, decided)?;
         let JudgeRule { header, frontier, .. } = &self.judging.rules[rule.0];
         decided.extend(self.decisions.advance(header, frontier.at(&self.watermarks)));
         Ok(())

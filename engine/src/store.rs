@@ -496,7 +496,8 @@ impl PaneStore {
         if watermark <= self.closed_to || self.warming().is_some() {
             return;
         }
-        if self.beginning == Beginning::Known(None) {
+        // Of a side it only matters whether it came later than others.
+        if self.beginning == Beginning::Known(None) && self.plan.side.is_none() {
             self.beginning = Beginning::Known(Some(watermark));
         }
         self.closed_to = watermark;

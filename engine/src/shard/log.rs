@@ -278,7 +278,12 @@ pub(super) fn said(settings: &JudgeSettings, before: &Said, progress: &mut Progr
         let state = plan.state_id.clone();
         let known = before.stores.iter().find(|b| b.state == state).filter(|b| !(b.is_lost && is_read));
         let incarnation = known.map_or_else(&mut next_incarnation, |known| known.incarnation);
-        let readers = plan.readers.iter().map(|rule| said.rules[rule.0].name.clone()).collect();
+        let mut readers: Vec<String> = plan.readers.iter().map(|rule| said.rules[rule.0].name.clone()).collect();
+        if !settings.is_whole {
+            // Who may be mended will want the sums, too.
+            let of_known = known.iter().flat_map(|known| &known.readers);
+            readers.extend(of_known.filter(|name| settings.names.find_rule(name).is_none()).cloned());
+        }
         let since = known.and_then(|known| known.since);
         let warming = known.and_then(|known| known.warming.clone());
         said.stores.push(StoreSaid { state, incarnation, since, is_lost: !is_read, readers, warming });

@@ -338,9 +338,10 @@ impl Restoring {
     ) -> (Beginning, EventTime) {
         let plan = &self.settings.judging.stores[number.0];
         let closed_to = plan.frontier.at(watermarks);
+        // Nobody has fed it for a while.
         let is_dormant = |b: &StoreSaid| {
-            let of_dormant = |rule: &RuleSaid| rule.is_dormant && b.readers.contains(&rule.name);
-            manifest.rules.iter().any(of_dormant)
+            let is_of_dormant = |name: &String| manifest.rules.iter().any(|rule| rule.is_dormant && rule.name == *name);
+            b.readers.iter().all(is_of_dormant)
         };
         if let Some(said) = before.and_then(|before| before.warming.as_ref()) {
             return (Beginning::Warming(said.warming()), said.closed_to);

@@ -1,5 +1,7 @@
 //! What survives a restart, what does not, and what is refused.
 
+mod warming;
+
 use std::collections::BTreeMap;
 
 use lictor_connectors::{Committed, RecordRef, TopicPartition};
@@ -37,13 +39,22 @@ struct Bench {
     next: NextOffset,
     offset: i64,
     is_retried: bool,
+    /// How far history is read back.
+    reach_ns: i64,
+    /// What was read.
+    records: Vec<Vec<u8>>,
 }
 
 impl Bench {
     fn new(text: &str) -> Self {
-        let (scan, settings) = instance(text);
+        Self::with_reach(text, 0)
+    }
+
+    fn with_reach(text: &str, reach_ns: i64) -> Self {
+        let (scan, settings) = instance(text, reach_ns);
         let shard = Shard::empty(&settings, Place::ONLY);
-        Self { scan, settings, shard, log: Vec::new(), next: NextOffset(0), offset: 0, is_retried: false }
+        let (log, next, records) = (Vec::new(), NextOffset(0), Vec::new());
+        Self { scan, settings, shard, log, next, offset: 0, is_retried: false, reach_ns, records }
     }
 
     /// Reads one record of spans and judges what is shipped of it.
@@ -55,6 +66,7 @@ impl Bench {
         let payload = encode_protobuf(Signal::Traces, &teams.iter().map(row).collect::<Vec<_>>()).unwrap();
         let (offset, key) = (self.offset, None);
         self.offset += 1;
+        self.records.push(payload.clone());
         let payload = Some(payload.as_slice());
         self.scan.absorb(RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key, payload }, START);
         let batch = self.scan.end_epoch(START, true).batch;
@@ -78,11 +90,15 @@ impl Bench {
     /// Restarts with these rules; the log has been compacted.
     fn restart(&mut self, text: &str) {
         self.compact();
-        let (mut scan, settings) = instance(text);
-        let standing = Committed { next: NextOffset(self.offset), metadata: format!("high={}", START.0) };
-        scan.assign(&TopicPartition::new(SPANS, 0), &standing, START);
-        (self.scan, self.settings) = (scan, settings);
+        (self.scan, self.settings) = instance(text, self.reach_ns);
+        self.reassign();
         self.shard = self.restored(Some(self.next)).unwrap();
+    }
+
+    /// The partition is read on by whoever reads it now.
+    fn reassign(&mut self) {
+        let standing = Committed { next: NextOffset(self.offset), metadata: format!("high={}", START.0) };
+        self.scan.assign(&TopicPartition::new(SPANS, 0), &standing, START);
     }
 
     fn restored(&self, committed: Option<NextOffset>) -> Result<Shard, RestoreError> {
@@ -110,11 +126,11 @@ impl Bench {
 /// Rules that are not whole say so themselves.
 const FAULTY: &str = "CREATE RULE;";
 
-fn instance(text: &str) -> (ScanTask, Arc<JudgeSettings>) {
+fn instance(text: &str, reach_ns: i64) -> (ScanTask, Arc<JudgeSettings>) {
     let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text: text.into() }], &References::new());
     assert_eq!(faults.is_empty(), !text.ends_with(FAULTY), "{faults:?}");
-    let Stages { scan, judge, routes } =
-        Stages::new(rules, Arc::new(PriceTable::empty()), &PipelineSettings::default());
+    let settings = PipelineSettings { reach_ns, ..PipelineSettings::default() };
+    let Stages { scan, judge, routes } = Stages::new(rules, Arc::new(PriceTable::empty()), &settings);
     let scan = scan_task(scan, Router::new(1, routes), &judge);
     (scan, Arc::new(judge))
 }
@@ -471,6 +487,43 @@ fn rules_that_share_sums_each_remember_what_they_have_found() {
     bench.restart(&format!("{}{}", running("new", 5), running("some", 2)));
     let decisions = said(&bench.read(START.plus(1), &teams(&["a", "a"])));
     assert_eq!(decisions, [("new".to_owned(), fired), ("some".to_owned(), over)]);
+}
+
+#[test]
+fn sums_that_a_faulty_rule_shares_are_kept_for_it_when_the_other_one_leaves_them() {
+    let (few, some) = (running("few", 1), running("some", 2));
+    let mut bench = Bench::new(&format!("{few}{some}"));
+    assert_eq!(bench.read(START, &teams(&["a"])).len(), 2);
+    bench.commit();
+    bench.restart(&format!("{few}{FAULTY}"));
+    assert_eq!(bench.read(START.plus(1), &teams(&["b"])).len(), 1);
+    bench.commit();
+    bench.restart(&format!("{}{FAULTY}", few.replace("sum(input_tokens)", "max(input_tokens)")));
+    bench.commit();
+    bench.restart(&format!("{few}{some}"));
+    bench.commit();
+    let mut decisions = bench.read(START.plus(2), &teams(&["a", "a", "b", "b"]));
+    decisions.retain(|decision| decision.event.data.rule.name == "some");
+    assert_eq!(observed(&decisions), [("team=a".to_owned(), None)], "three of team a are too many, it had one");
+}
+
+#[test]
+fn who_looks_back_for_a_partner_does_not_miss_one_from_before_it_was_there() {
+    let lone = "CREATE RULE lone WITH (action = 'warn', reason_code = 'x_test') AS
+        SELECT a.team FROM spans AS a LEFT JOIN spans AS b ON b.team = a.team
+            AND b.event_time >= a.event_time - INTERVAL '10 minutes' AND b.event_time < a.event_time
+        WHERE b.team IS NULL;";
+    let mut bench = Bench::new(&counted("HAVING count(*) > 100"));
+    bench.read(START, &teams(&["a"]));
+    bench.commit();
+    bench.restart(&format!("{}{lone}", counted("HAVING count(*) > 100")));
+    for minute in [1, 5, 12, 24] {
+        bench.read(START.plus(minute * MINUTE_NS), &teams(&["a"]));
+    }
+    let decisions = bench.read(START.plus(60 * MINUTE_NS), &teams(&["c"]));
+    let firing = decisions.iter().filter(|d| d.event.data.state == lictor_schemas::event::State::Firing);
+    let at: Vec<i64> = firing.map(|d| (d.event.time.0 - START.0) / MINUTE_NS).collect();
+    assert_eq!(at, [24], "at 1 the span at 0 may be one of many that nobody has seen; at 24 none came for ten minutes");
 }
 
 #[test]

@@ -78,6 +78,13 @@ impl StreamJoin {
         self.kind
     }
 
+    /// Whether left rows that may have had a partner nobody has seen are told all the same: of two rows that say the
+    /// same one too many is better than one too few.
+    #[must_use]
+    pub fn is_distinct(&self) -> bool {
+        self.is_distinct
+    }
+
     /// How many times each left row counts, from the states of their groups.
     #[must_use]
     pub fn left_times(&self, states: &[ArrayRef]) -> Vec<i64> {
