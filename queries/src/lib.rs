@@ -22,6 +22,7 @@ mod finish;
 mod flink;
 mod frame;
 mod gap_fill;
+mod ignored;
 mod join;
 mod lineage;
 mod measures;

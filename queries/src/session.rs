@@ -27,6 +27,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::exemplar::{Exemplar, Pick};
 use crate::flink::without_flinks_words;
+use crate::ignored::refuse_ignored;
 use crate::slot::{Slot, SlotTable};
 use crate::stage::{Runner, Stage};
 use crate::window::{Planning, Tables, WindowPlanner};
@@ -79,7 +80,9 @@ impl Session {
 
     /// Plans a query's tokens; types are resolved, nothing is optimised yet.
     pub(crate) fn plan(&self, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
-        let statement = DfStatement::Statement(Box::new(parse_query(tokens)?));
+        let statement = parse_query(tokens)?;
+        refuse_ignored(&statement)?;
+        let statement = DfStatement::Statement(Box::new(statement));
         let state = self.state();
         let plan = self.runner.block_on(state.statement_to_plan(statement))?;
         state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})

@@ -4,6 +4,7 @@
 //! the path the rule is windowed, else it is judged row by row. Whatever would need unbounded state on the way is
 //! refused here, with the reason and the rewrite that works.
 
+use datafusion::common::Column;
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, Volatility};
@@ -12,7 +13,7 @@ use lictor_schemas::tables::Table;
 use crate::aggregation::GroupColumn;
 use crate::frame::Emission;
 use crate::join::JOINED;
-use crate::lineage::{Origin, has_aggregate, is_window_projection, origin, strip_alias};
+use crate::lineage::{Origin, has_aggregate, is_window_projection, origin, source_column, strip_alias};
 use crate::unshared;
 use crate::window_spec::WindowSpec;
 
@@ -82,6 +83,7 @@ pub(crate) fn analyse(plan: &LogicalPlan, emission: Emission) -> Result<Shape, R
     };
     path[at + 1..].iter().try_for_each(|p| check_stateless(p))?;
     path[..at].iter().try_for_each(|p| check_above(p, emission))?;
+    path[..=at].iter().try_for_each(|p| check_order(p))?;
     let LogicalPlan::Aggregate(aggregate) = path[at] else { unreachable!("found as an aggregate") };
     let (spec, groups) = group_columns(aggregate)?;
     if let WindowSpec::Session { .. } = spec {
@@ -327,6 +329,21 @@ fn refuse_unwindowed<T>(aggregate: &Aggregate) -> Result<T, Refusal> {
     refuse("GROUP BY without a window would grow for ever", help, "GROUP")
 }
 
+/// Aggregates that depend on the order of rows must say which: rows arrive in another order at every run.
+fn check_order(plan: &LogicalPlan) -> Result<(), Refusal> {
+    const ORDERED: [&str; 5] = ["first_value", "last_value", "nth_value", "array_agg", "string_agg"];
+    let LogicalPlan::Aggregate(aggregate) = plan else { return Ok(()) };
+    for expr in &aggregate.aggr_expr {
+        let Expr::AggregateFunction(call) = strip_alias(expr) else { continue };
+        let name = call.func.name();
+        if ORDERED.contains(&name) && call.params.order_by.is_empty() && !call.params.distinct {
+            let message = format!("{name} depends on the order of rows, which is another at every run");
+            return refuse(message, format!("say which: {name}(x ORDER BY event_time)"), "SELECT");
+        }
+    }
+    Ok(())
+}
+
 /// An aggregate above the windowed one sees one window at a time, so it must group by the window.
 fn check_later_aggregate(plan: &LogicalPlan, groups: &[GroupColumn]) -> Result<(), Refusal> {
     let LogicalPlan::Aggregate(later) = plan else { return Ok(()) };
@@ -338,6 +355,19 @@ fn check_later_aggregate(plan: &LogicalPlan, groups: &[GroupColumn]) -> Result<(
         Expr::Column(c) => matches!(origin(&later.input, c), Origin::Key(k) if is_bound(k)),
         _ => false,
     };
+    let of_table = |c: &Column| source_column(&later.input, later.input.schema().maybe_index_of_column(c)?);
+    let key_of = |e: &Expr| match strip_alias(e) {
+        Expr::Column(c) => Some(c).filter(|c| of_table(c).is_none()).map(|c| origin(&later.input, c)),
+        _ => Some(Origin::Other),
+    };
+    // Who groups by all keys has one row of each.
+    let has_all = (0..groups.len()).all(|k| later.group_expr.iter().any(|e| key_of(e) == Some(Origin::Key(k))));
+    let is_value = |e: &&Expr| !has_all && key_of(e).is_some_and(|origin| !matches!(origin, Origin::Key(_)));
+    if let Some(value) = later.group_expr.iter().find(is_value) {
+        let message = format!("the second GROUP BY groups by `{value}`, which is no key of the first");
+        let help = "two of its rows could be about one subject: group by keys of the first, or aggregate the value";
+        return refuse(message, help, "GROUP");
+    }
     if later.group_expr.iter().any(is_window) {
         return Ok(());
     }

@@ -111,10 +111,6 @@ impl Function {
     }
 }
 
-/// The planner would leave it out without a word.
-const SAMPLE: &str = "TABLESAMPLE takes other rows at every run, so a replay would give other events: for a sixteenth \
-                      of all traces write WHERE starts_with(trace_id, '0')";
-
 /// Plans window functions in `FROM`.
 #[derive(Debug)]
 pub(crate) struct WindowPlanner {
@@ -128,9 +124,6 @@ impl RelationPlanner for WindowPlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        if let TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } = &relation {
-            return plan_err!("{SAMPLE}");
-        }
         let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };

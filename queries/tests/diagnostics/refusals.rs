@@ -21,6 +21,11 @@ const HELP_GROUP: &str = "group by window_start, window_end";
 const CONSTRUCTS: &[Construct] = &[
     Construct { named: "`GROUP BY` without a window, or without one of its bounds", check: group_by_without_a_window },
     Construct { named: "a second `GROUP BY` that leaves the window out", check: second_group_by_without_the_window },
+    Construct { named: "a second `GROUP BY` by something else than keys of the first", check: second_group_by_a_value },
+    Construct {
+        named: "`first_value`, `last_value`, `nth_value`, `array_agg`, `string_agg` without `ORDER BY`",
+        check: aggregates_without_an_order,
+    },
     Construct { named: "a window without `GROUP BY`", check: window_without_group_by },
     Construct { named: "a window over another time than `event_time`", check: window_over_another_time },
     Construct { named: "a window's bounds inside the aggregate of overlapping windows", check: bounds_inside },
@@ -65,6 +70,7 @@ const CONSTRUCTS: &[Construct] = &[
     Construct { named: "a `RIGHT`, `FULL` or reversed `LEFT` join", check: joins_that_make_rows },
     Construct { named: "`WITH RECURSIVE`", check: recursion },
     Construct { named: "`TABLESAMPLE`", check: samples },
+    Construct { named: "`FOR UPDATE`, `WITH (NOLOCK)`, `PARTITION (…)`", check: words_without_effect },
     Construct { named: "no telemetry", check: no_telemetry },
     Construct { named: "no subject, no window, or a group key that is not selected", check: nobody_and_nowhere },
     Construct { named: "a session over rows that dropped their `event_time`", check: rows_without_their_time },
@@ -115,6 +121,41 @@ fn second_group_by_without_the_window() {
     let query = format!("SELECT c.team, max(c.n) FROM ({inner}) AS c GROUP BY c.team");
     let help = "group by window_start, window_end in it too";
     refused(&query, "GROUP", "the second GROUP BY leaves the window out", help);
+}
+
+fn second_group_by_a_value() {
+    let inner = per_minute("count(*) AS n", "").replace("GROUP", "/*here*/GROUP");
+    let bounds = "c.window_start, c.window_end";
+    let query = format!("SELECT c.n, {bounds}, count(*) FROM ({inner}) AS c GROUP BY {bounds}, c.n");
+    let help = "two of its rows could be about one subject: group by keys of the first, or aggregate the value";
+    refused(&query, "GROUP", "the second GROUP BY groups by `c.n`, which is no key of the first", help);
+}
+
+fn aggregates_without_an_order() {
+    for (name, call) in [
+        ("first_value", "first_value(request_model)"),
+        ("last_value", "last_value(request_model)"),
+        ("nth_value", "nth_value(request_model, 2)"),
+        ("array_agg", "array_agg(request_model)"),
+        ("string_agg", "string_agg(request_model, ',')"),
+    ] {
+        let query = per_minute(&format!("{call} AS model"), "").replacen("SELECT", "/*here*/SELECT", 1);
+        let help = format!("say which: {name}(x ORDER BY event_time)");
+        let message = format!("{name} depends on the order of rows, which is another at every run");
+        refused(&query, "SELECT", &message, &help);
+    }
+}
+
+fn words_without_effect() {
+    let plain = |query: &str, message: &str| {
+        refused_plainly(&query.replacen("SELECT", "/*here*/SELECT", 1), "SELECT", message);
+    };
+    let message = "FOR UPDATE and FOR SHARE lock nothing here: leave them out";
+    plain("SELECT team FROM spans FOR UPDATE", message);
+    plain("SELECT t.team FROM (SELECT team FROM spans FOR SHARE) AS t", message);
+    plain("SELECT team FROM spans WITH (NOLOCK)", "WITH (…) behind a table says nothing here: leave it out");
+    let message = "PARTITION (…) behind a table chooses nothing here: write WHERE kafka_partition = …";
+    plain("SELECT team FROM spans PARTITION (p0)", message);
 }
 
 fn window_without_group_by() {
