@@ -10,8 +10,11 @@ mod headers;
 mod instance;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
-use std::process::{Command, ExitStatus};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
 use cluster::{Cluster, Message, PATIENCE};
@@ -19,10 +22,12 @@ use headers::headers;
 use instance::Instance;
 use lictor_engine::clock::{Clock, SystemClock};
 use lictor_schemas::event::{CONTENT_TYPE, EVENT_TYPE, EnforcementEvent, JSON_SCHEMA};
+use lictor_schemas::genops::PolicyResult;
 use lictor_schemas::otlp::encode::{RowDraft, encode_json, encode_protobuf};
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const SECOND_NS: i64 = 1_000_000_000;
 const WINDOW_NS: i64 = 5 * 60 * SECOND_NS;
@@ -150,6 +155,48 @@ fn otlp_of_both_encodings_becomes_events_and_directives() {
     }
     assert_headers(&cluster, &found);
     assert_metrics(port);
+    assert_verified(&cluster, &found);
+}
+
+/// What `lictor verify` says of an event, and its exit code.
+fn verified(config: &Path, event: &EnforcementEvent) -> (String, Option<i32>) {
+    let mut lictor = Command::new(env!("CARGO_BIN_EXE_lictor"));
+    let lictor = lictor.args(["verify", "-", "-c"]).arg(config).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = lictor.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&event.to_json()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+}
+
+/// Every event follows from the telemetry, and none that says something else.
+#[track_caller]
+fn assert_verified(cluster: &Cluster, events: &[EnforcementEvent]) {
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("verify.yaml");
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
+    let text = format!(
+        "kafka: {{bootstrap.servers: \"{}\"}}\nrules: {}\ntopics: {{traces: [{}]}}\n",
+        cluster.properties.bootstrap_servers(),
+        rules.display(),
+        cluster.topic("spans"),
+    );
+    fs::write(&config, text).unwrap();
+    for event in events {
+        let (said, code) = verified(&config, event);
+        assert!(code == Some(0) && said.contains("it follows from the telemetry"), "{}: {said}", line(event));
+    }
+    let latency = events.iter().find(|event| line(event).starts_with("latency_p95") && !event.data.state.is_ended());
+    let tampered = |change: &dyn Fn(&mut EnforcementEvent)| {
+        let mut event = latency.unwrap().clone();
+        change(&mut event);
+        verified(&config, &event)
+    };
+    let (said, code) = tampered(&|event| event.data.finding.result = PolicyResult::RateLimited);
+    assert!(code == Some(1) && said.contains("it does not follow: the telemetry says WARNING, 9000"), "{said}");
+    let (said, code) = tampered(&|event| event.data.selector.matches["project"] = json!("another"));
+    assert!(code == Some(1) && said.contains("nothing of the kind"), "{said}");
+    let (said, code) = tampered(&|event| event.data.rule.version = "0123456789abcdef".to_owned());
+    assert!(code == Some(3) && said.contains("the event is of version 0123456789abcdef"), "{said}");
 }
 
 /// The headers say what a router wants to know, on both topics, tombstones included.
@@ -257,8 +304,8 @@ const COUNTED: &str = "CREATE RULE counted WITH (action = 'notify', reason_code 
 #[test]
 fn telemetry_that_came_while_nobody_read_counts_although_all_was_silent_before() {
     let Some(cluster) = Cluster::from_env("kafka-backlog") else { return };
-    let rules = tempfile::TempDir::new().unwrap();
-    std::fs::write(rules.path().join("counted.sql"), COUNTED).unwrap();
+    let rules = TempDir::new().unwrap();
+    fs::write(rules.path().join("counted.sql"), COUNTED).unwrap();
     cluster.make_topic("spans", 2, false);
     let config = format!("http: off\nrules: {}\ntime: {{idle_after: 1s, lateness: 0s}}", rules.path().display());
     let say = |team: &str| {

@@ -36,6 +36,7 @@ mod state_rows;
 pub mod store;
 pub mod tasks;
 pub mod verdict;
+pub mod verify;
 pub mod watermark;
 pub mod windowed;
 

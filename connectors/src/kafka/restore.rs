@@ -103,6 +103,15 @@ impl KafkaRestorer {
         patience.ask_for_ends(&self.uncommitted.0, partition).map(|(low, _)| NextOffset(low))
     }
 
+    /// Where a partition ends for readers of committed records.
+    ///
+    /// # Errors
+    /// The broker refuses, or has no answer within about `wait`.
+    pub fn end_of(&self, partition: &TopicPartition, wait: Duration) -> Result<NextOffset, ConnectorError> {
+        let mut patience = Patience::new(wait);
+        patience.ask_for_ends(&self.committed.0, partition).map(|(_, high)| NextOffset(high))
+    }
+
     /// Hands over every record of a partition that is not part of an aborted transaction, tombstones too, from its
     /// beginning to where it ends at the time of the call, and returns their number. The ends of open transactions are
     /// waited for.

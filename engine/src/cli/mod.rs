@@ -15,6 +15,7 @@ mod terminal;
 mod test;
 mod topic_tables;
 mod topics;
+mod verify;
 mod watched;
 
 use std::io;
@@ -52,6 +53,8 @@ enum Command {
     Schema(schema::Arguments),
     /// Shows enforcement events as they are published.
     Tail(tail::Arguments),
+    /// Reads the telemetry of an event once more, and says whether the event follows from it.
+    Verify(verify::Arguments),
 }
 
 /// Does what the command line says.
@@ -66,6 +69,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
     }
 }
 

@@ -36,7 +36,7 @@ FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
 GROUP BY team, window_start, window_end
 
 -- arrays
-SELECT team, window_start, window_end, array_sort(array_agg(input_tokens)) AS all_values,
+SELECT team, window_start, window_end, array_sort(array_agg(input_tokens ORDER BY event_time)) AS all_values,
     array_sort(array_agg(DISTINCT request_model)) AS models, array_agg(input_tokens ORDER BY kafka_offset
     DESC) AS newest_first
 FROM TUMBLE(spans, event_time, INTERVAL '1 minute')

@@ -41,7 +41,7 @@ GROUP BY team, window_start, window_end
 
 -- hop_offset
 SELECT team, region, window_start, window_end, stddev(latency_ms) AS observed,
-    array_sort(array_agg(kafka_offset)) AS offsets
+    array_agg(kafka_offset ORDER BY kafka_offset) AS offsets
 FROM HOP(spans, event_time, INTERVAL '45 seconds', INTERVAL '2 minutes', INTERVAL '7 seconds')
 GROUP BY team, region, window_start, window_end
 
