@@ -1,7 +1,7 @@
 //! How many decisions a second the guard takes, and how long one takes, with a hundred thousand directives held.
 //!
-//! `cargo bench --bench guard` prints one line per figure. The guard answers on its one HTTP thread; questions come over
-//! loopback, each of the asking threads having some connections of its own on which one question is always under way.
+//! `cargo bench --bench guard` prints one line per figure. The guard answers on its one HTTP thread; questions come
+//! over loopback, each of the asking threads having some connections of its own on which one is always under way.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
@@ -113,17 +113,17 @@ fn proxy_question(n: usize) -> Vec<u8> {
 fn measure(name: &str, question: Question, address: SocketAddr, clock: SystemClock) {
     let (begin, end) = (clock.monotonic() + WARM_UP, clock.monotonic() + WARM_UP + MEASURED);
     let mut us = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).unwrap();
-    let mut cpu_s = 0.0;
+    let mut cores = 0.0;
     thread::scope(|scope| {
         let asking: Vec<_> =
             (0..THREADS).map(|n| scope.spawn(move || ask(n, question, address, clock, (begin, end)))).collect();
         thread::park_timeout(begin.saturating_sub(clock.monotonic()));
-        let before = guard_cpu_s();
+        let before = (guard_cpu_s(), clock.monotonic());
         thread::park_timeout(end.saturating_sub(clock.monotonic()));
-        cpu_s = guard_cpu_s() - before;
+        cores = (guard_cpu_s() - before.0) / clock.monotonic().saturating_sub(before.1).as_secs_f64();
         asking.into_iter().for_each(|asked| us.add(asked.join().unwrap()).unwrap());
     });
-    let (rate, cores) = (us.len() as f64 / MEASURED.as_secs_f64(), cpu_s / MEASURED.as_secs_f64());
+    let rate = us.len() as f64 / MEASURED.as_secs_f64();
     let ms = |quantile| Duration::from_micros(us.value_at_quantile(quantile)).as_secs_f64() * 1e3;
     let (p50, p99, max) = (ms(0.5), ms(0.99), ms(1.0));
     println!("{name:14} {rate:.0} decisions/s, p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");

@@ -86,8 +86,11 @@ fn event(id: &str, revision: u32, at: EventTime) -> Vec<u8> {
     EnforcementEvent::new("lictor", &rule, revision).to_json()
 }
 
+/// Key and value; no value is a tombstone.
+type Record = (String, Option<Vec<u8>>);
+
 /// Directives that come, are renewed and go, at random; which hold in the end, and with what revision.
-fn history(seed: u64, events: usize, at: EventTime) -> (Vec<(String, Option<Vec<u8>>)>, BTreeMap<String, u32>) {
+fn history(seed: u64, events: usize, at: EventTime) -> (Vec<Record>, BTreeMap<String, u32>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut revisions, mut holding) = (BTreeMap::<String, u32>::new(), BTreeMap::new());
     let mut event_of = |_| {
@@ -113,7 +116,7 @@ fn make_directives(cluster: &Cluster) -> String {
     topic
 }
 
-fn publish(cluster: &Cluster, topic: &str, records: &[(String, Option<Vec<u8>>)]) {
+fn publish(cluster: &Cluster, topic: &str, records: &[Record]) {
     let mut sink = KafkaSink::try_new(&cluster.properties, "test-out").unwrap();
     for (key, payload) in records {
         let (topic, key, payload) = (topic.to_owned(), Some(key.clone().into_bytes()), payload.clone());

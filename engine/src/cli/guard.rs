@@ -52,7 +52,7 @@ fn answer(config: &Config) -> anyhow::Result<ExitCode> {
     }
     let (address, on_stale) = (server.address(), options.on_stale.as_str());
     let stale_after_s = options.stale_after.as_secs_f64();
-    tracing::info!(%address, topic, on_stale, stale_after_s, "guarding: until all directives are known, on_stale decides");
+    tracing::info!(%address, topic, on_stale, stale_after_s, "guarding; what is not known is for on_stale to decide");
     guard::follow(&guard, &mut follower, &clock, &stop, &|text| config.redact(text));
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

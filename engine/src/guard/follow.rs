@@ -13,8 +13,9 @@ use super::held::{Change, Unreadable};
 use super::index::{DirectiveIndex, Put};
 use crate::clock::Clock;
 
-/// How long a broker is waited for that has nothing to say, while the topic is read to its end.
-const READ_WAIT: Duration = Duration::from_secs(30);
+/// How long a broker is waited for that has nothing to say, while the topic is read to its end: a third of what the
+/// health check takes for a loop that hangs.
+const READ_WAIT: Duration = Duration::from_secs(10);
 /// Between two attempts to read the topic: a topic that is made after us is found soon.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long one look for records lasts: so long a stop goes unnoticed.

@@ -96,7 +96,7 @@ impl<C: Clock> Shared<C> {
             .headers
             .iter()
             .filter_map(|(header, column)| {
-                let text = headers.get(header)?.to_str().ok()?;
+                let text = str::from_utf8(headers.get(header)?.as_bytes()).ok()?;
                 Some((column.as_str(), Value::String(text.to_owned())))
             })
             .collect();

@@ -41,7 +41,7 @@ pub struct GuardOptions {
     pub on_stale: OnStale,
     /// After how long without an answer of the broker that is.
     pub stale_after: Duration,
-    /// Header of a request (lower case) to column, for ext_authz. If two name the same column, the first by name counts.
+    /// Header of a request (lower case) to column, for ext_authz. If two name one column, the first by name counts.
     pub headers: BTreeMap<String, String>,
     /// How many directives are held at most.
     pub directives_max: usize,

@@ -167,7 +167,9 @@ fn a_proxy_asks_with_the_callers_path_and_headers() {
         ("d1", Instruction::Block, json!({"team": "docs"})),
         ("d2", Instruction::Throttle, json!({"request_model": "o3"})),
         ("d3", Instruction::Warn, json!({"project": "p"})),
+        ("d4", Instruction::Block, json!({"feature": "Förderung"})),
     ]);
+    assert_eq!(server.get("/v1/ext_authz", "x-genops-feature: Förderung\r\n").0, 403);
     let (status, head, body) = server.get("/v1/ext_authz/v1/chat/completions?x=1", "X-GenOps-Team: docs\r\n");
     assert_eq!(status, 403);
     for header in ["x-lictor-decision: deny", "x-lictor-reason-code: BUDGET_EXCEEDED", "x-lictor-rule: rule_d1"] {
