@@ -31,7 +31,9 @@ const MEASURED: Duration = Duration::from_secs(5);
 const GUARD_THREAD: &str = "guard.http";
 
 fn main() {
-    let (guard, clock) = (Arc::new(guard()), SystemClock::start());
+    let (before, guard, clock) = (resident_bytes(), Arc::new(guard()), SystemClock::start());
+    let bytes = resident_bytes().saturating_sub(before) / DIRECTIVES as u64;
+    println!("{:14} {bytes} bytes per directive", "memory");
     look_up(&guard, clock);
     let server = guard::serve(Arc::clone(&guard), clock).unwrap();
     guard.staleness().current(clock.monotonic() + WARM_UP + MEASURED);
@@ -186,6 +188,13 @@ fn read_answer(connection: &mut TcpStream, buffer: &mut [u8]) {
             return;
         }
     }
+}
+
+/// What this process has in memory.
+fn resident_bytes() -> u64 {
+    const PAGE_BYTES: u64 = 4_096;
+    let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or_default() * PAGE_BYTES
 }
 
 /// What the guard's thread has used so far, in seconds: user and system.

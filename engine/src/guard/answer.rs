@@ -23,6 +23,9 @@ const STALE_REASON_CODE: &str = "x_guard_stale";
 /// Proxies refuse headers that are much longer; a message is for people.
 const HEADER_BYTES_MAX: usize = 512;
 
+/// More warnings stand in the body only, since proxies bound all headers together, too.
+const WARNING_HEADERS_MAX: usize = 8;
+
 const DECISION: HeaderName = HeaderName::from_static("x-lictor-decision");
 const REASON_CODE: HeaderName = HeaderName::from_static("x-lictor-reason-code");
 const RULE: HeaderName = HeaderName::from_static("x-lictor-rule");
@@ -202,7 +205,7 @@ impl Verdict {
         } else if self.is_refused_unknown() {
             headers.insert(REASON_CODE, HeaderValue::from_static(STALE_REASON_CODE));
         }
-        for held in &self.warnings {
+        for held in self.warnings.iter().take(WARNING_HEADERS_MAX) {
             let message = held.message.as_deref().unwrap_or(held.result.as_str());
             headers.append(WARNING, header_value(&format!("{}: {message}", held.rule)));
         }
@@ -305,6 +308,10 @@ mod tests {
         assert_eq!((&answer["decision"], &answer["result"]), (&json!("allow"), &json!("WARNING")));
         assert_eq!(answer["warnings"][0]["rule"], "budget");
         assert_eq!(headers[WARNING], "budget: docs hat 65 \\u20ac ausgegeben\\u000a");
+        let many = vec![held(Instruction::Warn, PolicyResult::Warning); 20];
+        let (answer, headers) = verdict(Found { warnings: many, ..Found::default() }, None, OnStale::Allow);
+        assert_eq!(answer["warnings"].as_array().map(Vec::len), Some(20));
+        assert_eq!(headers.get_all(WARNING).iter().count(), WARNING_HEADERS_MAX);
         let long = "ä".repeat(1_000);
         assert_eq!(header_value(&long).len(), HEADER_BYTES_MAX);
     }

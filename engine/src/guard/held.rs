@@ -109,3 +109,64 @@ fn selector(directive: &Directive) -> Result<SelectorTexts, String> {
     });
     texts.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A directive in the words of the topic, with something else in it.
+    fn event(change: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let mut event = json!({
+            "specversion": "1.0", "type": "io.lictor.enforcement.v1", "source": "/lictor/l/rules/budget", "id": "e",
+            "time": "2026-03-01T12:00:00Z", "subject": "team=docs", "datacontenttype": "application/json",
+            "partitionkey": "d1", "expirytime": "2026-03-02T00:00:00Z", "severitytext": "FATAL", "severitynumber": 21,
+            "sequence": "0000000002",
+            "data": {
+                "directive_id": "d1", "revision": 2, "state": "updated", "mode": "enforce", "action": "block",
+                "severity": "critical", "selector": {"match": {"team": "docs", "tier": 5, "region": null}},
+                "rule": {"name": "budget", "version": "v", "file": "a.sql", "owner": "", "description": ""},
+                "result": "BLOCKED", "reason_code": "BUDGET_EXCEEDED", "exemplars": [], "evidence": {},
+                "valid_from": "2026-03-01T12:00:00Z", "valid_until": "2026-03-02T00:00:00Z", "spec_version": "0.1.0",
+            },
+        });
+        change(&mut event["data"]);
+        event.to_string().into_bytes()
+    }
+
+    #[track_caller]
+    fn check_unreadable(key: Option<&str>, payload: &[u8], why: &str) {
+        let (key, payload) = (key.map(str::as_bytes), Some(payload));
+        let record = RecordRef { topic: "t", partition: 3, offset: 7, timestamp_ms: 0, key, payload };
+        let told = Change::read(&record).unwrap_err().to_string();
+        assert!(told.starts_with("t[3] offset 7: ") && told.contains(why), "{told}");
+    }
+
+    #[test]
+    fn a_directive_is_read_with_its_selector_as_texts() {
+        let Ok(Change::Put(held, selector)) = read(Some(b"d1"), Some(&event(|_| {}))) else { panic!("no directive") };
+        assert_eq!((held.revision, held.action, held.rule.as_str()), (2, Instruction::Block, "budget"));
+        let said = [("region", None), ("team", Some("docs")), ("tier", Some("5"))];
+        assert_eq!(selector, said.map(|(column, text)| (column.to_owned(), text.map(str::to_owned))));
+    }
+
+    #[test]
+    fn what_is_over_is_an_end_however_it_is_said() {
+        let end = Ok(Change::End("d1".to_owned()));
+        assert_eq!(read(Some(b"d1"), None), end);
+        assert_eq!(read(Some(b"d1"), Some(&event(|data| data["state"] = json!("resolved")))), end);
+        assert_eq!(read(Some(b"d1"), Some(&event(|data| data["action"] = json!("allow")))), end);
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_told_with_its_place() {
+        check_unreadable(None, &event(|_| {}), "it has no key that is text");
+        check_unreadable(Some("d1"), b"", "EOF while parsing");
+        check_unreadable(Some("d2"), &event(|_| {}), "its key is `d2`, and it is about directive `d1`");
+        let selecting = |matches: Value| event(|data| data["selector"]["match"] = matches);
+        check_unreadable(Some("d1"), &selecting(json!({})), "its selector is empty");
+        check_unreadable(Some("d1"), &selecting(json!({"team": ["a", "b"]})), "compares `team` with a list");
+        check_unreadable(Some("d1"), &event(|data| data["action"] = json!("quarantine")), "unknown variant");
+    }
+}
