@@ -46,6 +46,8 @@ struct Progress {
     next: NextOffset,
     /// Only marks of transactions and aborted records lie between `next` and here.
     settled: NextOffset,
+    /// Whether the client has found the end since the last record, and it was not asked since where that is.
+    has_found_end: bool,
     /// When an end was asked for that was not reached yet, and that end.
     pending: Option<(Duration, NextOffset)>,
     /// When everything before the end was last known to have been read.
@@ -60,11 +62,13 @@ impl Progress {
     /// A record came.
     fn read(&mut self, next: NextOffset) {
         self.next = next;
+        self.has_found_end = false;
         self.settle();
     }
 
     /// The client has found nothing more.
     fn found_end(&mut self) {
+        self.has_found_end = true;
         if let Some((_, end)) = self.pending {
             self.settled = self.settled.max(end);
         }
@@ -72,12 +76,20 @@ impl Progress {
     }
 
     /// At `now` the broker has said where the partition ends.
+    ///
+    /// The client does not say at which offset it has found the end. What was written between its finding and this
+    /// answer is taken for read: it comes within a fetch, or finding the end again is what settles it.
     fn probed(&mut self, now: Duration, end: NextOffset) {
-        // An end that was not reached yet is waited for: under load a new one would never be.
-        if self.pending.is_none() {
+        if self.has_found_end {
+            self.has_found_end = false;
+            self.settled = self.settled.max(end);
+        }
+        if self.has_reached(end) {
+            (self.pending, self.current_at) = (None, Some(now));
+        } else if self.pending.is_none() {
+            // The first end that is missing is waited for: under load a later one would never be reached.
             self.pending = Some((now, end));
         }
-        self.settle();
     }
 
     fn settle(&mut self) {
@@ -342,6 +354,17 @@ mod tests {
 
     #[test]
     fn marks_of_transactions_are_no_records_that_are_missing() {
+        let mut progress = Progress { next: NextOffset(5), ..Progress::default() };
+        progress.read(NextOffset(6));
+        progress.found_end();
+        progress.probed(Duration::from_secs(1), NextOffset(7));
+        assert_eq!(progress.current_at, Some(Duration::from_secs(1)), "the end was found before it was asked for");
+        progress.probed(Duration::from_secs(2), NextOffset(8));
+        assert_eq!(progress.current_at, Some(Duration::from_secs(1)), "and not found again since");
+    }
+
+    #[test]
+    fn an_end_that_is_found_after_it_was_asked_for_is_reached() {
         let mut progress = Progress { next: NextOffset(5), ..Progress::default() };
         progress.probed(Duration::from_secs(1), NextOffset(6));
         progress.found_end();

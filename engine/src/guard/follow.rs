@@ -26,6 +26,9 @@ const RECORDS_PER_LOOK: usize = 500;
 const EXPIRED_PER_LOOK: usize = 500;
 /// Each partition is asked where it ends about once in this time, but the topic not more often than once a look.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// After how long it is asked again if there was no answer, as each time is a line of the client's log; sooner if it
+/// would be stale by then.
+const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// After how long the topic is asked again how many partitions it has.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// After how long a topic that had too many directives is read again.
@@ -107,14 +110,13 @@ impl<C: Clock> Following<'_, C> {
     /// Follows until the topic must be read again, or until `stop` is set.
     fn go_on(&mut self) -> Result<(), ConnectorError> {
         let began = self.clock.monotonic();
-        let (mut probed, mut counted) = (began, began);
+        let (mut probe_at, mut counted) = (began, began);
         while !self.stop.load(Ordering::Relaxed) {
             self.look()?;
             let now = self.clock.monotonic();
             self.guard.staleness.progressed(now);
-            if now.saturating_sub(probed) >= self.probe_every() {
-                probed = now;
-                self.probe(now);
+            if now >= probe_at {
+                probe_at = now + self.probe(now);
             }
             if now.saturating_sub(counted) >= COUNT_EVERY {
                 counted = now;
@@ -145,16 +147,16 @@ impl<C: Clock> Following<'_, C> {
         followed.map(drop)
     }
 
-    fn probe_every(&self) -> Duration {
-        let partitions = u32::try_from(self.follower.partitions()).unwrap_or(u32::MAX).max(1);
-        (PROBE_EVERY / partitions).max(LOOK)
-    }
-
-    fn probe(&mut self, now: Duration) {
-        self.follower.probe(now);
+    /// Asks whether everything is known; returns after how long to ask again.
+    fn probe(&mut self, now: Duration) -> Duration {
+        if !self.follower.probe(now) {
+            return PROBE_AGAIN_AFTER.min(self.guard.options.stale_after / 4);
+        }
         if let Some(at) = self.follower.current_at() {
             self.guard.staleness.current(at);
         }
+        let partitions = u32::try_from(self.follower.partitions()).unwrap_or(u32::MAX).max(1);
+        (PROBE_EVERY / partitions).max(LOOK)
     }
 
     /// Logs what is wrong, once.
