@@ -267,8 +267,8 @@ fn write_config(cluster: &Cluster, folder: &Path) {
 #[test]
 fn the_call_that_crosses_the_line_is_soon_the_last() {
     const TRIALS: usize = 100;
-    /// Ten times what it takes on an idle machine: this is no benchmark.
-    const P99_MAX: Duration = Duration::from_secs(2);
+    /// Unoptimised, and beside other tests, it was 1.2 s at most: this is no benchmark.
+    const P99_MAX: Duration = Duration::from_secs(5);
     let Some(cluster) = Cluster::from_env("guard-latency") else { return };
     cluster.make_topic("spans", 1, false);
     let folder = TempDir::new().unwrap();
@@ -304,6 +304,9 @@ fn the_call_that_crosses_the_line_is_soon_the_last() {
     times.sort();
     let (p50, p99) = (times[TRIALS / 2], times[TRIALS * 99 / 100]);
     eprintln!("span sent to call denied: p50 {p50:.1?}, p99 {p99:.1?}, {TRIALS} sessions");
+    let followed = |s: &str| metric(ports.1, "lictor_guard_follow_latency_seconds_bucket", &format!("le=\"{s}\""));
+    let within = ["0.05", "0.1", "0.25", "0.5", "1.0"].map(|s| format!("{} in {s} s", followed(s)));
+    eprintln!("of that from broker timestamp to guard: {}", within.join(", "));
     assert!(p99 < P99_MAX, "p99 {p99:?}");
     assert_eq!(cluster.read("directives", |read| read.len() >= TRIALS).len(), TRIALS);
     assert!(metric(ports.1, "lictor_guard_stopped_total", "costly") > 99.5);
