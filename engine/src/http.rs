@@ -18,6 +18,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
 use lictor_connectors::TopicPartition;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
@@ -34,12 +35,12 @@ use crate::watermark::Mark;
 
 /// A loop that did not come round for so long hangs: an epoch takes milliseconds, and a commit that waits for a broker
 /// that is away is worth telling.
-const PROGRESS_MAX: Duration = Duration::from_secs(30);
+pub(crate) const PROGRESS_MAX: Duration = Duration::from_secs(30);
 
 /// How long a stopping server waits for answers under way.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the loops of both stages say of themselves; times are monotonic, by the same clock as the server's.
 #[derive(Debug, Default)]
@@ -124,10 +125,12 @@ impl Health {
 #[derive(Debug, Error)]
 pub enum HttpError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} (`http` in the configuration): {source}")]
+    #[error("cannot listen on {address} (`{key}` in the configuration): {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// What says so.
+        key: &'static str,
         /// The operating system's answer.
         source: io::Error,
     },
@@ -170,20 +173,25 @@ impl HttpServer {
         reload: SyncSender<ReloadRequest>,
         clock: C,
     ) -> Result<Self, HttpError> {
-        let listen = |source| HttpError::Listen { address, source };
+        let reload = Some(reload).filter(|_| address.ip().is_loopback());
+        Self::serve((address, "http"), router(Arc::new(Shared { metrics, health, reload, clock })))
+    }
+
+    /// Answers by `router` at an address that a key of the configuration has named; its thread is called
+    /// by that key.
+    pub(crate) fn serve((address, key): (SocketAddr, &'static str), router: Router) -> Result<Self, HttpError> {
+        let listen = |source| HttpError::Listen { address, key, source };
         let listener = TcpListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Start)?;
         let (stop, stopped) = oneshot::channel();
-        let reload = Some(reload).filter(|_| address.ip().is_loopback());
-        let router = router(Arc::new(Shared { metrics, health, reload, clock }));
-        let serve = move || {
+        let run = move || {
             if let Err(error) = runtime.block_on(serve(listener, router, stopped)) {
                 tracing::error!(%error, "the HTTP server has ended");
             }
         };
-        let thread = thread::Builder::new().name("http".to_owned()).spawn(serve).map_err(HttpError::Start)?;
+        let thread = thread::Builder::new().name(key.to_owned()).spawn(run).map_err(HttpError::Start)?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
 
@@ -207,7 +215,8 @@ impl Drop for HttpServer {
 
 /// Serves until `stopped`, then lets answers under way end, but not for ever.
 async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) -> io::Result<()> {
-    let listener = AsyncListener::from_std(listener)?;
+    // An answer is one small write: it must not wait for more.
+    let listener = AsyncListener::from_std(listener)?.tap_io(|connection| drop(connection.set_nodelay(true)));
     let (drain, draining) = oneshot::channel::<()>();
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
         // The value or the end of the sender: both mean stop.
@@ -265,7 +274,8 @@ impl<C> Shared<C> {
     }
 }
 
-fn verdict(verdict: Result<(), String>) -> Response {
+/// `ok`, or what is not.
+pub(crate) fn verdict(verdict: Result<(), String>) -> Response {
     match verdict {
         Ok(()) => (StatusCode::OK, "ok\n").into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),

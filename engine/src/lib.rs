@@ -15,6 +15,7 @@ pub mod decision;
 pub mod exchange;
 pub mod fingerprint;
 pub mod frontier;
+pub mod guard;
 pub mod http;
 mod ipc;
 pub mod join;

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod demo_report;
 mod explain;
+mod guard;
 mod reload;
 mod run;
 mod schema;
@@ -41,6 +42,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Judges the telemetry on Kafka until it is stopped.
     Run(run::Arguments),
+    /// Answers gateways whether a call may go on, by the directives that hold now.
+    Guard(guard::Arguments),
     /// Makes the topics that lictor writes to, and says how they are.
     Topics(topics::Arguments),
     /// Compiles a rules directory and reports everything that is wrong with it.
@@ -64,6 +67,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Guard(arguments) => guard::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

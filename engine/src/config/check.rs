@@ -42,6 +42,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     let time = reader.time(said.time.as_ref());
     let epoch = reader.epoch(said.epoch.as_ref());
     let limits = reader.limits(said.limits.as_ref());
+    let guard = reader.guard(said.guard.as_ref());
     let http = reader.or("http", said.http.as_ref(), Some(SocketAddr::from(([127, 0, 0, 1], 8080))), http);
     let log_format = said.log.as_ref().and_then(|log| log.format.as_ref());
     let log = reader.or("log.format", log_format, LogFormat::default(), log);
@@ -61,20 +62,21 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
         time,
         epoch,
         limits,
+        guard,
         http,
         log,
         secrets,
     })
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     outside: &'a Outside<'a>,
     faults: Vec<Fault>,
     secrets: Vec<String>,
 }
 
 impl Reader<'_> {
-    fn fault(&mut self, at: Option<Location>, message: String) {
+    pub(super) fn fault(&mut self, at: Option<Location>, message: String) {
         let (line, column) = at.map_or((1, 1), |at| (at.line(), at.column()));
         self.faults.push(Fault { line, column, message });
     }
@@ -106,7 +108,7 @@ impl Reader<'_> {
     }
 
     /// Reads a value; `parse` says what is wrong without repeating the value.
-    fn read<T>(&mut self, key: &str, said: &Said, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn read<T>(&mut self, key: &str, said: &Said, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.text(key, said)?;
         match parse(&text) {
             Ok(value) => Some(value),
@@ -118,7 +120,13 @@ impl Reader<'_> {
     }
 
     /// Reads a value that may be left out.
-    fn or<T>(&mut self, key: &str, said: Option<&Said>, default: T, parse: impl Fn(&str) -> Result<T, String>) -> T {
+    pub(super) fn or<T>(
+        &mut self,
+        key: &str,
+        said: Option<&Said>,
+        default: T,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
         said.and_then(|said| self.read(key, said, parse)).unwrap_or(default)
     }
 
@@ -359,7 +367,7 @@ fn column_name(text: &str) -> Result<String, String> {
     Err(format!("is not a column that attributes can feed: {hint}"))
 }
 
-fn not_empty(text: &str) -> Result<String, String> {
+pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
@@ -367,7 +375,7 @@ fn path(folder: &Path, text: &str) -> Result<PathBuf, String> {
     not_empty(text).map(|text| folder.join(text))
 }
 
-fn positive_ns(ns_max: i64) -> impl Fn(&str) -> Result<i64, String> {
+pub(super) fn positive_ns(ns_max: i64) -> impl Fn(&str) -> Result<i64, String> {
     move |text| match parse_ns(text)? {
         0 => Err("must be longer than nothing".to_owned()),
         ns if ns > ns_max => Err(format!("is longer than {}", super::duration::format_ns(ns_max))),
@@ -375,7 +383,7 @@ fn positive_ns(ns_max: i64) -> impl Fn(&str) -> Result<i64, String> {
     }
 }
 
-fn count(text: &str) -> Result<usize, String> {
+pub(super) fn count(text: &str) -> Result<usize, String> {
     match text.replace('_', "").parse() {
         Ok(count) if count > 0 => Ok(count),
         _ => Err("is not a whole number of at least 1".to_owned()),

@@ -10,6 +10,7 @@
 mod check;
 pub mod duration;
 mod expand;
+mod guard;
 mod said;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,9 @@ use thiserror::Error;
 
 pub use check::{http, instance_id};
 pub use expand::Outside;
+pub use guard::guard_http;
 
+use crate::guard::GuardOptions;
 use crate::live::{LiveOptions, OutputTopics};
 use crate::pipeline::PipelineSettings;
 use crate::tasks::{Delivery, ReadingOptions, TaskOptions, TaskTopics};
@@ -60,6 +63,8 @@ pub struct Config {
     pub epoch: EpochBounds,
     /// What is refused rather than run out of memory or drained into the dead letters.
     pub limits: Limits,
+    /// How `lictor guard` answers.
+    pub guard: GuardOptions,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; none if they are off.
     pub http: Option<SocketAddr>,
     /// How the log is written.

@@ -25,6 +25,7 @@ pub(super) struct ConfigFile {
     pub(super) time: Option<TimeSaid>,
     pub(super) epoch: Option<EpochSaid>,
     pub(super) limits: Option<LimitsSaid>,
+    pub(super) guard: Option<GuardSaid>,
     pub(super) http: Option<Said>,
     pub(super) log: Option<LogSaid>,
 }
@@ -70,6 +71,16 @@ pub(super) struct LimitsSaid {
     pub(super) subjects_max: Option<Said>,
     pub(super) history: Option<Said>,
     pub(super) decode_error_ratio_max: Option<Said>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct GuardSaid {
+    pub(super) http: Option<Said>,
+    pub(super) on_stale: Option<Said>,
+    pub(super) stale_after: Option<Said>,
+    pub(super) headers: Option<BTreeMap<String, Said>>,
+    pub(super) directives_max: Option<Said>,
 }
 
 #[derive(Debug, Default, Deserialize)]

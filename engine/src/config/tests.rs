@@ -1,6 +1,7 @@
 use lictor_schemas::time::NANOS_PER_MS;
 
 use super::*;
+use crate::guard::OnStale;
 
 const MINIMAL: &str = "kafka: {bootstrap.servers: \"localhost:9092\"}\nrules: rules\n";
 
@@ -39,6 +40,7 @@ fn brokers_and_rules_are_enough() {
     assert_eq!((config.rules.as_path(), config.prices), (Path::new("etc/rules"), None));
     assert_eq!(config.time, Tolerances::default());
     assert_eq!((config.epoch, config.limits), (EpochBounds::default(), Limits::default()));
+    assert_eq!(config.guard, GuardOptions::default());
     assert_eq!((config.http, config.log), (Some("127.0.0.1:8080".parse().unwrap()), LogFormat::Text));
 }
 
@@ -65,6 +67,7 @@ columns:
 time: {lateness: 0s, idle_after: 1m, max_future_skew: 1h}
 epoch: {linger: 100ms, rows_max: 1_000}
 limits: {groups_max: 5, subjects_max: 6, history: 2h, decode_error_ratio_max: 1}
+guard: {http: 0.0.0.0:9, on_stale: deny, stale_after: 1m, headers: {X-Team: team}, directives_max: 7}
 http: off
 log: {format: json}
 ";
@@ -76,6 +79,10 @@ log: {format: json}
     let limits = Limits { groups_max: 5, subjects_max: 6, history_ns, decode_error_ratio_max: 1.0 };
     assert_eq!(config.limits, limits);
     assert_eq!((config.http, config.log), (None, LogFormat::Json));
+    let GuardOptions { http, on_stale, stale_after, headers, directives_max } = &config.guard;
+    assert_eq!((http.to_string().as_str(), *on_stale), ("0.0.0.0:9", OnStale::Deny));
+    assert_eq!((*stale_after, *directives_max), (Duration::from_secs(60), 7));
+    assert_eq!(*headers, BTreeMap::from([("x-team".to_owned(), "team".to_owned())]));
     let settings = config.pipeline_settings();
     assert_eq!(settings.application_id, "lictor-eu.1");
     assert_eq!(
@@ -177,6 +184,18 @@ fn a_column_that_attributes_cannot_feed_is_refused_with_the_nearest() {
 }
 
 #[test]
+fn headers_that_cannot_be_are_refused_all_at_once() {
+    let said = "guard:\n  headers:\n    x team: team\n    x-user: ''\n";
+    check(
+        &format!("{MINIMAL}{said}"),
+        &[
+            "5:13: guard.headers.x team: `x team` is not the name of an HTTP header",
+            "6:13: guard.headers.x-user: `` is empty",
+        ],
+    );
+}
+
+#[test]
 fn bounds_are_held() {
     check_key("epoch: {linger: 11s}\n", "3:17: epoch.linger: `11s` is longer than 10s");
     check_key("time: {idle_after: 0s}\n", "3:20: time.idle_after: `0s` must be longer than nothing");
@@ -184,6 +203,9 @@ fn bounds_are_held() {
         "limits: {decode_error_ratio_max: 1.5}\n",
         "3:34: limits.decode_error_ratio_max: `1.5` is not a number from 0 to 1",
     );
+    check_key("guard: {on_stale: maybe}\n", "3:19: guard.on_stale: `maybe` is neither `allow` nor `deny`");
+    check_key("guard: {stale_after: 0s}\n", "3:22: guard.stale_after: `0s` must be longer than nothing");
+    check_key("guard: {http: off}\n", "3:15: guard.http: `off` is not an IP address and port such as 127.0.0.1:8090");
     check_key("log: {format: xml}\n", "3:15: log.format: `xml` is neither `text` nor `json`");
 }
 
@@ -247,6 +269,8 @@ fn the_commented_keys_of_the_deployed_configuration_are_right() {
     assert!(shown.len() > 40 && shown.iter().any(|line| line.starts_with("columns:")));
     let config = parse(&shown.join("\n")).unwrap();
     assert_eq!((config.time, config.epoch, config.limits), Default::default());
+    assert_eq!(config.guard, GuardOptions { headers: config.guard.headers.clone(), ..GuardOptions::default() });
+    assert_eq!(config.guard.headers.len(), 2);
     assert_eq!(config.topics, Topics::default());
     assert_eq!(config.columns.len(), 1);
 }

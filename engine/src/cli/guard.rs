@@ -1,0 +1,80 @@
+//! `lictor guard`: answers gateways whether a call may go on, until it is stopped.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use clap::Args;
+use lictor_connectors::KafkaFollower;
+use lictor_engine::clock::SystemClock;
+use lictor_engine::config::{self, Config};
+use lictor_engine::guard::{self, Guard};
+use lictor_schemas::columns::is_mappable;
+
+use super::run::start_log;
+use super::{explain, stop_flag};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The configuration: the same as that of `lictor run`, with a `guard` section if the defaults do not fit.
+    #[arg(short, long)]
+    config: PathBuf,
+    /// Where gateways ask (in place of the configuration's `guard.http`).
+    #[arg(long)]
+    http: Option<String>,
+}
+
+/// Answers until SIGINT or SIGTERM.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut config = Config::load(&arguments.config)?;
+    if let Some(http) = &arguments.http {
+        config.guard.http = config::guard_http(http).map_err(|reason| anyhow!("--http: `{http}` {reason}"))?;
+    }
+    start_log(config.log)?;
+    // Other people's messages may repeat what they were given.
+    answer(&config).map_err(|error| anyhow!(config.redact(&explain(&error))))
+}
+
+fn answer(config: &Config) -> anyhow::Result<ExitCode> {
+    let (stop, clock) = (stop_flag()?, SystemClock::start());
+    let (topic, group) = (&config.topics.outputs.directives, format!("{}-guard", config.application_id));
+    let mut follower = KafkaFollower::try_new(&config.kafka, &group, topic)?;
+    let guard = Arc::new(Guard::new(config.guard.clone(), &config.columns));
+    let server = guard::serve(Arc::clone(&guard), clock)?;
+    let options = guard.options();
+    for (header, column) in options.headers.iter().filter(|(_, column)| !is_mappable(column)) {
+        tracing::warn!(
+            header,
+            column,
+            "no telemetry has this column: only a rule that makes one of that name is meant"
+        );
+    }
+    let (address, on_stale) = (server.address(), options.on_stale.as_str());
+    let stale_after_s = options.stale_after.as_secs_f64();
+    tracing::info!(%address, topic, on_stale, stale_after_s, "guarding; what is not known is for on_stale to decide");
+    guard::follow(&guard, &mut follower, &clock, &stop, &|text| config.redact(text));
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::net::TcpListener;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_taken_port_ends_it_at_once_and_names_the_key() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (dir, address) = (TempDir::new().unwrap(), taken.local_addr().unwrap());
+        let path = dir.path().join("lictor.yaml");
+        let text = format!("kafka: {{bootstrap.servers: \"127.0.0.1:1\"}}\nrules: .\nguard: {{http: \"{address}\"}}\n");
+        fs::write(&path, text).unwrap();
+        let message = answer(&Config::load(&path).unwrap()).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("cannot listen on {address} (`guard.http` in the ")), "{message}");
+    }
+}

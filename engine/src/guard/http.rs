@@ -1,0 +1,148 @@
+//! The guard's HTTP server: two ways to ask, and what supervisors ask.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use lictor_schemas::columns::RequestColumns;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Guard;
+use super::answer::Verdict;
+use crate::clock::Clock;
+use crate::http::{HttpError, HttpServer, OPENMETRICS, PROGRESS_MAX, verdict};
+
+/// The attributes of a call take some hundred bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Behind it a proxy puts the path that its caller has asked for.
+const EXT_AUTHZ: &str = "/v1/ext_authz";
+
+const JSON: &str = "application/json";
+
+/// A question, as JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    attributes: BTreeMap<String, Value>,
+}
+
+/// What the answers are made of.
+struct Shared<C> {
+    guard: Arc<Guard>,
+    /// Header, the column it is, in the order in which they count.
+    headers: Vec<(String, String)>,
+    clock: C,
+}
+
+/// Listens where the guard's options say, on a thread of its own; it ends with the value.
+///
+/// # Errors
+/// The port is taken or not ours to take.
+pub fn serve<C: Clock + Send + Sync + 'static>(guard: Arc<Guard>, clock: C) -> Result<HttpServer, HttpError> {
+    let address = guard.options().http;
+    let headers = guard.options().headers.clone().into_iter().collect();
+    let shared = Arc::new(Shared { guard, headers, clock });
+    HttpServer::serve((address, "guard.http"), router(&shared))
+}
+
+fn router<C: Clock + Send + Sync + 'static>(shared: &Arc<Shared<C>>) -> Router {
+    let each = || Arc::clone(shared);
+    let (asked, proxied, counted, alive, ready) = (each(), each(), each(), each(), each());
+    Router::new()
+        .route("/v1/authorize", post(move |body: Bytes| async move { asked.authorize(&body) }))
+        .route("/metrics", get(move || async move { counted.metrics() }))
+        .route("/healthz", get(move || async move { verdict(alive.liveness()) }))
+        .route("/readyz", get(move || async move { verdict(ready.readiness()) }))
+        // Any path behind the prefix, also one that no route could name.
+        .fallback(move |uri: Uri, headers: HeaderMap, body: Body| async move {
+            match uri.path().strip_prefix(EXT_AUTHZ) {
+                Some(rest) if rest.is_empty() || rest.starts_with('/') => proxied.ext_authz(&headers, body).await,
+                _ => (StatusCode::NOT_FOUND, "ask /v1/authorize or /v1/ext_authz\n").into_response(),
+            }
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+}
+
+impl<C: Clock> Shared<C> {
+    fn authorize(&self, body: &[u8]) -> Response {
+        let began = self.clock.monotonic();
+        let question = match question(body) {
+            Ok(question) => question,
+            Err(why) => {
+                self.guard.metrics().observe_refused();
+                return (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, JSON)], why).into_response();
+            }
+        };
+        let attributes = question.attributes.iter().map(|(name, value)| (name.as_str(), value));
+        let verdict = self.decide(&self.guard.reader().read(attributes));
+        let answer = ([(header::CONTENT_TYPE, JSON)], verdict.to_json()).into_response();
+        self.guard.metrics().observe_duration(self.clock.monotonic().saturating_sub(began));
+        answer
+    }
+
+    /// Everything that a proxy wants to know is in status and headers; the body is for the caller that is refused.
+    async fn ext_authz(&self, headers: &HeaderMap, body: Body) -> Response {
+        // A connection goes on only after all of a request was read; a body that is too long ends it.
+        to_bytes(body, BODY_BYTES_MAX).await.ok();
+        let began = self.clock.monotonic();
+        let said: Vec<(&str, Value)> = self
+            .headers
+            .iter()
+            .filter_map(|(header, column)| {
+                let text = str::from_utf8(headers.get(header)?.as_bytes()).ok()?;
+                Some((column.as_str(), Value::String(text.to_owned())))
+            })
+            .collect();
+        let columns = self.guard.reader().read(said.iter().map(|(column, value)| (*column, value)));
+        let verdict = self.decide(&columns);
+        let head = (verdict.outcome.to_status(), verdict.to_headers(), [(header::CONTENT_TYPE, JSON)]);
+        let answer = (head.0, head.1, head.2, verdict.to_json()).into_response();
+        self.guard.metrics().observe_duration(self.clock.monotonic().saturating_sub(began));
+        answer
+    }
+
+    fn decide(&self, columns: &RequestColumns<'_>) -> Verdict {
+        self.guard.decide(columns, self.clock.now(), self.clock.monotonic())
+    }
+
+    fn metrics(&self) -> Response {
+        let (staleness, now) = (self.guard.staleness(), self.clock.monotonic());
+        let text = self.guard.metrics().encode(staleness.age(now), staleness.at(now).is_ok());
+        ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
+    }
+
+    fn liveness(&self) -> Result<(), String> {
+        let since = self.guard.staleness().since_progress(self.clock.monotonic());
+        if since <= PROGRESS_MAX {
+            return Ok(());
+        }
+        Err(format!("the loop that follows the directives has made no progress for {} s", since.as_secs()))
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.guard.staleness().readiness(self.clock.monotonic())
+    }
+}
+
+/// Reads a question; the error is the answer.
+fn question(body: &[u8]) -> Result<Question, String> {
+    const EXAMPLE: &str = r#"{"attributes": {"team": "docs", "request_model": "gpt-4o"}}"#;
+    let why = match serde_json::from_slice::<Question>(body) {
+        Ok(question) => match question.attributes.iter().find(|(_, value)| value.is_array() || value.is_object()) {
+            None => return Ok(question),
+            Some((name, _)) => format!("attribute `{name}` is neither text, a number, true, false nor null"),
+        },
+        Err(error) => format!("{error}: write {EXAMPLE}"),
+    };
+    Err(serde_json::json!({ "error": why }).to_string())
+}
+
+#[cfg(test)]
+mod tests;
