@@ -20,6 +20,7 @@ pub mod join;
 pub mod judge_stage;
 pub mod live;
 pub mod metrics;
+pub mod outputs;
 mod packed;
 mod pane;
 pub mod pipeline;

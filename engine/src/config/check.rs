@@ -8,13 +8,14 @@ use std::time::Duration;
 use lictor_connectors::{ConnectorError, KafkaProperties};
 use lictor_schemas::columns::{COLUMNS, ExtraSource, is_mappable};
 use lictor_schemas::genops::closest;
+use lictor_schemas::otlp::evaluation::Encoding;
 use serde_saphyr::Location;
 
 use super::duration::parse_ns;
 use super::expand::{Outside, expand};
 use super::said::{ColumnSaid, ConfigFile, EpochSaid, LimitsSaid, Said, TimeSaid, TopicsSaid};
 use super::{Config, EpochBounds, Fault, Limits, LogFormat, Topics, internal_topics};
-use crate::live::OutputTopics;
+use crate::outputs::{OtlpTopic, OutputTopics};
 use crate::tasks::Delivery;
 use crate::watermark::Tolerances;
 
@@ -195,13 +196,25 @@ impl Reader<'_> {
     }
 
     fn outputs(&mut self, said: &TopicsSaid, default: OutputTopics, taken: &mut Taken) -> OutputTopics {
-        let OutputTopics { enforcement, directives, dead_letter, late } = default;
+        let OutputTopics { enforcement, directives, directives_shadow, dead_letter, late, .. } = default;
+        let shadow = said.directives_shadow.as_ref();
         OutputTopics {
             enforcement: self.output("topics.enforcement", said.enforcement.as_ref(), enforcement, taken),
             directives: self.output("topics.directives", said.directives.as_ref(), directives, taken),
+            directives_shadow: self.output("topics.directives_shadow", shadow, directives_shadow, taken),
             dead_letter: self.output("topics.dead_letter", said.dead_letter.as_ref(), dead_letter, taken),
             late: self.output("topics.late", said.late.as_ref(), late, taken),
+            otlp: self.otlp(said, taken),
         }
+    }
+
+    /// None if the topic is not named.
+    fn otlp(&mut self, said: &TopicsSaid, taken: &mut Taken) -> Option<OtlpTopic> {
+        let key = "topics.otlp_encoding";
+        let encoding = self.or(key, said.otlp_encoding.as_ref(), Encoding::default(), encoding);
+        let topic = self.read("topics.otlp", said.otlp.as_ref()?, topic_name)?;
+        self.take("topics.otlp", &topic, said.otlp.as_ref().map(|said| said.referenced), taken);
+        Some(OtlpTopic { topic, encoding })
     }
 
     fn output(&mut self, key: &'static str, said: Option<&Said>, default: String, taken: &mut Taken) -> String {
@@ -316,6 +329,14 @@ fn delivery(text: &str) -> Result<Delivery, String> {
         "exactly_once" => Ok(Delivery::ExactlyOnce),
         "at_least_once" => Ok(Delivery::AtLeastOnce),
         _ => Err("is neither `exactly_once` nor `at_least_once`".to_owned()),
+    }
+}
+
+fn encoding(text: &str) -> Result<Encoding, String> {
+    match text {
+        "otlp_proto" => Ok(Encoding::Protobuf),
+        "otlp_json" => Ok(Encoding::Json),
+        _ => Err("is neither `otlp_proto` nor `otlp_json`".to_owned()),
     }
 }
 

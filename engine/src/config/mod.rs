@@ -28,7 +28,8 @@ use thiserror::Error;
 pub use check::{http, instance_id};
 pub use expand::Outside;
 
-use crate::live::{LiveOptions, OutputTopics};
+use crate::live::LiveOptions;
+use crate::outputs::OutputTopics;
 use crate::pipeline::PipelineSettings;
 use crate::tasks::{Delivery, ReadingOptions, TaskOptions, TaskTopics};
 use crate::watermark::Tolerances;
@@ -134,9 +135,17 @@ impl Topics {
     #[must_use]
     pub fn output_specs(&self) -> Vec<TopicSpec> {
         const BROKER_DEFAULT: i32 = -1;
-        let OutputTopics { enforcement, directives, dead_letter, late } = &self.outputs;
-        let topics = [(enforcement, false), (directives, true), (dead_letter, false), (late, false)];
-        topics.map(|(name, compacted)| TopicSpec::new(name, BROKER_DEFAULT, compacted)).into()
+        let OutputTopics { enforcement, directives, directives_shadow, dead_letter, late, otlp } = &self.outputs;
+        let topics = [
+            (Some(enforcement), false),
+            (Some(directives), true),
+            (Some(directives_shadow), true),
+            (Some(dead_letter), false),
+            (Some(late), false),
+            (otlp.as_ref().map(|otlp| &otlp.topic), false),
+        ];
+        let named = topics.into_iter().filter_map(|(name, compacted)| Some((name?, compacted)));
+        named.map(|(name, compacted)| TopicSpec::new(name, BROKER_DEFAULT, compacted)).collect()
     }
 }
 

@@ -37,8 +37,11 @@ pub(super) struct TopicsSaid {
     pub(super) metrics: Option<Vec<Said>>,
     pub(super) enforcement: Option<Said>,
     pub(super) directives: Option<Said>,
+    pub(super) directives_shadow: Option<Said>,
     pub(super) dead_letter: Option<Said>,
     pub(super) late: Option<Said>,
+    pub(super) otlp: Option<Said>,
+    pub(super) otlp_encoding: Option<Said>,
 }
 
 #[derive(Debug, Deserialize)]

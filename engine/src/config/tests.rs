@@ -56,8 +56,11 @@ topics:
   metrics: []
   enforcement: e
   directives: d
+  directives_shadow: s
   dead_letter: x
   late: l
+  otlp: o
+  otlp_encoding: otlp_json
 rules: /etc/rules
 prices: prices.csv
 columns:
@@ -95,7 +98,7 @@ log: {format: json}
     let outputs = config.topics.output_specs();
     assert_eq!(
         outputs.iter().map(|t| (t.name.as_str(), t.compacted)).collect::<Vec<_>>(),
-        [("e", false), ("d", true), ("x", false), ("l", false)]
+        [("e", false), ("d", true), ("s", true), ("x", false), ("l", false), ("o", false)]
     );
 }
 
@@ -140,6 +143,10 @@ fn an_output_that_is_also_an_input_is_refused() {
         "3:23: topics.enforcement: topic `otlp_logs` is also topics.logs: lictor would read what it writes, for ever",
     );
     check_key(
+        "topics: {otlp: otlp_logs}\n",
+        "3:16: topics.otlp: topic `otlp_logs` is also topics.logs: lictor would read what it writes, for ever",
+    );
+    check_key(
         "topics: {traces: [lictor.late]}\n",
         "3:19: topics.late: topic `lictor.late` is also topics.traces: lictor would read what it writes, for ever",
     );
@@ -158,6 +165,15 @@ fn a_topic_with_two_purposes_is_refused() {
     check_key(
         "topics: {traces: [], logs: [], metrics: []}\n",
         "1:1: topics: no topic is read: name one under traces, logs or metrics",
+    );
+    check_key(
+        "topics: {otlp: lictor.directives.shadow}\n",
+        "3:16: topics.otlp: topic `lictor.directives.shadow` is also topics.directives_shadow: each output has its own \
+         form and retention",
+    );
+    check_key(
+        "topics: {otlp: o, otlp_encoding: proto}\n",
+        "3:34: topics.otlp_encoding: `proto` is neither `otlp_proto` nor `otlp_json`",
     );
     check_key(
         "topics: {late: a/b}\n",

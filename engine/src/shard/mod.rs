@@ -23,6 +23,7 @@ use crate::decision::{Decision, Decisions};
 use crate::exchange::parcel::{self, Names};
 use crate::exchange::route::Place;
 use crate::judge_stage::{JudgeStage, Judging, RuleStatus};
+use crate::outputs::Withdrawn;
 use crate::packed::PackedError;
 use crate::pane::PaneError;
 use crate::watermark::Watermarks;
@@ -62,8 +63,8 @@ pub struct Shard {
     settings: Arc<JudgeSettings>,
     stage: JudgeStage,
     log: Log,
-    /// Directives of rules that are no more; withdrawn with the next commit.
-    orphans: Vec<String>,
+    /// Directives of rules that are no more, or have another mode now; withdrawn with the next commit.
+    orphans: Vec<Withdrawn>,
     /// Whether anything was absorbed since the last commit.
     is_dirty: bool,
     newest: Option<EventTime>,
@@ -74,8 +75,8 @@ pub struct Shard {
 pub struct Changes {
     /// For the state topic, in their order.
     pub records: Vec<StateRecord>,
-    /// Directives to be withdrawn, because their rule was removed.
-    pub orphans: Vec<String>,
+    /// Directives to be withdrawn, because their rule was removed or has another mode now.
+    pub orphans: Vec<Withdrawn>,
 }
 
 impl Shard {
