@@ -4,6 +4,7 @@
 //! background; what they have to say is served inside our calls, on the caller's thread.
 
 mod admin;
+mod follower;
 mod group;
 mod log;
 mod membership;
@@ -16,6 +17,7 @@ mod table;
 mod transaction;
 
 pub use admin::{Difference, TopicSpec, TopicState, ensure_topics, inspect_topics};
+pub use follower::{AbsorbRecord, KafkaFollower};
 pub use membership::Membership;
 pub use properties::KafkaProperties;
 pub use restore::{Committed, KafkaRestorer};

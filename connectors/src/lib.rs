@@ -22,8 +22,9 @@ pub use embedded::EmbeddedBroker;
 pub use error::{ConnectorError, Fault, Retry};
 pub use file::{FileSource, TopicBinding};
 pub use kafka::{
-    AbortCause, Committed, Consumed, Difference, Followed, KafkaProperties, KafkaRestorer, KafkaSink, KafkaSource,
-    KafkaTable, KafkaTransactions, Membership, TopicSpec, TopicState, TransactionError, ensure_topics, inspect_topics,
+    AbortCause, AbsorbRecord, Committed, Consumed, Difference, Followed, KafkaFollower, KafkaProperties, KafkaRestorer,
+    KafkaSink, KafkaSource, KafkaTable, KafkaTransactions, Membership, TopicSpec, TopicState, TransactionError,
+    ensure_topics, inspect_topics,
 };
 pub use record::{NextOffset, Outgoing, RecordRef, TopicPartition};
 pub use reference::{ReferenceError, RefusedRecord, TableFormat, load_table};

@@ -48,7 +48,7 @@ impl fmt::Display for TopicPartition {
 ///
 /// Kafka's consumers, its commits and its lag use that meaning, its records carry their own offset; adding one is done
 /// in [`NextOffset::after`] and nowhere else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextOffset(pub i64);
 
 impl NextOffset {

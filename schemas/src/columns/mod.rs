@@ -8,11 +8,13 @@
 //! tried; a value that cannot be read as the column's type, or says nothing, counts as absent.
 
 mod catalogue;
+mod request;
 pub(crate) mod vocabulary;
 
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::COLUMNS;
+pub use request::{RequestColumns, RequestReader, selector_text};
 
 use crate::tables::Table;
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::Kind;
+
 /// Values that say nothing; a producer writes them when it does not know (GenOps §9.1 forbids them).
 const PLACEHOLDERS: [&str; 5] = ["unknown", "none", "null", "default", "n/a"];
 
@@ -31,6 +33,18 @@ const PROVIDERS: &[(&str, &[&str])] = &[
 /// Whether a value says nothing.
 pub(crate) fn is_placeholder(text: &str) -> bool {
     text.is_empty() || PLACEHOLDERS.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+/// `text` as a column of this kind spells it.
+pub(crate) fn spelled(kind: Kind, text: &str) -> Cow<'_, str> {
+    match kind {
+        Kind::Lower => lower(text),
+        Kind::Provider => provider(text),
+        Kind::OperationType => operation_type(text),
+        Kind::ToolName => Cow::Borrowed(tool_name(text)),
+        Kind::PolicyResult => policy_result(text).map_or_else(|| Cow::Owned(text.to_uppercase()), Cow::Borrowed),
+        _ => Cow::Borrowed(text),
+    }
 }
 
 /// `text` in lower case, borrowed if it already is.

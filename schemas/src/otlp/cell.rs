@@ -18,7 +18,7 @@ use crate::time::EventTime;
 
 /// A value that borrows from the decoded record.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) enum Cell<'a> {
+pub(crate) enum Cell<'a> {
     #[default]
     Null,
     Str(&'a str),
@@ -73,7 +73,7 @@ impl<'a> Cell<'a> {
 }
 
 /// What a source says of a column, if it says anything.
-pub(super) fn read<'a>(kind: Kind, reading: Reading, value: &'a Value) -> Option<Cell<'a>> {
+pub(crate) fn read<'a>(kind: Kind, reading: Reading, value: &'a Value) -> Option<Cell<'a>> {
     match reading {
         Reading::Plain | Reading::OfAgent => plain(kind, value),
         Reading::Scaled(factor) => number(value).map(|n| Cell::Float(n * factor)),
@@ -198,7 +198,7 @@ fn json_number(value: &Value, field: &str) -> Option<f64> {
 }
 
 /// Writes several reasons, given as an array or as its JSON text, joined by commas.
-pub(super) fn write_list(out: &mut String, cell: Cell<'_>) {
+pub(crate) fn write_list(out: &mut String, cell: Cell<'_>) {
     let parts: Vec<Cow<'_, str>> = match cell {
         Cell::Any(Value::ArrayValue(array)) => array.values.iter().filter_map(element).collect(),
         Cell::Str(text) if text.trim_start().starts_with('[') => match serde_json::from_str::<Vec<String>>(text) {
@@ -218,7 +218,7 @@ fn element(value: &AnyValue) -> Option<Cow<'_, str>> {
 }
 
 /// Writes a cell as text: numbers in decimal, ids in hex, instants as RFC 3339, lists and maps as JSON.
-pub(super) fn write_text(out: &mut String, cell: Cell<'_>) {
+pub(crate) fn write_text(out: &mut String, cell: Cell<'_>) {
     let written = match cell {
         Cell::Null => Ok(()),
         Cell::Str(text) => out.write_str(text),

@@ -7,7 +7,7 @@
 //!
 //! Invariant: both encodings of the same telemetry give equal rows, and no input whatever makes the decoder panic.
 
-mod cell;
+pub(crate) mod cell;
 mod derive;
 pub mod encode;
 mod error;

@@ -185,15 +185,5 @@ fn append_text(builder: &mut StringViewBuilder, scratch: &mut String, kind: Kind
             scratch.as_str()
         }
     };
-    match kind {
-        Kind::Lower => builder.append_value(vocabulary::lower(text)),
-        Kind::Provider => builder.append_value(vocabulary::provider(text)),
-        Kind::OperationType => builder.append_value(vocabulary::operation_type(text)),
-        Kind::ToolName => builder.append_value(vocabulary::tool_name(text)),
-        Kind::PolicyResult => match vocabulary::policy_result(text) {
-            Some(result) => builder.append_value(result),
-            None => builder.append_value(text.to_uppercase()),
-        },
-        _ => builder.append_value(text),
-    }
+    builder.append_value(vocabulary::spelled(kind, text));
 }
