@@ -6,6 +6,7 @@
 //! Invariants: the engine never names DataFusion or librdkafka; only [`clock`] reads a clock; everything else is a
 //! deterministic function of its inputs.
 
+pub mod alerts;
 pub mod aside;
 pub mod clock;
 pub mod company;

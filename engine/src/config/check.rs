@@ -43,6 +43,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     let time = reader.time(said.time.as_ref());
     let epoch = reader.epoch(said.epoch.as_ref());
     let limits = reader.limits(said.limits.as_ref());
+    let alertmanager = said.alertmanager.as_ref().and_then(|said| reader.alertmanager(said));
     let http = reader.or("http", said.http.as_ref(), Some(SocketAddr::from(([127, 0, 0, 1], 8080))), http);
     let log_format = said.log.as_ref().and_then(|log| log.format.as_ref());
     let log = reader.or("log.format", log_format, LogFormat::default(), log);
@@ -62,20 +63,21 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
         time,
         epoch,
         limits,
+        alertmanager,
         http,
         log,
         secrets,
     })
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     outside: &'a Outside<'a>,
     faults: Vec<Fault>,
     secrets: Vec<String>,
 }
 
 impl Reader<'_> {
-    fn fault(&mut self, at: Option<Location>, message: String) {
+    pub(super) fn fault(&mut self, at: Option<Location>, message: String) {
         let (line, column) = at.map_or((1, 1), |at| (at.line(), at.column()));
         self.faults.push(Fault { line, column, message });
     }
@@ -102,12 +104,12 @@ impl Reader<'_> {
         }
     }
 
-    fn hide(&mut self, secrets: Vec<String>) {
+    pub(super) fn hide(&mut self, secrets: Vec<String>) {
         self.secrets.extend(secrets.into_iter().filter(|secret| secret.chars().count() >= SECRET_CHARS_MIN));
     }
 
     /// Reads a value; `parse` says what is wrong without repeating the value.
-    fn read<T>(&mut self, key: &str, said: &Said, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn read<T>(&mut self, key: &str, said: &Said, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.text(key, said)?;
         match parse(&text) {
             Ok(value) => Some(value),
@@ -379,7 +381,7 @@ fn column_name(text: &str) -> Result<String, String> {
     Err(format!("is not a column that attributes can feed: {hint}"))
 }
 
-fn not_empty(text: &str) -> Result<String, String> {
+pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
@@ -387,7 +389,7 @@ fn path(folder: &Path, text: &str) -> Result<PathBuf, String> {
     not_empty(text).map(|text| folder.join(text))
 }
 
-fn positive_ns(ns_max: i64) -> impl Fn(&str) -> Result<i64, String> {
+pub(super) fn positive_ns(ns_max: i64) -> impl Fn(&str) -> Result<i64, String> {
     move |text| match parse_ns(text)? {
         0 => Err("must be longer than nothing".to_owned()),
         ns if ns > ns_max => Err(format!("is longer than {}", super::duration::format_ns(ns_max))),

@@ -7,6 +7,7 @@
 //! Invariant: a value that came from the environment or from a file, and the value of a property called a password or a
 //! secret, is in no message and no `Debug` output of this module.
 
+mod alertmanager;
 mod check;
 pub mod duration;
 mod expand;
@@ -25,6 +26,7 @@ use lictor_schemas::columns::ExtraSource;
 use lictor_schemas::tables::Signal;
 use thiserror::Error;
 
+pub use alertmanager::Alertmanagers;
 pub use check::{http, instance_id};
 pub use expand::Outside;
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub epoch: EpochBounds,
     /// What is refused rather than run out of memory or drained into the dead letters.
     pub limits: Limits,
+    /// Whom directives are told as alerts; none unless they are named.
+    pub alertmanager: Option<Alertmanagers>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; none if they are off.
     pub http: Option<SocketAddr>,
     /// How the log is written.

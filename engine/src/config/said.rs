@@ -25,6 +25,7 @@ pub(super) struct ConfigFile {
     pub(super) time: Option<TimeSaid>,
     pub(super) epoch: Option<EpochSaid>,
     pub(super) limits: Option<LimitsSaid>,
+    pub(super) alertmanager: Option<AlertmanagerSaid>,
     pub(super) http: Option<Said>,
     pub(super) log: Option<LogSaid>,
 }
@@ -78,6 +79,16 @@ pub(super) struct LimitsSaid {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LogSaid {
     pub(super) format: Option<Said>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AlertmanagerSaid {
+    pub(super) urls: Option<Vec<Said>>,
+    pub(super) username: Option<Said>,
+    pub(super) password: Option<Said>,
+    pub(super) resend: Option<Said>,
+    pub(super) generator_url: Option<Said>,
 }
 
 /// Reads the YAML. Its shape has one fault at a time, as the reader stops there.

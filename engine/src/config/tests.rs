@@ -1,6 +1,7 @@
 use lictor_schemas::time::NANOS_PER_MS;
 
 use super::*;
+use crate::alerts::client::Endpoint;
 
 const MINIMAL: &str = "kafka: {bootstrap.servers: \"localhost:9092\"}\nrules: rules\n";
 
@@ -68,6 +69,7 @@ columns:
 time: {lateness: 0s, idle_after: 1m, max_future_skew: 1h}
 epoch: {linger: 100ms, rows_max: 1_000}
 limits: {groups_max: 5, subjects_max: 6, decode_error_ratio_max: 1}
+alertmanager: {urls: ['http://am-0:9093/', 'http://[::1]:80/am'], username: u, password: secret-pass, resend: 2m}
 http: off
 log: {format: json}
 ";
@@ -77,6 +79,10 @@ log: {format: json}
     assert_eq!(config.epoch, EpochBounds { linger: Duration::from_millis(100), rows_max: 1_000 });
     assert_eq!(config.limits, Limits { groups_max: 5, subjects_max: 6, decode_error_ratio_max: 1.0 });
     assert_eq!((config.http, config.log), (None, LogFormat::Json));
+    let alertmanager = config.alertmanager.as_ref().unwrap();
+    let urls: Vec<String> = alertmanager.endpoints.iter().map(Endpoint::to_url).collect();
+    assert_eq!(urls, ["http://am-0:9093", "http://[::1]:80/am"]);
+    assert_eq!((alertmanager.resend, &alertmanager.generator_url), (Duration::from_secs(120), &None));
     let settings = config.pipeline_settings();
     assert_eq!(settings.application_id, "lictor-eu.1");
     assert_eq!(
@@ -235,6 +241,39 @@ fn secrets_are_in_no_message() {
         "3:18: time.lateness: `${env:LATENESS}` is not a duration: write a whole number and ms, s, m, h or d, \
          such as 10s",
     );
+}
+
+#[test]
+fn an_alertmanager_is_a_url_of_plain_http_without_credentials() {
+    let fault = |urls: &str, fault: &str| check_key(&format!("alertmanager: {{urls: [\"{urls}\"]}}\n"), fault);
+    fault("am:9093", "3:23: alertmanager.urls: `am:9093` is not a URL such as http://alertmanager:9093");
+    fault("http://am", "3:23: alertmanager.urls: `http://am` has no port: write it as in http://alertmanager:9093");
+    fault(
+        "https://am:1",
+        "3:23: alertmanager.urls: `https://am:1` is https, which lictor does not speak: name a proxy that does, by http",
+    );
+    fault(
+        "http://u:hunter2@am:1",
+        "3:23: alertmanager.urls: credentials do not belong into a URL: write `username` and `password`",
+    );
+    check_key(
+        "alertmanager: {resend: 1m}\n",
+        "1:1: alertmanager: has no `urls`: write at least alertmanager: {urls: [\"http://alertmanager:9093\"]}",
+    );
+    check_key(
+        "alertmanager: {urls: [\"http://am:1\"], username: u}\n",
+        "3:49: alertmanager: `username` and `password` go together",
+    );
+}
+
+#[test]
+fn the_credentials_of_an_alertmanager_are_in_no_message() {
+    let more = "alertmanager: {urls: [\"http://am:1\"], username: u, password: \"${env:KAFKA_PASSWORD}\"}\n";
+    let config = parse(&format!("{MINIMAL}{more}")).unwrap();
+    let endpoint = &config.alertmanager.as_ref().unwrap().endpoints[0];
+    assert_eq!(endpoint.authorization.as_deref(), Some("Basic dTpodW50ZXIy"));
+    assert_eq!(format!("{endpoint:?}"), "http://am:1");
+    assert_eq!(config.redact("it says hunter2 and dTpodW50ZXIy and Basic dTpodW50ZXIy"), "it says *** and *** and ***");
 }
 
 #[test]
