@@ -308,7 +308,7 @@ impl World<'_> {
         verdict.payloads("dead", &expected.dead, &dead);
         verdict.payloads("late", &expected.late, &late);
         let once_each = expected.events.keys().map(|id| (id.clone().into_bytes(), 1)).collect();
-        verdict.payloads("otlp", &once_each, &otlp.into_iter().map(Record::as_event_id).collect::<Vec<_>>());
+        verdict.payloads("otlp", &once_each, &otlp.into_iter().map(Record::into_event_id).collect::<Vec<_>>());
         verdict
     }
 }

@@ -57,7 +57,7 @@ impl From<RecordRef<'_>> for Record {
 
 impl Record {
     /// An OTLP log record as the id of the event that it is.
-    pub(crate) fn as_event_id(self) -> Self {
+    pub(crate) fn into_event_id(self) -> Self {
         let message: Value = serde_json::from_slice(self.payload.as_deref().unwrap_or_default()).unwrap_or_default();
         let id = message["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["traceId"].as_str().map(str::to_owned);
         Self { payload: id.map(String::into_bytes), ..self }
