@@ -164,7 +164,7 @@ impl Teller {
                 }
                 Err(error) if error.is_temporary() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "the Alertmanager does not say what it has: what ended before the start lapses");
+                    tracing::warn!(%error, "the Alertmanager does not say what it has: what ended before lapses");
                     self.reconciling = Reconciling::Done;
                 }
             },

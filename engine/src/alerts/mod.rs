@@ -169,7 +169,7 @@ impl Alerts {
     pub fn end_suspects(&mut self, now: EventTime) {
         for Reported { labels, annotations, starts_at, ends_at: lapses_at } in std::mem::take(&mut self.suspects) {
             if !self.labels.contains_key(&labels) {
-                let (ends_at, generator_url) = (now.max(starts_at), None);
+                let (starts_at, ends_at, generator_url) = (starts_at.min(now), now, None);
                 self.put_ended(labels, Ended { annotations, starts_at, ends_at, lapses_at, generator_url });
             }
         }
@@ -185,7 +185,8 @@ impl Alerts {
         self.firing.values_mut().for_each(|firing| firing.is_due = true);
     }
 
-    /// What is to be told next, [`BATCH_MAX`] alerts at most; empty if there is nothing. What has lapsed by `now` is not.
+    /// What is to be told next, [`BATCH_MAX`] alerts at most; empty if there is nothing. What has lapsed by `now` is left
+    /// out.
     #[must_use]
     pub fn next_batch(&self, now: EventTime) -> Batch {
         let mut batch = Batch::default();
@@ -226,7 +227,8 @@ impl Alerts {
             }
         }
         self.labels.remove(&labels);
-        let ends_at = now.max(starts_at);
+        // Event time may be ahead of our clock, and an end before the beginning is refused.
+        let (starts_at, ends_at) = (starts_at.min(now), now);
         self.put_ended(labels, Ended { annotations, starts_at, ends_at, lapses_at, generator_url });
     }
 

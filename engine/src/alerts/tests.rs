@@ -236,6 +236,16 @@ fn an_end_that_the_alertmanager_knows_by_itself_is_forgotten() {
 }
 
 #[test]
+fn an_end_is_never_before_the_beginning_nor_after_now() {
+    let mut alerts = alerts();
+    // By the clocks of those who wrote the telemetry it is five minutes later.
+    alerts.take("d1", Some(warning("search", 300)), 1);
+    alerts.take("d1", None, 2);
+    let [ended] = alerts.tell(2).try_into().unwrap();
+    assert_eq!((&ended["startsAt"], &ended["endsAt"]), (&json!(at(2).to_rfc3339()), &json!(at(2).to_rfc3339())));
+}
+
+#[test]
 fn columns_whose_names_are_no_labels_stay_apart() {
     let mut alerts = alerts();
     let subject = json!({"a.b": "1", "a-b": "2", "is_leaf": true});

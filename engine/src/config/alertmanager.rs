@@ -85,7 +85,7 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
     match uri.scheme_str() {
         Some("http") => {}
         Some("https") => {
-            return Err("is https, which lictor does not speak: name a proxy that does, by http".to_owned());
+            return Err("is https, which lictor does not speak: name a proxy that does".to_owned());
         }
         _ => return Err(not_a_url()),
     }

@@ -250,7 +250,7 @@ fn an_alertmanager_is_a_url_of_plain_http_without_credentials() {
     fault("http://am", "3:23: alertmanager.urls: `http://am` has no port: write it as in http://alertmanager:9093");
     fault(
         "https://am:1",
-        "3:23: alertmanager.urls: `https://am:1` is https, which lictor does not speak: name a proxy that does, by http",
+        "3:23: alertmanager.urls: `https://am:1` is https, which lictor does not speak: name a proxy that does",
     );
     fault(
         "http://u:hunter2@am:1",
