@@ -185,8 +185,8 @@ impl Alerts {
         self.firing.values_mut().for_each(|firing| firing.is_due = true);
     }
 
-    /// What is to be told next, [`BATCH_MAX`] alerts at most; empty if there is nothing. What has lapsed by `now` is left
-    /// out.
+    /// What is to be told next, [`BATCH_MAX`] alerts at most; empty if there is nothing. What has lapsed by `now` is
+    /// left out.
     #[must_use]
     pub fn next_batch(&self, now: EventTime) -> Batch {
         let mut batch = Batch::default();
