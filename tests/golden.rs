@@ -20,6 +20,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::{env, fs};
 
 use difference::difference;
 use killed::events_of_the_killed;
@@ -104,6 +105,7 @@ fn an_hour_of_incidents_gives_the_same_events_however_it_is_cut_into_epochs() {
     let (arrivals, now) = (company_hour(), start().plus(66 * MINUTE_NS));
     let whole = events_of(epochs(&arrivals, now, &mut |_| false));
     assert_incidents_are_found(&whole);
+    leave_for_other_validators(&whole);
     let expected = by_rule(whole);
     let each = by_rule(events_of(epochs(&arrivals, now, &mut |_| true)));
     assert_same("an epoch after every record", &expected, &each);
@@ -112,6 +114,21 @@ fn an_hour_of_incidents_gives_the_same_events_however_it_is_cut_into_epochs() {
         let cut = by_rule(events_of(epochs(&arrivals, now, &mut |_| random.usize(0..20) == 0)));
         assert_same(&format!("random epochs with seed {seed}"), &expected, &cut);
     }
+}
+
+/// Writes the events to the file that `LICTOR_CONTRACT_EVENTS` names, one a line, for `tests/contract.py` to judge.
+#[track_caller]
+fn leave_for_other_validators(events: &[EnforcementEvent]) {
+    let states: BTreeSet<&str> = events.iter().map(|event| event.data.state.as_str()).collect();
+    assert_eq!(states, BTreeSet::from(["expired", "firing", "resolved", "updated"]), "a state is not shown");
+    let Some(path) = env::var_os("LICTOR_CONTRACT_EVENTS") else { return };
+    let lines = events.iter().cloned().flat_map(|mut event| {
+        event.data.detected_at = Some(event.time);
+        let mut line = event.to_json();
+        line.push(b'\n');
+        line
+    });
+    fs::write(path, lines.collect::<Vec<u8>>()).unwrap();
 }
 
 /// Everything that is planned in the company's calendar is noticed, in its time.

@@ -240,7 +240,8 @@ fn configuration(cluster: &Cluster) -> Config {
     let text = format!(
         "application_id: {name}\nrules: {rules}\nkafka: {{bootstrap.servers: \"{servers}\"}}\n\
          topics: {{traces: [{name}.spans], logs: [], metrics: [], enforcement: {name}.enforcement,\n\
-         \x20 directives: {name}.directives, dead_letter: {name}.dead, late: {name}.late}}\n",
+         \x20 directives: {name}.directives, directives_shadow: {name}.shadow, dead_letter: {name}.dead,\n\
+         \x20 late: {name}.late}}\n",
         name = cluster.name,
         rules = rules.display(),
         servers = cluster.properties.bootstrap_servers(),

@@ -32,6 +32,7 @@ use lictor_connectors::{KafkaSink, Outgoing, Sink};
 use lictor_engine::clock::{Clock, SystemClock};
 use lictor_schemas::event::{EnforcementEvent, State};
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 use published::published;
@@ -213,6 +214,50 @@ fn edit(number: u32, port: u16, file: &dyn Fn(&str, &str), rules: &TempDir) -> u
     }
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(said), "edit {number}: {answer}");
     1
+}
+
+/// A directive of a rule that is only to be looked at from now on must not be applied a moment longer.
+#[test]
+fn a_rule_that_goes_into_shadow_takes_its_directives_off_the_topic_that_is_applied() {
+    let Some(cluster) = Cluster::from_env("reload-shadow") else { return };
+    cluster.make_topic("spans", 1, false);
+    let rules = TempDir::new().unwrap();
+    let write = |mode: &str| {
+        let text = format!(
+            "CREATE RULE dear WITH (action = 'block', mode = '{mode}', reason_code = 'BUDGET_EXCEEDED') AS
+             SELECT s.team, s.cost_total AS observed, 10 AS threshold,
+                    CASE WHEN s.cost_total > 20 THEN 'BLOCKED' ELSE 'WARNING' END AS result
+             FROM spans AS s WHERE s.cost_total > 10;"
+        );
+        fs::write(rules.path().join("dear.sql"), text).unwrap();
+    };
+    let now = SystemClock::start().now();
+    let spend = |usd: f64| {
+        let columns = [("team".to_owned(), json!("a")), ("cost_total".to_owned(), json!(usd))].into();
+        let draft = RowDraft { table: Table::Spans, event_time: now, columns };
+        cluster.produce("spans", vec![Some(encode_protobuf(Signal::Traces, &[draft]).unwrap())]).unwrap();
+    };
+    write("enforce");
+    let port = free_port();
+    let config = format!("http: 127.0.0.1:{port}\nrules: {}", rules.path().display());
+    let _instance = Instance::start(&cluster, "judge", &config);
+    spend(12.0);
+    let applied = cluster.read("judge.directives", |read| !read.is_empty());
+    write("shadow");
+    let answer = ask(port, "POST", "/-/reload").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let withdrawn = cluster.read("judge.directives", |read| read.len() >= 2);
+    assert_eq!((&withdrawn[1].key, &withdrawn[1].payload), (&applied[0].key, &None));
+
+    spend(30.0);
+    let shadow = cluster.read("judge.shadow", |read| !read.is_empty());
+    let event = EnforcementEvent::from_json(shadow[0].payload.as_ref().unwrap()).unwrap();
+    assert_eq!((&shadow[0].key, event.data.mode, event.data.revision), (&applied[0].key, Mode::Shadow, 2));
+    let events = published(&cluster, "judge.enforcement");
+    assert_eq!(events.iter().map(|event| event.data.mode).collect::<Vec<_>>(), [Mode::Enforce, Mode::Shadow]);
+    // Each is a decision and says how much of a budget is used.
+    cluster.read("judge.otlp", |read| read.len() == 4);
+    assert_eq!(cluster.read("judge.directives", |read| read.len() >= 2).len(), 2);
 }
 
 /// The sums that were published; none twice.

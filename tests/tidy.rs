@@ -27,6 +27,7 @@ const HOMES: &[(&str, &str)] = &[
     ("opentelemetry*", "schemas"),
     ("prost*", "schemas"),
     ("axum*", "engine"),
+    ("hyper*", "engine"),
     ("clap*", "engine"),
 ];
 

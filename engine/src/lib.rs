@@ -6,6 +6,7 @@
 //! Invariants: the engine never names DataFusion or librdkafka; only [`clock`] reads a clock; everything else is a
 //! deterministic function of its inputs.
 
+pub mod alerts;
 pub mod aside;
 pub mod backfill;
 pub mod clock;
@@ -22,6 +23,7 @@ pub mod join;
 pub mod judge_stage;
 pub mod live;
 pub mod metrics;
+pub mod outputs;
 mod packed;
 mod pane;
 pub mod pipeline;

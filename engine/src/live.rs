@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lictor_connectors::{
-    AssignmentChange, ConnectorError, NextOffset, Outgoing, Polled, RecordRef, Sink, Source, TopicPartition,
+    AssignmentChange, ConnectorError, NextOffset, Polled, RecordRef, Sink, Source, TopicPartition,
 };
 use lictor_schemas::time::EventTime;
 
 use crate::aside::{DecodeErrors, Undecodable};
 use crate::clock::Clock;
-use crate::decision::{Decision, DirectiveRecord};
+use crate::outputs::OutputTopics;
 use crate::pipeline::{Epoch, Pipeline};
 
 /// How the loop cuts epochs and where it publishes.
@@ -32,30 +32,6 @@ pub struct LiveOptions {
     pub decode_error_ratio_max: f64,
     /// The topics written to.
     pub topics: OutputTopics,
-}
-
-/// The topics that the loop writes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputTopics {
-    /// Every event, in order.
-    pub enforcement: String,
-    /// What holds now, compacted.
-    pub directives: String,
-    /// What could not be decoded.
-    pub dead_letter: String,
-    /// Notes on rows that came too late.
-    pub late: String,
-}
-
-impl Default for OutputTopics {
-    fn default() -> Self {
-        Self {
-            enforcement: "lictor.enforcement".to_owned(),
-            directives: "lictor.directives".to_owned(),
-            dead_letter: "lictor.dead-letter".to_owned(),
-            late: "lictor.late".to_owned(),
-        }
-    }
 }
 
 impl Default for LiveOptions {
@@ -345,28 +321,6 @@ impl Loop<'_> {
             self.commit()?;
         }
         Ok(())
-    }
-}
-
-impl OutputTopics {
-    /// The messages that a decision is published as: the event, then what becomes of the directive.
-    #[must_use]
-    pub fn messages_of(&self, decision: &Decision) -> [Outgoing; 2] {
-        let event = decision.event.to_json();
-        let key = decision.event.data.directive_id.clone().into_bytes();
-        let headers: Vec<_> =
-            decision.event.headers().into_iter().map(|(n, v)| (n.to_owned(), v.into_bytes())).collect();
-        let directive = match decision.directive {
-            DirectiveRecord::Put => Some(event.clone()),
-            DirectiveRecord::Tombstone => None,
-        };
-        let message = |topic: &str, payload| Outgoing {
-            topic: topic.to_owned(),
-            key: Some(key.clone()),
-            payload,
-            headers: headers.clone(),
-        };
-        [message(&self.enforcement, Some(event)), message(&self.directives, directive)]
     }
 }
 

@@ -66,6 +66,9 @@ pub struct Metrics {
     limit_reached: Family<Labels<2>, Counter>,
     reloads: Family<Labels<1>, Counter>,
     refused_references: Family<Labels<1>, Gauge>,
+    alerts_firing: Gauge,
+    alerts_left_out: Gauge,
+    alert_posts: Family<Labels<1>, Counter>,
     ready: Gauge,
 }
 
@@ -144,6 +147,9 @@ impl Metrics {
                 "refused_references",
                 "Keys of a reference table in Kafka whose latest record was refused, by table",
             ),
+            alerts_firing: to.add("alerts_firing", "Directives that the Alertmanager is told of"),
+            alerts_left_out: to.add("alerts_left_out", "Directives beyond the limit of alerts: it is not told of them"),
+            alert_posts: to.add("alert_posts", "Requests with alerts, by outcome: a failed one is sent again"),
             ready: to.add("ready", "1 once both stages serve what they were assigned, else 0"),
             registry: Registry::default(),
         };
@@ -165,6 +171,9 @@ impl Metrics {
         }
         for outcome in RELOAD_OUTCOMES {
             self.reloads.get_or_create(&[("outcome", outcome.to_owned())]).inc_by(0);
+        }
+        for outcome in ["taken", "failed", "refused"] {
+            self.alert_posts.get_or_create(&[("outcome", outcome.to_owned())]).inc_by(0);
         }
         for table in Table::ALL {
             self.rows.get_or_create(&row_labels(table, "used")).inc_by(0);
@@ -294,6 +303,17 @@ impl Metrics {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.refused_references.get_or_create(&[("table", table.to_owned())]).set(count);
         }
+    }
+
+    /// Takes over how many directives are alerts, and how many are not because there are too many.
+    pub fn observe_alerts(&self, firing: usize, left_out: usize) {
+        self.alerts_firing.set(as_gauge(firing));
+        self.alerts_left_out.set(as_gauge(left_out));
+    }
+
+    /// Counts a request to an Alertmanager.
+    pub fn observe_alert_post(&self, outcome: &'static str) {
+        self.alert_posts.get_or_create(&[("outcome", outcome.to_owned())]).inc();
     }
 
     /// Takes over whether `/readyz` says yes.
@@ -509,6 +529,9 @@ mod tests {
     fn these_are_all_metrics() {
         let mut expected = BTreeSet::from([
             "lictor_aborts_total",
+            "lictor_alert_posts_total",
+            "lictor_alerts_firing",
+            "lictor_alerts_left_out",
             "lictor_consumer_lag",
             "lictor_dead_letters_total",
             "lictor_directives_active",

@@ -54,7 +54,7 @@ impl Deployment {
             "application_id: {application}\nshards: {shards}\ndelivery: exactly_once\nrules: {rules}\nhttp: off\n\
              kafka: {{bootstrap.servers: \"{servers}\", consumer.session.timeout.ms: 6000}}\n\
              topics: {{traces: [{input}], enforcement: enforcement, directives: directives, dead_letter: dead,\n\
-             \x20 late: late}}\n\
+             \x20 directives_shadow: shadow, late: late, otlp: otlp, otlp_encoding: otlp_json}}\n\
              time: {{idle_after: 10m}}\n",
             application = layout.application_id,
             shards = layout.shards,

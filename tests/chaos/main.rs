@@ -47,8 +47,14 @@ const APPLICATION: &str = "chaos";
 const INPUT: &str = "spans";
 const INPUT_PARTITIONS: i32 = 6;
 /// What is written: topic, partitions, whether it is compacted.
-const OUTPUTS: [(&str, i32, bool); 4] =
-    [("enforcement", 3, false), ("directives", 3, true), ("dead", 1, false), ("late", 1, false)];
+const OUTPUTS: [(&str, i32, bool); 6] = [
+    ("enforcement", 3, false),
+    ("directives", 3, true),
+    ("shadow", 2, true),
+    ("dead", 1, false),
+    ("late", 1, false),
+    ("otlp", 2, false),
+];
 const SHARDS: u32 = 8;
 /// The story lies in the past, so that it may go on for hours.
 const AGO_NS: i64 = 2 * 86_400 * SECOND_NS;
@@ -293,12 +299,16 @@ impl World<'_> {
     }
 
     fn verdict(&self, expected: &Expected) -> Verdict {
-        let [events, directives, dead, late] = OUTPUTS.map(|(topic, count, _)| self.broker.read(topic, count));
+        let [events, directives, shadow, dead, late, otlp] =
+            OUTPUTS.map(|(topic, count, _)| self.broker.read(topic, count));
         let mut verdict = Verdict::default();
         verdict.events(expected, &events);
-        verdict.directives(expected, &directives);
+        verdict.directives(&expected.directives, &directives);
+        verdict.directives(&expected.shadow, &shadow);
         verdict.payloads("dead", &expected.dead, &dead);
         verdict.payloads("late", &expected.late, &late);
+        let once_each = expected.events.keys().map(|id| (id.clone().into_bytes(), 1)).collect();
+        verdict.payloads("otlp", &once_each, &otlp.into_iter().map(Record::into_event_id).collect::<Vec<_>>());
         verdict
     }
 }

@@ -14,9 +14,10 @@ use lictor_engine::rules_dir;
 use lictor_engine::scan_stage::ScanCounts;
 use lictor_engine::watermark::Tolerances;
 use lictor_schemas::event::{EnforcementEvent, State};
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 /// The rule whose events bear what depends on the interleaving.
 const INTERLEAVED: &str = "slot_levels";
@@ -54,6 +55,15 @@ impl From<RecordRef<'_>> for Record {
     }
 }
 
+impl Record {
+    /// An OTLP log record as the id of the event that it is.
+    pub(crate) fn into_event_id(self) -> Self {
+        let message: Value = serde_json::from_slice(self.payload.as_deref().unwrap_or_default()).unwrap_or_default();
+        let id = message["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["traceId"].as_str().map(str::to_owned);
+        Self { payload: id.map(String::into_bytes), ..self }
+    }
+}
+
 /// What the readers of all topics must find.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Expected {
@@ -61,6 +71,8 @@ pub(crate) struct Expected {
     pub(crate) events: BTreeMap<String, String>,
     /// What the compacted topic says of a directive at last; nothing if it has ended.
     pub(crate) directives: BTreeMap<String, Option<String>>,
+    /// The same of directives in shadow mode.
+    pub(crate) shadow: BTreeMap<String, Option<String>>,
     /// How many times each payload is dead-lettered.
     pub(crate) dead: BTreeMap<Vec<u8>, u32>,
     /// How many times each note is in the late topic.
@@ -174,7 +186,11 @@ impl Expected {
         }
         let content = content(event);
         let directive = (decision.directive == DirectiveRecord::Put).then(|| content.clone());
-        self.directives.insert(event.data.directive_id.clone(), directive);
+        let of_mode = match event.data.mode {
+            Mode::Enforce => &mut self.directives,
+            Mode::Shadow => &mut self.shadow,
+        };
+        of_mode.insert(event.data.directive_id.clone(), directive);
         let before = self.events.insert(event.id.clone(), content);
         assert_eq!(before, None, "the oracle repeats itself: {}", event.id);
     }
@@ -228,6 +244,7 @@ mod tests {
         let expected = expect(&records, &mut || false);
         assert!(expected.events.len() > 1_000, "{} events", expected.events.len());
         assert_eq!(expected.spans_summed, (expected.spans_used - PARTITIONS.unsigned_abs() as u64) as f64);
+        assert!(!expected.directives.is_empty() && !expected.shadow.is_empty());
         assert!(expected.spans_late > 0 && !expected.dead.is_empty() && !expected.late.is_empty());
         let mut one_after_the_other = records.clone();
         one_after_the_other.sort_by_key(|record| (record.partition, record.offset));

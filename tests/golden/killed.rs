@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lictor_connectors::{Committed, NextOffset, TopicPartition};
 use lictor_engine::exchange::route::{Place, Router};
-use lictor_engine::live::OutputTopics;
+use lictor_engine::outputs::OutputTopics;
 use lictor_engine::pipeline::Stages;
 use lictor_engine::shard::{JudgeSettings, Restoring};
 use lictor_engine::tasks::{Batch, JudgeTask, Message, ScanTask, TaskTopics};

@@ -28,13 +28,15 @@ impl Instance {
         let text = format!(
             "application_id: {name}.{application}\n{defaults}\
              topics: {{traces: [{spans}], enforcement: {events}, directives: {directives}, dead_letter: {dead},\n\
-             \x20 late: {late}}}\n{more}\n",
+             \x20 directives_shadow: {shadow}, late: {late}, otlp: {otlp}}}\n{more}\n",
             name = cluster.name,
             spans = cluster.topic("spans"),
             events = topic("enforcement"),
             directives = topic("directives"),
             dead = topic("dead"),
+            shadow = topic("shadow"),
             late = topic("late"),
+            otlp = topic("otlp"),
         );
         let config = folder.path().join("lictor.yaml");
         fs::write(&config, text).unwrap();

@@ -36,12 +36,13 @@ const DAY_NS: i64 = 86_400_000_000_000;
 /// The generator writes this often.
 const BEAT: Duration = Duration::from_millis(50);
 /// The embedded broker lets the first member of a group wait three seconds; nothing is told before it listens.
-const TOPICS: [(&str, i32); 7] = [
+const TOPICS: [(&str, i32); 8] = [
     ("otlp_spans", 4),
     ("otlp_logs", 2),
     ("otlp_metrics", 2),
     ("lictor.enforcement", 1),
     ("lictor.directives", 1),
+    ("lictor.directives.shadow", 1),
     ("lictor.dead-letter", 1),
     ("lictor.late", 1),
 ];

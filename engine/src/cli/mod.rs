@@ -3,6 +3,7 @@
 //! A command writes its answer to standard output and everything else to standard error. It ends with 0 if all is well,
 //! with 1 if it found something wrong or could not do its work, with 2 if it was called wrongly.
 
+mod acls;
 mod check;
 mod demo;
 mod demo_report;

@@ -9,9 +9,11 @@ use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use lictor_connectors::ensure_topics;
+use lictor_connectors::{KafkaFollower, ensure_topics};
+use lictor_engine::alerts::client::{Alertmanager, Endpoint};
+use lictor_engine::alerts::forwarder::{Forwarder, ForwarderOptions, Teller};
 use lictor_engine::clock::SystemClock;
-use lictor_engine::config::{self, Config, LogFormat};
+use lictor_engine::config::{self, Alertmanagers, Config, LogFormat};
 use lictor_engine::fingerprint::fingerprint;
 use lictor_engine::http::{Health, HttpServer};
 use lictor_engine::metrics::Metrics;
@@ -99,10 +101,30 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     let (application_id, instance_id) = (&config.application_id, &config.instance_id);
     tracing::info!(application_id, instance_id, rules, topics = topics.join(", "), "judging");
     reloader.start(requests, sources, to_tasks)?;
+    let _forwarders = start_forwarders(config, &metrics, clock)?;
     let (options, watcher) = (config.task_options(topics), Watcher::new(metrics, health, clock));
     let summary = tasks::run_reloading(&config.kafka, stages, &options, clock, (&stop, &watcher), rule_sets)?;
     tracing::info!(summary.records, summary.events, "stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// A thread per Alertmanager; they end with the value.
+fn start_forwarders(config: &Config, metrics: &Arc<Metrics>, clock: SystemClock) -> anyhow::Result<Vec<Forwarder>> {
+    let Some(Alertmanagers { endpoints, resend, generator_url }) = config.alertmanager.clone() else {
+        return Ok(Vec::new());
+    };
+    let application_id = config.application_id.clone();
+    let group = format!("{application_id}-alerts");
+    let options = ForwarderOptions { application_id, generator_url, resend };
+    let start = |endpoint: Endpoint| {
+        let directives = KafkaFollower::try_new(&config.kafka, &group, &config.topics.outputs.directives)?;
+        tracing::info!(url = endpoint.to_url(), "directives are sent as alerts");
+        let teller = Teller::new(Alertmanager::try_new(endpoint)?, options.clone(), Arc::clone(metrics));
+        let config = config.clone();
+        let redact = move |text: &str| config.redact(text);
+        Ok(Forwarder::start(directives, teller, clock, redact)?)
+    };
+    endpoints.into_iter().map(start).collect()
 }
 
 /// The rules that compile; faulty ones are reported and left out. Reference tables in Kafka are empty.

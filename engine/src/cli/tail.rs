@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use clap::Args;
 use lictor_connectors::{AssignmentChange, KafkaProperties, KafkaSource, Polled, Source};
 use lictor_engine::config::Config;
-use lictor_engine::live::OutputTopics;
+use lictor_engine::outputs::OutputTopics;
 use lictor_schemas::event::{EnforcementEvent, State};
 use lictor_schemas::genops::PolicyResult;
 use lictor_schemas::rule::Mode;

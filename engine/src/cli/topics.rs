@@ -1,4 +1,4 @@
-//! `lictor topics`: makes the topics that lictor writes to, or says what is wrong with them.
+//! `lictor topics`: makes the topics that lictor writes to, or says what is wrong with them, or who needs which rights.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use clap::Args;
 use lictor_connectors::{TopicSpec, TopicState, ensure_topics, inspect_topics};
 use lictor_engine::config::Config;
 
+use super::acls::{self, Principals};
 use super::explain;
 
 #[derive(Debug, Args)]
@@ -19,11 +20,26 @@ pub(super) struct Arguments {
     /// Change nothing: only say what is missing or different; the exit code is 1 if anything is.
     #[arg(long)]
     check: bool,
+    /// Ask no broker: print the kafka-acls.sh commands that grant this principal (User:lictor) what lictor needs.
+    #[arg(long, value_name = "PRINCIPAL", conflicts_with = "check")]
+    acls: Option<String>,
+    /// The same for somebody who reads what lictor decides.
+    #[arg(long, value_name = "PRINCIPAL", conflicts_with = "check")]
+    acls_consumer: Option<String>,
+    /// That consumer's group; without it the principal's name.
+    #[arg(long, requires = "acls_consumer")]
+    group: Option<String>,
 }
 
 /// Creates what is missing, then prints how every topic is.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&arguments.config)?;
+    if arguments.acls.is_some() || arguments.acls_consumer.is_some() {
+        let (lictor, consumer) = (arguments.acls.as_deref(), arguments.acls_consumer.as_deref());
+        let principals = Principals { lictor, consumer, group: arguments.group.as_deref() };
+        acls::print(&mut io::stdout().lock(), &config, principals)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     make(arguments, &config).map_err(|error| anyhow!(config.redact(&explain(&error))))
 }
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 use lictor_connectors::{ConnectorError, KafkaProperties};
 use lictor_schemas::columns::{COLUMNS, ExtraSource, is_mappable};
 use lictor_schemas::genops::closest;
+use lictor_schemas::otlp::evaluation::Encoding;
 use serde_saphyr::Location;
 
 use super::duration::parse_ns;
 use super::expand::{Outside, expand};
 use super::said::{ColumnSaid, ConfigFile, EpochSaid, LimitsSaid, Said, TimeSaid, TopicsSaid};
 use super::{Config, EpochBounds, Fault, Limits, LogFormat, Topics, internal_topics};
-use crate::live::OutputTopics;
+use crate::outputs::{OtlpTopic, OutputTopics};
 use crate::tasks::Delivery;
 use crate::watermark::Tolerances;
 
@@ -43,6 +44,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     let epoch = reader.epoch(said.epoch.as_ref());
     let limits = reader.limits(said.limits.as_ref());
     let guard = reader.guard(said.guard.as_ref());
+    let alertmanager = said.alertmanager.as_ref().and_then(|said| reader.alertmanager(said));
     let http = reader.or("http", said.http.as_ref(), Some(SocketAddr::from(([127, 0, 0, 1], 8080))), http);
     let log_format = said.log.as_ref().and_then(|log| log.format.as_ref());
     let log = reader.or("log.format", log_format, LogFormat::default(), log);
@@ -63,6 +65,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
         epoch,
         limits,
         guard,
+        alertmanager,
         http,
         log,
         secrets,
@@ -103,7 +106,7 @@ impl Reader<'_> {
         }
     }
 
-    fn hide(&mut self, secrets: Vec<String>) {
+    pub(super) fn hide(&mut self, secrets: Vec<String>) {
         self.secrets.extend(secrets.into_iter().filter(|secret| secret.chars().count() >= SECRET_CHARS_MIN));
     }
 
@@ -203,13 +206,25 @@ impl Reader<'_> {
     }
 
     fn outputs(&mut self, said: &TopicsSaid, default: OutputTopics, taken: &mut Taken) -> OutputTopics {
-        let OutputTopics { enforcement, directives, dead_letter, late } = default;
+        let OutputTopics { enforcement, directives, directives_shadow, dead_letter, late, .. } = default;
+        let shadow = said.directives_shadow.as_ref();
         OutputTopics {
             enforcement: self.output("topics.enforcement", said.enforcement.as_ref(), enforcement, taken),
             directives: self.output("topics.directives", said.directives.as_ref(), directives, taken),
+            directives_shadow: self.output("topics.directives_shadow", shadow, directives_shadow, taken),
             dead_letter: self.output("topics.dead_letter", said.dead_letter.as_ref(), dead_letter, taken),
             late: self.output("topics.late", said.late.as_ref(), late, taken),
+            otlp: self.otlp(said, taken),
         }
+    }
+
+    /// None if the topic is not named.
+    fn otlp(&mut self, said: &TopicsSaid, taken: &mut Taken) -> Option<OtlpTopic> {
+        let key = "topics.otlp_encoding";
+        let encoding = self.or(key, said.otlp_encoding.as_ref(), Encoding::default(), encoding);
+        let topic = self.read("topics.otlp", said.otlp.as_ref()?, topic_name)?;
+        self.take("topics.otlp", &topic, said.otlp.as_ref().map(|said| said.referenced), taken);
+        Some(OtlpTopic { topic, encoding })
     }
 
     fn output(&mut self, key: &'static str, said: Option<&Said>, default: String, taken: &mut Taken) -> String {
@@ -325,6 +340,14 @@ fn delivery(text: &str) -> Result<Delivery, String> {
         "exactly_once" => Ok(Delivery::ExactlyOnce),
         "at_least_once" => Ok(Delivery::AtLeastOnce),
         _ => Err("is neither `exactly_once` nor `at_least_once`".to_owned()),
+    }
+}
+
+fn encoding(text: &str) -> Result<Encoding, String> {
+    match text {
+        "otlp_proto" => Ok(Encoding::Protobuf),
+        "otlp_json" => Ok(Encoding::Json),
+        _ => Err("is neither `otlp_proto` nor `otlp_json`".to_owned()),
     }
 }
 

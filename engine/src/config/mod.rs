@@ -7,6 +7,7 @@
 //! Invariant: a value that came from the environment or from a file, and the value of a property called a password or a
 //! secret, is in no message and no `Debug` output of this module.
 
+mod alertmanager;
 mod check;
 pub mod duration;
 mod expand;
@@ -26,12 +27,14 @@ use lictor_schemas::columns::ExtraSource;
 use lictor_schemas::tables::Signal;
 use thiserror::Error;
 
+pub use alertmanager::Alertmanagers;
 pub use check::{http, instance_id};
 pub use expand::Outside;
 pub use guard::guard_http;
 
 use crate::guard::GuardOptions;
-use crate::live::{LiveOptions, OutputTopics};
+use crate::live::LiveOptions;
+use crate::outputs::OutputTopics;
 use crate::pipeline::PipelineSettings;
 use crate::tasks::{Delivery, ReadingOptions, TaskOptions, TaskTopics};
 use crate::watermark::Tolerances;
@@ -65,6 +68,8 @@ pub struct Config {
     pub limits: Limits,
     /// How `lictor guard` answers.
     pub guard: GuardOptions,
+    /// Whom directives are told as alerts; none unless they are named.
+    pub alertmanager: Option<Alertmanagers>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; none if they are off.
     pub http: Option<SocketAddr>,
     /// How the log is written.
@@ -139,9 +144,17 @@ impl Topics {
     #[must_use]
     pub fn output_specs(&self) -> Vec<TopicSpec> {
         const BROKER_DEFAULT: i32 = -1;
-        let OutputTopics { enforcement, directives, dead_letter, late } = &self.outputs;
-        let topics = [(enforcement, false), (directives, true), (dead_letter, false), (late, false)];
-        topics.map(|(name, compacted)| TopicSpec::new(name, BROKER_DEFAULT, compacted)).into()
+        let OutputTopics { enforcement, directives, directives_shadow, dead_letter, late, otlp } = &self.outputs;
+        let topics = [
+            (Some(enforcement), false),
+            (Some(directives), true),
+            (Some(directives_shadow), true),
+            (Some(dead_letter), false),
+            (Some(late), false),
+            (otlp.as_ref().map(|otlp| &otlp.topic), false),
+        ];
+        let named = topics.into_iter().filter_map(|(name, compacted)| Some((name?, compacted)));
+        named.map(|(name, compacted)| TopicSpec::new(name, BROKER_DEFAULT, compacted)).collect()
     }
 }
 

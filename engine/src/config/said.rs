@@ -26,6 +26,7 @@ pub(super) struct ConfigFile {
     pub(super) epoch: Option<EpochSaid>,
     pub(super) limits: Option<LimitsSaid>,
     pub(super) guard: Option<GuardSaid>,
+    pub(super) alertmanager: Option<AlertmanagerSaid>,
     pub(super) http: Option<Said>,
     pub(super) log: Option<LogSaid>,
 }
@@ -38,8 +39,11 @@ pub(super) struct TopicsSaid {
     pub(super) metrics: Option<Vec<Said>>,
     pub(super) enforcement: Option<Said>,
     pub(super) directives: Option<Said>,
+    pub(super) directives_shadow: Option<Said>,
     pub(super) dead_letter: Option<Said>,
     pub(super) late: Option<Said>,
+    pub(super) otlp: Option<Said>,
+    pub(super) otlp_encoding: Option<Said>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,6 +91,16 @@ pub(super) struct GuardSaid {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LogSaid {
     pub(super) format: Option<Said>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AlertmanagerSaid {
+    pub(super) urls: Option<Vec<Said>>,
+    pub(super) username: Option<Said>,
+    pub(super) password: Option<Said>,
+    pub(super) resend: Option<Said>,
+    pub(super) generator_url: Option<Said>,
 }
 
 /// Reads the YAML. Its shape has one fault at a time, as the reader stops there.

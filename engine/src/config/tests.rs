@@ -1,6 +1,7 @@
 use lictor_schemas::time::NANOS_PER_MS;
 
 use super::*;
+use crate::alerts::client::Endpoint;
 use crate::guard::OnStale;
 
 const MINIMAL: &str = "kafka: {bootstrap.servers: \"localhost:9092\"}\nrules: rules\n";
@@ -58,8 +59,11 @@ topics:
   metrics: []
   enforcement: e
   directives: d
+  directives_shadow: s
   dead_letter: x
   late: l
+  otlp: o
+  otlp_encoding: otlp_json
 rules: /etc/rules
 prices: prices.csv
 columns:
@@ -68,6 +72,7 @@ time: {lateness: 0s, idle_after: 1m, max_future_skew: 1h}
 epoch: {linger: 100ms, rows_max: 1_000}
 limits: {groups_max: 5, subjects_max: 6, history: 2h, decode_error_ratio_max: 1}
 guard: {http: 0.0.0.0:9, on_stale: deny, stale_after: 1m, headers: {X-Team: team}, directives_max: 7}
+alertmanager: {urls: ['http://am-0:9093/', 'http://[::1]:80/am'], username: u, password: secret-pass, resend: 2m}
 http: off
 log: {format: json}
 ";
@@ -83,6 +88,10 @@ log: {format: json}
     assert_eq!((http.to_string().as_str(), *on_stale), ("0.0.0.0:9", OnStale::Deny));
     assert_eq!((*stale_after, *directives_max), (Duration::from_secs(60), 7));
     assert_eq!(*headers, BTreeMap::from([("x-team".to_owned(), "team".to_owned())]));
+    let alertmanager = config.alertmanager.as_ref().unwrap();
+    let urls: Vec<String> = alertmanager.endpoints.iter().map(Endpoint::to_url).collect();
+    assert_eq!(urls, ["http://am-0:9093", "http://[::1]:80/am"]);
+    assert_eq!((alertmanager.resend, &alertmanager.generator_url), (Duration::from_secs(120), &None));
     let settings = config.pipeline_settings();
     assert_eq!(settings.application_id, "lictor-eu.1");
     assert_eq!(
@@ -104,7 +113,7 @@ log: {format: json}
     let outputs = config.topics.output_specs();
     assert_eq!(
         outputs.iter().map(|t| (t.name.as_str(), t.compacted)).collect::<Vec<_>>(),
-        [("e", false), ("d", true), ("x", false), ("l", false)]
+        [("e", false), ("d", true), ("s", true), ("x", false), ("l", false), ("o", false)]
     );
 }
 
@@ -149,6 +158,10 @@ fn an_output_that_is_also_an_input_is_refused() {
         "3:23: topics.enforcement: topic `otlp_logs` is also topics.logs: lictor would read what it writes, for ever",
     );
     check_key(
+        "topics: {otlp: otlp_logs}\n",
+        "3:16: topics.otlp: topic `otlp_logs` is also topics.logs: lictor would read what it writes, for ever",
+    );
+    check_key(
         "topics: {traces: [lictor.late]}\n",
         "3:19: topics.late: topic `lictor.late` is also topics.traces: lictor would read what it writes, for ever",
     );
@@ -167,6 +180,15 @@ fn a_topic_with_two_purposes_is_refused() {
     check_key(
         "topics: {traces: [], logs: [], metrics: []}\n",
         "1:1: topics: no topic is read: name one under traces, logs or metrics",
+    );
+    check_key(
+        "topics: {otlp: lictor.directives.shadow}\n",
+        "3:16: topics.otlp: topic `lictor.directives.shadow` is also topics.directives_shadow: each output has its own \
+         form and retention",
+    );
+    check_key(
+        "topics: {otlp: o, otlp_encoding: proto}\n",
+        "3:34: topics.otlp_encoding: `proto` is neither `otlp_proto` nor `otlp_json`",
     );
     check_key(
         "topics: {late: a/b}\n",
@@ -243,6 +265,39 @@ fn secrets_are_in_no_message() {
         "3:18: time.lateness: `${env:LATENESS}` is not a duration: write a whole number and ms, s, m, h or d, \
          such as 10s",
     );
+}
+
+#[test]
+fn an_alertmanager_is_a_url_of_plain_http_without_credentials() {
+    let fault = |urls: &str, fault: &str| check_key(&format!("alertmanager: {{urls: [\"{urls}\"]}}\n"), fault);
+    fault("am:9093", "3:23: alertmanager.urls: `am:9093` is not a URL such as http://alertmanager:9093");
+    fault("http://am", "3:23: alertmanager.urls: `http://am` has no port: write it as in http://alertmanager:9093");
+    fault(
+        "https://am:1",
+        "3:23: alertmanager.urls: `https://am:1` is https, which lictor does not speak: name a proxy that does",
+    );
+    fault(
+        "http://u:hunter2@am:1",
+        "3:23: alertmanager.urls: credentials do not belong into a URL: write `username` and `password`",
+    );
+    check_key(
+        "alertmanager: {resend: 1m}\n",
+        "1:1: alertmanager: has no `urls`: write at least alertmanager: {urls: [\"http://alertmanager:9093\"]}",
+    );
+    check_key(
+        "alertmanager: {urls: [\"http://am:1\"], username: u}\n",
+        "3:49: alertmanager: `username` and `password` go together",
+    );
+}
+
+#[test]
+fn the_credentials_of_an_alertmanager_are_in_no_message() {
+    let more = "alertmanager: {urls: [\"http://am:1\"], username: u, password: \"${env:KAFKA_PASSWORD}\"}\n";
+    let config = parse(&format!("{MINIMAL}{more}")).unwrap();
+    let endpoint = &config.alertmanager.as_ref().unwrap().endpoints[0];
+    assert_eq!(endpoint.authorization.as_deref(), Some("Basic dTpodW50ZXIy"));
+    assert_eq!(format!("{endpoint:?}"), "http://am:1");
+    assert_eq!(config.redact("it says hunter2 and dTpodW50ZXIy and Basic dTpodW50ZXIy"), "it says *** and *** and ***");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use lictor_connectors::Outgoing;
 use lictor_queries::{References, RuleFile, compile};
 use lictor_schemas::event::EnforcementEvent;
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};

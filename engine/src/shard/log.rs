@@ -270,8 +270,9 @@ pub(super) fn said(settings: &JudgeSettings, before: &Said, progress: &mut Progr
         let known = before.rules.iter().find(is_it).filter(|b| b.quarantined.is_none() || b.version == version);
         let incarnation = known.map_or_else(&mut next_incarnation, |known| known.incarnation);
         let quarantined = known.and_then(|known| known.quarantined.clone());
-        let history = rule.windowed().map(|w| w.finish.history_id());
-        said.rules.push(RuleSaid { name, version, state, history, incarnation, quarantined, is_dormant: false });
+        let (history, mode) = (rule.windowed().map(|w| w.finish.history_id()), rule.header.mode);
+        let is_dormant = false;
+        said.rules.push(RuleSaid { name, version, state, history, incarnation, quarantined, mode, is_dormant });
     }
     for plan in settings.judging.stores.iter() {
         let is_read = plan.readers.iter().any(|rule| said.rules[rule.0].quarantined.is_none());

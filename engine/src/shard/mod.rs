@@ -26,6 +26,7 @@ use crate::exchange::parcel::{self, Names};
 use crate::exchange::route::Place;
 use crate::exchange::{Shipment, StoreId};
 use crate::judge_stage::{JudgeStage, Judging, RuleStatus};
+use crate::outputs::Withdrawn;
 use crate::packed::PackedError;
 use crate::pane::PaneError;
 use crate::watermark::Watermarks;
@@ -67,8 +68,8 @@ pub struct Shard {
     settings: Arc<JudgeSettings>,
     stage: JudgeStage,
     log: Log,
-    /// Directives of rules that are no more; withdrawn with the next commit.
-    orphans: Vec<String>,
+    /// Directives of rules that are no more, or have another mode now; withdrawn with the next commit.
+    orphans: Vec<Withdrawn>,
     /// Whether anything was absorbed since the last commit.
     is_dirty: bool,
     newest: Option<EventTime>,
@@ -79,8 +80,8 @@ pub struct Shard {
 pub struct Changes {
     /// For the state topic, in their order.
     pub records: Vec<StateRecord>,
-    /// Directives to be withdrawn, because their rule was removed.
-    pub orphans: Vec<String>,
+    /// Directives to be withdrawn, because their rule was removed or has another mode now.
+    pub orphans: Vec<Withdrawn>,
 }
 
 impl Shard {

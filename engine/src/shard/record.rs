@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lictor_connectors::{NextOffset, TopicPartition};
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 use serde::{Deserialize, Serialize};
@@ -141,9 +142,16 @@ pub(super) struct RuleSaid {
     pub(super) incarnation: u32,
     /// Why it does not run any more.
     pub(super) quarantined: Option<String>,
+    /// On which topic its directives lie. Before there were two of them, that was the one of those that are enforced.
+    #[serde(default = "enforce")]
+    pub(super) mode: Mode,
     /// Whether what is kept of it are the bytes as they are, because it did not compile.
     #[serde(default)]
     pub(super) is_dormant: bool,
+}
+
+fn enforce() -> Mode {
+    Mode::Enforce
 }
 
 /// A store whose rows are in the log.

@@ -12,6 +12,7 @@ use arrow::compute::concat_batches;
 use arrow::ipc::reader::StreamReader;
 use lictor_connectors::NextOffset;
 use lictor_queries::History;
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 
@@ -25,6 +26,7 @@ use crate::exchange::route::Place;
 use crate::exchange::{RuleId, StoreId};
 use crate::ipc;
 use crate::judge_stage::JudgeStage;
+use crate::outputs::Withdrawn;
 use crate::packed::{PackedError, unpack};
 use crate::pane::{Pane, PaneError, RestoredRows, logged_schema};
 use crate::store::{Beginning, PaneStore};
@@ -247,22 +249,28 @@ impl Restoring {
         let quarantined = said.rules.iter().enumerate();
         let quarantined = quarantined.filter_map(|(n, r)| Some((RuleId(n), r.quarantined.clone()?)));
         stage.restore(watermarks, stores, states, quarantined.collect::<Vec<_>>());
-        let orphans = self.subjects(&mut stage, &mut position);
+        let orphans = self.subjects(&manifest.rules, &mut stage, &mut position);
         let log = self.log(said, manifest, position);
         Ok(Shard { settings: self.settings, stage, log, orphans, is_dirty: false, newest: None })
     }
 
-    /// Gives the stage what was said of subjects; returns the directives of rules that are no more.
-    fn subjects(&mut self, stage: &mut JudgeStage, position: &mut Position) -> Vec<String> {
+    /// Gives the stage what was said of subjects; returns the directives of rules that are no more, and those that lie
+    /// on the topic of another mode than their rule has now: the next event puts these on the right one.
+    fn subjects(&mut self, before: &[RuleSaid], stage: &mut JudgeStage, position: &mut Position) -> Vec<Withdrawn> {
         let mut orphans = Vec::new();
         for ((rule, subject), state) in std::mem::take(&mut self.subjects) {
             if self.is_dormant(&rule) {
                 continue;
             }
-            if self.settings.names.find_rule(&rule).is_some() {
+            let mode = before.iter().find(|said| said.name == rule).map_or(Mode::Enforce, |said| said.mode);
+            let now = self.settings.names.find_rule(&rule).map(|id| self.settings.judging.rules[id.0].header.mode);
+            if now != Some(mode) {
+                let id = state.directive_id().map(str::to_owned);
+                orphans.extend(id.map(|directive_id| Withdrawn { directive_id, mode }));
+            }
+            if now.is_some() {
                 stage.decisions_mut().restore(&rule, &subject, state);
             } else {
-                orphans.extend(state.directive_id().map(str::to_owned));
                 position.obsolete.push(Key::Subject { rule, subject });
             }
         }

@@ -8,12 +8,13 @@ use lictor_connectors::{Committed, RecordRef, TopicPartition};
 use lictor_queries::{References, RuleFile, compile};
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
 use lictor_schemas::prices::PriceTable;
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::{Signal, Table};
 use serde_json::json;
 
 use super::*;
 use crate::exchange::route::{Place, Router};
-use crate::live::OutputTopics;
+use crate::outputs::{OutputTopics, Withdrawn};
 use crate::pipeline::{PipelineSettings, Stages};
 use crate::scan_stage::ScanStage;
 use crate::tasks::{ScanTask, TaskTopics};
@@ -218,12 +219,35 @@ fn a_removed_rule_takes_its_directives_with_it_and_does_not_come_back() {
     bench.commit();
     bench.restart(other);
     assert!(bench.shard.is_dirty(), "the directive must be withdrawn even if nothing comes");
-    assert_eq!(bench.commit().orphans, [directive]);
+    assert_eq!(bench.commit().orphans, [Withdrawn { directive_id: directive, mode: Mode::Enforce }]);
     assert!(!bench.shard.is_dirty());
     bench.restart(&both);
-    assert_eq!(bench.commit().orphans, Vec::<String>::new());
+    assert_eq!(bench.commit().orphans, []);
     let counted = &bench.shard.status()[0];
     assert_eq!((counted.groups, counted.firing), (0, 0), "what the first one knew is not known to the second");
+}
+
+#[test]
+fn a_rule_that_is_only_looked_at_from_now_on_leaves_no_directive_to_be_applied() {
+    let shadow = counted("").replace("WITH (", "WITH (mode = 'shadow', ");
+    let mut bench = Bench::new(&counted(""));
+    bench.read(START, &teams(&["a"]));
+    let fired = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
+    let directive_id = fired[0].event.data.directive_id.clone();
+    bench.commit();
+    // Twice: what was not committed the first time is withdrawn after the second.
+    for _ in 0..2 {
+        bench.restart(&shadow);
+        assert!(bench.shard.is_dirty(), "nothing need come");
+    }
+    let directive_id = [directive_id].map(|directive_id| Withdrawn { directive_id, mode: Mode::Enforce });
+    assert_eq!(bench.commit().orphans, directive_id);
+    bench.restart(&shadow);
+    assert_eq!(bench.commit().orphans, [], "once");
+    assert_eq!(bench.shard.status()[0].firing, 1, "it still holds, and is told of with its next event");
+    bench.restart(&counted(""));
+    let directive_id = directive_id.map(|withdrawn| Withdrawn { mode: Mode::Shadow, ..withdrawn });
+    assert_eq!(bench.commit().orphans, directive_id);
 }
 
 #[test]
@@ -244,7 +268,7 @@ fn a_faulty_rule_finds_its_state_and_its_directives_when_it_is_mended() {
         // Generations go by, and with them what was in the log.
         for n in 0..300 {
             bench.read(START.plus(n + 2), &teams(&["b"]));
-            assert_eq!(bench.commit().orphans, Vec::<String>::new());
+            assert_eq!(bench.commit().orphans, []);
         }
     }
     bench.restart(&both);

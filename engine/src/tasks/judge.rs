@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lictor_connectors::{Consumed, NextOffset, Outgoing, TopicPartition};
+use lictor_connectors::{Consumed, NextOffset, TopicPartition};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
@@ -144,8 +144,9 @@ impl JudgeTask {
             // A shard that only withdraws directives of removed rules begins where its log does.
             let next = served.next.unwrap_or(NextOffset(0));
             let Changes { records, orphans } = served.shard.changes(next);
-            for directive_id in orphans {
-                epoch.state.messages.push(self.topics.tombstone(&directive_id));
+            for orphan in orphans {
+                let outgoing = self.topics.outputs.tombstone(&orphan);
+                epoch.state.messages.push(Message { outgoing, partition: None });
             }
             for record in records {
                 let mut message = Message::to_partition(&self.topics.state, *number, Vec::new());
@@ -232,12 +233,5 @@ impl JudgeTask {
     #[must_use]
     pub fn shards(&self) -> usize {
         self.shards.len()
-    }
-}
-
-impl TaskTopics {
-    fn tombstone(&self, directive_id: &str) -> Message {
-        let (topic, key) = (self.outputs.directives.clone(), Some(directive_id.as_bytes().to_vec()));
-        Message { outgoing: Outgoing { topic, key, payload: None, headers: Vec::new() }, partition: None }
     }
 }

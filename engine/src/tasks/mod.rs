@@ -22,7 +22,7 @@ pub use judge::JudgeTask;
 pub use run::{Delivery, ReadingOptions, Stage, Summary, TaskError, TaskObserver, TaskOptions, run, run_reloading};
 pub use scan::{ScanEpoch, ScanTask};
 
-use crate::live::OutputTopics;
+use crate::outputs::OutputTopics;
 
 /// The topics that the tasks write to.
 #[derive(Clone, Debug, PartialEq, Eq)]

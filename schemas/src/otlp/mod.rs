@@ -11,6 +11,7 @@ pub(crate) mod cell;
 mod derive;
 pub mod encode;
 mod error;
+pub mod evaluation;
 mod json;
 mod leaf;
 mod logs;

@@ -15,7 +15,7 @@ GROUP BY s.team, s.feature, window_start, window_end
 EMIT ON CLOSE;
 
 -- Overlapping windows: what a team does in each of them decides how it is called.
-CREATE RULE team_hops WITH (action = 'block', reason_code = 'x_team_hops', ttl = '4 days') AS
+CREATE RULE team_hops WITH (action = 'block', mode = 'shadow', reason_code = 'x_team_hops', ttl = '4 days') AS
 SELECT s.team, window_start, window_end, sum(s.input_tokens) AS observed, count(*) AS calls,
        CASE sum(s.input_tokens) % 3 WHEN 0 THEN 'BLOCKED' WHEN 1 THEN 'RATE_LIMITED' ELSE 'WARNING' END AS result
 FROM HOP(spans, event_time, INTERVAL '10 seconds', INTERVAL '30 seconds') AS s
