@@ -25,7 +25,7 @@ use crate::finish::Finish;
 use crate::frame::{self, Emission, RuleText, Statement, WithinText};
 use crate::gap_fill;
 use crate::join::{self, JoinSide, PlannedJoin, StreamJoin};
-use crate::options::{duration_ns, header};
+use crate::options::{duration_ns, header, refuse_unreachable_for};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
 use crate::scan::{Scan, ScanPlan};
@@ -423,6 +423,10 @@ impl Compiler {
             return;
         }
         let Some(head) = head else { return };
+        let windows = shape.windowed.as_ref().map(|windowed| (emission, &windowed.spec));
+        if let Some(fault) = windows.and_then(|windows| refuse_unreachable_for(file, rule, windows, &head)) {
+            return self.faults.push(fault);
+        }
         let (kind, table) = match (shape.source, &shape.windowed, &join) {
             (Source::Table(table), Some(windowed), _) => (self.windowed(&head, (&plan, windowed), rule, table), table),
             (Source::Table(table), None, _) => (self.row_wise(&head, &plan, table), table),

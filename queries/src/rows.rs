@@ -17,7 +17,7 @@ use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::time::{EventTime, Window};
-use lictor_schemas::violation::{Exemplar, Subject, Violation};
+use lictor_schemas::violation::{Exemplar, Subject, Violation, WindowKind};
 use serde_json::{Map, Number, Value};
 
 use crate::aggregation::GroupColumn;
@@ -50,6 +50,7 @@ pub(crate) struct ResultColumns {
     group_of_subject: Vec<Option<usize>>,
     /// Where the evaluated groups have `count`, `latest` and, if known, `exemplar` and `last`.
     measures: Measures,
+    window_kind: Option<WindowKind>,
     defaults: Defaults,
 }
 
@@ -93,7 +94,7 @@ impl ResultColumns {
 
     /// The columns of a windowed rule's result.
     pub(crate) fn of_windowed(plan: &LogicalPlan, windowed: &Windowed) -> Result<Self, Refusal> {
-        let mut columns = Self::default();
+        let mut columns = Self { window_kind: Some(windowed.spec.kind()), ..Self::default() };
         let mut bounds = (false, false);
         let mut selected = Vec::new();
         for (i, field) in plan.schema().fields().iter().enumerate() {
@@ -250,6 +251,7 @@ impl ResultColumns {
             valid_until,
             params,
             window: None,
+            window_kind: self.window_kind,
             sample_count: None,
             evidence,
             exemplars: Vec::new(),

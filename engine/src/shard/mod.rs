@@ -62,8 +62,8 @@ pub struct Shard {
     settings: Arc<JudgeSettings>,
     stage: JudgeStage,
     log: Log,
-    /// Directives of rules that are no more; withdrawn with the next commit.
-    orphans: Vec<String>,
+    /// The ends of directives whose rules are no more; published with the next commit.
+    orphans: Vec<Decision>,
     /// Whether anything was absorbed since the last commit.
     is_dirty: bool,
     newest: Option<EventTime>,
@@ -74,8 +74,8 @@ pub struct Shard {
 pub struct Changes {
     /// For the state topic, in their order.
     pub records: Vec<StateRecord>,
-    /// Directives to be withdrawn, because their rule was removed.
-    pub orphans: Vec<String>,
+    /// The ends of directives whose rule was removed.
+    pub orphans: Vec<Decision>,
 }
 
 impl Shard {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use lictor_connectors::{Committed, RecordRef, TopicPartition};
 use lictor_queries::{References, RuleFile, compile};
+use lictor_schemas::event::State;
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
 use lictor_schemas::prices::PriceTable;
 use lictor_schemas::tables::{Signal, Table};
 use serde_json::json;
 
 use super::*;
+use crate::decision::DirectiveRecord;
 use crate::exchange::route::{Place, Router};
 use crate::live::OutputTopics;
 use crate::pipeline::{PipelineSettings, Stages};
@@ -198,16 +200,58 @@ fn a_removed_rule_takes_its_directives_with_it_and_does_not_come_back() {
     let mut bench = Bench::new(&both);
     bench.read(START, &teams(&["a"]));
     let fired = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
-    let directive = fired[0].event.data.directive_id.clone();
+    let directive = fired[0].event.data.clone();
     bench.commit();
     bench.restart(other);
-    assert!(bench.shard.is_dirty(), "the directive must be withdrawn even if nothing comes");
-    assert_eq!(bench.commit().orphans, [directive]);
+    assert!(bench.shard.is_dirty(), "the directive must be ended even if nothing comes");
+    let ends = bench.shard.changes(bench.next).orphans;
+    bench.shard.undo().unwrap();
+    bench.restart(other);
+    assert_eq!(bench.commit().orphans, ends, "what was not committed is said again, in the same words");
+    let [Decision { event, directive: record }] = ends.as_slice() else { panic!("one end: {ends:?}") };
+    let data = &event.data;
+    assert_eq!((data.state, *record), (State::Superseded, DirectiveRecord::Tombstone));
+    assert_eq!((&data.directive_id, data.revision), (&directive.directive_id, directive.revision + 1));
+    assert_eq!((&data.rule, &data.selector), (&directive.rule, &directive.selector));
     assert!(!bench.shard.is_dirty());
     bench.restart(&both);
-    assert_eq!(bench.commit().orphans, Vec::<String>::new());
+    assert_eq!(bench.commit().orphans, []);
     let counted = &bench.shard.status()[0];
     assert_eq!((counted.groups, counted.firing), (0, 0), "what the first one knew is not known to the second");
+}
+
+#[test]
+fn a_rule_of_a_log_without_heads_is_ended_by_its_name() {
+    let mut bench = Bench::new(&counted(""));
+    bench.read(START, &teams(&["a"]));
+    let fired = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
+    bench.commit();
+    bench.log.retain(|(key, _)| !key.starts_with("r/"));
+    bench.restart(&counted("").replace("counted", "renamed"));
+    let ends = bench.commit().orphans;
+    let (before, after) = (&fired[0].event.data, &ends[0].event.data);
+    assert_eq!((&after.rule.name, &after.rule.version), (&before.rule.name, &before.rule.version));
+    assert_eq!((after.state, &after.directive_id), (State::Superseded, &before.directive_id));
+    assert!(!bench.log.iter().any(|(key, value)| key == "r/counted" && value.is_some()));
+}
+
+#[test]
+fn what_a_new_version_says_of_a_directive_bears_its_version() {
+    let edited = running("counted", 9);
+    let mut bench = Bench::new(&edited.replace("'notify'", "'warn'"));
+    let fired = bench.read(START, &teams(&["a"]));
+    bench.commit();
+    bench.restart(&edited);
+    let restated = bench.read(START.plus(1), &teams(&["a"]));
+    let (before, after) = (&fired[0].event.data, &restated[0].event.data);
+    assert_eq!((&after.directive_id, after.revision), (&before.directive_id, before.revision + 1));
+    assert_ne!(after.rule.version, before.rule.version);
+    assert_eq!((after.state, after.action.as_str()), (State::Updated, "notify"));
+    bench.commit();
+    bench.restart(&edited.replace("'notify'", "'notify', mode = 'shadow'"));
+    let switched = bench.read(START.plus(2), &teams(&["a"]));
+    let states: Vec<State> = switched.iter().map(|decision| decision.event.data.state).collect();
+    assert_eq!(states, [State::Superseded, State::Firing]);
 }
 
 #[test]
@@ -228,7 +272,7 @@ fn a_faulty_rule_finds_its_state_and_its_directives_when_it_is_mended() {
         // Generations go by, and with them what was in the log.
         for n in 0..300 {
             bench.read(START.plus(n + 2), &teams(&["b"]));
-            assert_eq!(bench.commit().orphans, Vec::<String>::new());
+            assert_eq!(bench.commit().orphans, []);
         }
     }
     bench.restart(&both);
@@ -457,10 +501,10 @@ fn running(name: &str, most: u32) -> String {
 fn rules_that_share_sums_each_remember_what_they_have_found() {
     let mut bench = Bench::new(&format!("{}{}", running("few", 1), running("some", 2)));
     assert_eq!(bench.settings.judging.stores.len(), 1, "the sums are kept once");
-    let said = |decisions: &[Decision]| -> Vec<(String, lictor_schemas::event::State)> {
+    let said = |decisions: &[Decision]| -> Vec<(String, State)> {
         decisions.iter().map(|d| (d.event.data.rule.name.clone(), d.event.data.state)).collect()
     };
-    let (fired, over) = (lictor_schemas::event::State::Firing, lictor_schemas::event::State::Resolved);
+    let (fired, over) = (State::Firing, State::Resolved);
     let both = [("few".to_owned(), fired), ("some".to_owned(), fired)];
     assert_eq!(said(&bench.read(START, &teams(&["a"]))), both);
     bench.commit();

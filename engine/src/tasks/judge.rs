@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lictor_connectors::{Consumed, NextOffset, Outgoing, TopicPartition};
+use lictor_connectors::{Consumed, NextOffset, TopicPartition};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
@@ -87,17 +87,14 @@ impl JudgeTask {
     pub fn end_epoch(&mut self, now: EventTime) -> JudgeEpoch {
         let mut epoch = JudgeEpoch::default();
         for (number, served) in self.shards.iter_mut().filter(|(_, served)| served.shard.is_dirty()) {
-            for mut decision in std::mem::take(&mut served.decisions) {
-                decision.event.data.detected_at = Some(now);
-                epoch.decisions.push(decision);
-            }
             epoch.newest = epoch.newest.max(served.shard.take_newest());
             epoch.limits.extend(served.shard.stage_mut().take_limit_reports());
-            // A shard that only withdraws directives of removed rules begins where its log does.
+            // A shard that only ends directives of removed rules begins where its log does.
             let next = served.next.unwrap_or(NextOffset(0));
             let Changes { records, orphans } = served.shard.changes(next);
-            for directive_id in orphans {
-                epoch.state.messages.push(self.topics.tombstone(&directive_id));
+            for mut decision in orphans.into_iter().chain(std::mem::take(&mut served.decisions)) {
+                decision.event.data.detected_at = Some(now);
+                epoch.decisions.push(decision);
             }
             for record in records {
                 let mut message = Message::to_partition(&self.topics.state, *number, Vec::new());
@@ -184,12 +181,5 @@ impl JudgeTask {
     #[must_use]
     pub fn shards(&self) -> usize {
         self.shards.len()
-    }
-}
-
-impl TaskTopics {
-    fn tombstone(&self, directive_id: &str) -> Message {
-        let (topic, key) = (self.outputs.directives.clone(), Some(directive_id.as_bytes().to_vec()));
-        Message { outgoing: Outgoing { topic, key, payload: None, headers: Vec::new() }, partition: None }
     }
 }
