@@ -32,6 +32,7 @@ use crate::scan::{Scan, ScanPlan};
 use crate::session::Session;
 use crate::shape::{Refusal, Source, analyse, refuse};
 use crate::slot::{Slot, SlotTable};
+use crate::verdict_words::unknown_words;
 use crate::window::Planning;
 
 /// A rule, ready to run.
@@ -402,6 +403,10 @@ impl Compiler {
         if self.planning == Planning::Batch {
             self.planned.push(PlannedRule { name: rule.name.clone(), plan });
             return;
+        }
+        let unknown = unknown_words(file, &rule.query, &plan);
+        if !unknown.is_empty() {
+            return self.faults.extend(unknown);
         }
         let emission = rule.emission.map_or(Emission::OnClose, |e| e.0);
         let (plan, join) = match self.joins(plan) {
