@@ -8,6 +8,7 @@ use std::time::Duration;
 use lictor_connectors::{ConnectorError, KafkaProperties};
 use lictor_schemas::columns::{COLUMNS, ExtraSource, is_mappable};
 use lictor_schemas::genops::closest;
+use lictor_schemas::rule::Mode;
 use serde_saphyr::Location;
 
 use super::duration::parse_ns;
@@ -34,6 +35,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     let instance_id = reader.or("instance_id", said.instance_id.as_ref(), host_name(outside), instance_id);
     let shards = reader.or("shards", said.shards.as_ref(), SHARDS, shards);
     let delivery = reader.or("delivery", said.delivery.as_ref(), Delivery::default(), delivery);
+    let mode = reader.or("mode", said.mode.as_ref(), Mode::Enforce, mode);
     let kafka = reader.kafka(said.kafka.as_ref());
     let topics = reader.topics(said.topics.as_ref(), &application_id);
     let rules = reader.rules(said.rules.as_ref(), folder);
@@ -53,6 +55,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
         instance_id,
         shards,
         delivery,
+        mode,
         kafka,
         topics,
         rules,
@@ -317,6 +320,10 @@ fn delivery(text: &str) -> Result<Delivery, String> {
         "at_least_once" => Ok(Delivery::AtLeastOnce),
         _ => Err("is neither `exactly_once` nor `at_least_once`".to_owned()),
     }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    Mode::parse(text).ok_or_else(|| "is neither `enforce` nor `shadow`".to_owned())
 }
 
 /// Checks the name of an instance.

@@ -22,6 +22,7 @@ use std::{env, fs};
 
 use lictor_connectors::{KafkaProperties, TopicSpec};
 use lictor_schemas::columns::ExtraSource;
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::Signal;
 use thiserror::Error;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub shards: u32,
     /// When events become visible.
     pub delivery: Delivery,
+    /// In shadow mode no rule's directives are to be applied.
+    pub mode: Mode,
     /// For all Kafka clients.
     pub kafka: KafkaProperties,
     /// What is read and written.
@@ -261,6 +264,7 @@ impl Config {
             columns: self.columns.clone(),
             groups_max: self.limits.groups_max,
             subjects_max: self.limits.subjects_max,
+            mode: self.mode,
         }
     }
 

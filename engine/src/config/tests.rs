@@ -1,3 +1,4 @@
+use lictor_schemas::rule::Mode;
 use lictor_schemas::time::NANOS_PER_MS;
 
 use super::*;
@@ -65,6 +66,7 @@ columns:
 time: {lateness: 0s, idle_after: 1m, max_future_skew: 1h}
 epoch: {linger: 100ms, rows_max: 1_000}
 limits: {groups_max: 5, subjects_max: 6, decode_error_ratio_max: 1}
+mode: shadow
 http: off
 log: {format: json}
 ";
@@ -84,7 +86,7 @@ log: {format: json}
     let time = Tolerances { lateness_ns: 0, idle_after_ns: minute, future_skew_ns: 60 * minute };
     assert_eq!(settings.tolerances, time);
     assert_eq!(settings.columns, [ExtraSource { column: "team".into(), attribute: "acme.cost_center".into() }]);
-    assert_eq!((settings.groups_max, settings.subjects_max), (5, 6));
+    assert_eq!((settings.groups_max, settings.subjects_max, settings.mode), (5, 6, Mode::Shadow));
     let options = config.task_options(vec!["spans_a".to_owned()]);
     assert_eq!((options.application_id.as_str(), options.reading.rows_max), ("lictor-eu.1", 1_000));
     assert_eq!((&options.topics.outputs, options.reading.decode_error_ratio_max), (&config.topics.outputs, 1.0));
@@ -182,6 +184,7 @@ fn bounds_are_held() {
         "limits: {decode_error_ratio_max: 1.5}\n",
         "3:34: limits.decode_error_ratio_max: `1.5` is not a number from 0 to 1",
     );
+    check_key("mode: Shadow\n", "3:7: mode: `Shadow` is neither `enforce` nor `shadow`");
     check_key("log: {format: xml}\n", "3:15: log.format: `xml` is neither `text` nor `json`");
 }
 

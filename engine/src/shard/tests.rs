@@ -7,6 +7,7 @@ use lictor_queries::{References, RuleFile, compile};
 use lictor_schemas::event::State;
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
 use lictor_schemas::prices::PriceTable;
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::{Signal, Table};
 use serde_json::json;
 
@@ -252,6 +253,19 @@ fn what_a_new_version_says_of_a_directive_bears_its_version() {
     let switched = bench.read(START.plus(2), &teams(&["a"]));
     let states: Vec<State> = switched.iter().map(|decision| decision.event.data.state).collect();
     assert_eq!(states, [State::Superseded, State::Firing]);
+}
+
+#[test]
+fn in_shadow_mode_no_rule_enforces_whatever_it_says() {
+    let text = format!("{}{}", counted(""), running("shadowed", 2).replace("'notify'", "'notify', mode = 'shadow'"));
+    let of = |mode: Mode| -> Vec<Mode> {
+        let (rules, _) = compile(&[RuleFile { file: "r.sql".into(), text: text.clone() }], &References::new());
+        let settings = PipelineSettings { mode, ..PipelineSettings::default() };
+        let stages = Stages::new(rules, Arc::new(PriceTable::empty()), &settings);
+        stages.judge.judging.rules.iter().map(|rule| rule.header.mode).collect()
+    };
+    assert_eq!(of(Mode::Enforce), [Mode::Enforce, Mode::Shadow]);
+    assert_eq!(of(Mode::Shadow), [Mode::Shadow, Mode::Shadow]);
 }
 
 #[test]
