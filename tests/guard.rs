@@ -76,13 +76,26 @@ fn event(id: &str, revision: u32, at: EventTime) -> Vec<u8> {
         owner: String::new(),
         mode: Mode::Enforce,
         ttl_ns: 0,
+        for_ns: 0,
+        keep_firing_for_ns: 0,
+        repeat_interval_ns: None,
         file: "a.sql".to_owned(),
         version: RuleVersion("0".repeat(16)),
     };
     let subject = Subject(Map::from_iter([("session_id".to_owned(), json!(id))]));
     let finding = Finding { result: PolicyResult::Blocked, ..Finding::cleared(None) };
     let (state, valid_until) = (State::Updated, at.plus(HOUR_NS));
-    let revision = Revision { directive_id: id, revision, state, subject: &subject, finding, at, valid_until };
+    let revision = Revision {
+        directive_id: id,
+        revision,
+        state,
+        subject: &subject,
+        finding,
+        mode: Mode::Enforce,
+        started_at: None,
+        at,
+        valid_until,
+    };
     EnforcementEvent::new("lictor", &rule, revision).to_json()
 }
 

@@ -225,8 +225,8 @@ fn assert_metrics(port: u16) {
         "lictor_records_total{outcome=\"used\"} 5",
         "lictor_records_total{outcome=\"dead\"} 0",
         "lictor_rows_total{table=\"spans\",outcome=\"used\"} 54",
-        "lictor_events_total{rule=\"latency_p95\",state=\"resolved\"} 1",
-        "lictor_directives_active{rule=\"team_daily_budget\"} 1",
+        "lictor_events_total{rule=\"latency_p95\",state=\"resolved\",mode=\"enforce\"} 1",
+        "lictor_directives_active{rule=\"team_daily_budget\",mode=\"enforce\"} 1",
     ];
     // What is read off the state is up to a second old.
     let clock = SystemClock::start();

@@ -1,4 +1,5 @@
-//! Real Kafka, the real binary: rules are edited while telemetry comes in, and every span counts once all the same.
+//! Real Kafka, the real binary: rules are edited while telemetry comes in, and every span counts once all the same;
+//! what a rule has said ends with it.
 //!
 //! `LICTOR_RELOAD_SPANS_PER_S` (2,000) and `LICTOR_RELOAD_SECONDS` (12) say how much comes in for how long. Skips when
 //! `KAFKA_BOOTSTRAP` is not set.
@@ -274,4 +275,61 @@ fn found(events: &[EnforcementEvent]) -> Counts {
         assert_eq!(before, None, "a sum was published twice: {event:?}");
     }
     found
+}
+
+/// A rule without a window, whose directives hold for a day, and one that says nothing.
+fn dear(mode: &str) -> String {
+    format!(
+        "CREATE RULE dear WITH (action = 'block', reason_code = 'x_dear', ttl = '1 day', mode = '{mode}') AS
+         SELECT team FROM spans WHERE feature = '7';"
+    )
+}
+
+#[test]
+fn a_directive_ends_with_its_mode_and_with_its_rule() {
+    let Some(cluster) = Cluster::from_env("superseded") else { return };
+    cluster.make_topic("spans", 1, false);
+    cluster.make_topic("live.enforcement", 1, false);
+    cluster.make_topic("live.directives", 1, true);
+    let rules = TempDir::new().unwrap();
+    let file = |name: &str, text: &str| fs::write(rules.path().join(name), text).unwrap();
+    file("counted.sql", &counted(AGGREGATES[0], "HAVING count(*) > 1000000"));
+    file("dear.sql", &dear("enforce"));
+    let port = free_port();
+    let config = format!("http: 127.0.0.1:{port}\nshards: 1\nrules: {}", rules.path().display());
+    let _instance = Instance::start(&cluster, "live", &config);
+    let clock = SystemClock::start();
+    let until_said = |state: &str, mode: &str, act: &dyn Fn()| {
+        let end = clock.monotonic() + PATIENCE;
+        let labels = format!("rule=\"dear\",state=\"{state}\",mode=\"{mode}\"");
+        while metric(port, "lictor_events_total", &labels) < 1.0 {
+            assert!(clock.monotonic() < end, "no event of `dear` that is {state} in mode {mode}");
+            act();
+            thread::park_timeout(PAUSE);
+        }
+    };
+    let call = |slot: i64| {
+        let payload = encode_protobuf(Signal::Traces, &[span(clock.now(), "docs", slot)]).unwrap();
+        cluster.produce("spans", vec![Some(payload)]).unwrap();
+    };
+    let reload = || {
+        while !ask(port, "POST", "/-/reload").unwrap().starts_with("HTTP/1.1 200 ") {
+            thread::park_timeout(TICK);
+        }
+    };
+    until_said("firing", "enforce", &|| call(7));
+    file("dear.sql", &dear("shadow"));
+    reload();
+    until_said("firing", "shadow", &|| call(0));
+    fs::remove_file(rules.path().join("dear.sql")).unwrap();
+    reload();
+    until_said("superseded", "shadow", &|| ());
+    let events = published(&cluster, "live.enforcement");
+    let mut told: Vec<_> = events.iter().map(|e| (e.data.mode.as_str(), e.data.state, e.data.revision)).collect();
+    told.retain(|(_, state, _)| *state != State::Updated);
+    let (enforce, shadow) = ("enforce", "shadow");
+    let (fired, over) = (State::Firing, State::Superseded);
+    let expected = [(enforce, fired, 1), (enforce, over, 2), (shadow, fired, 1), (shadow, over, 2)];
+    assert_eq!(told, expected);
+    assert_ne!(events[0].data.directive_id, events[2].data.directive_id);
 }

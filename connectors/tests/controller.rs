@@ -135,6 +135,9 @@ fn event(id: &str, team: &str, mode: Mode, result: PolicyResult, valid_until: Ev
         owner: "finops".to_owned(),
         mode,
         ttl_ns: 0,
+        for_ns: 0,
+        keep_firing_for_ns: 0,
+        repeat_interval_ns: None,
         file: "a.sql".to_owned(),
         version: RuleVersion("0".repeat(16)),
     };
@@ -142,7 +145,17 @@ fn event(id: &str, team: &str, mode: Mode, result: PolicyResult, valid_until: Ev
     let message = Some(format!("{team} has spent 65.00 of its 60.0 USD for the day"));
     let finding = Finding { result, reason_code: Some(reason_code), message, ..Finding::cleared(None) };
     let (state, at) = (State::Firing, EventTime::default());
-    let said = Revision { directive_id: id, revision: 1, state, subject: &subject, finding, at, valid_until };
+    let said = Revision {
+        directive_id: id,
+        revision: 1,
+        state,
+        subject: &subject,
+        finding,
+        mode,
+        started_at: None,
+        at,
+        valid_until,
+    };
     EnforcementEvent::new("lictor", &rule, said).to_json()
 }
 

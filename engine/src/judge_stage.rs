@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use lictor_connectors::TopicPartition;
 use lictor_queries::{EvaluationError, JoinSide};
-use lictor_schemas::rule::RuleHeader;
+use lictor_schemas::rule::{Mode, RuleHeader};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 
@@ -118,8 +118,12 @@ pub struct RuleStatus {
     pub groups: usize,
     /// Memory of that state, in bytes.
     pub state_bytes: usize,
+    /// Whether its directives are to be applied.
+    pub mode: Mode,
     /// Directives that hold now.
     pub firing: usize,
+    /// Violations that have not gone on for long enough yet.
+    pub pending: usize,
     /// Groups that came for windows already closed.
     pub dropped: u64,
     /// Whether it waits for sums over telemetry that was read before it was there.
@@ -134,6 +138,7 @@ impl RuleStatus {
         self.groups += other.groups;
         self.state_bytes += other.state_bytes;
         self.firing += other.firing;
+        self.pending += other.pending;
         self.dropped += other.dropped;
         self.is_warming |= other.is_warming;
         self.quarantined = self.quarantined.take().or(other.quarantined);
@@ -334,7 +339,9 @@ impl JudgeStage {
             groups: windowed.map_or(0, WindowedState::rows_remembered)
                 + stores.iter().map(|store| store.groups()).sum::<usize>(),
             state_bytes: windowed.map_or(0, WindowedState::size_bytes) + stores.iter().map(part).sum::<usize>(),
+            mode: rule.header.mode,
             firing: self.decisions.firing(&rule.header.name),
+            pending: self.decisions.pending(&rule.header.name),
             dropped: stores.iter().map(|store| store.dropped()).sum(),
             is_warming: stores.iter().any(|store| store.warming().is_some()),
             quarantined: state.quarantined.clone(),

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lictor_connectors::{AbortCause, TopicPartition};
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 use prometheus_client::encoding::text::encode;
@@ -45,8 +46,9 @@ pub struct Metrics {
     registry: Registry,
     records: Family<Labels<1>, Counter>,
     rows: Family<Labels<2>, Counter>,
-    events: Family<Labels<2>, Counter>,
-    directives_active: Family<Labels<1>, Gauge>,
+    events: Family<Labels<3>, Counter>,
+    directives_active: Family<Labels<2>, Gauge>,
+    violations_pending: Family<Labels<1>, Gauge>,
     commit_duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
     restore_duration: Histogram,
     restored_bytes: Counter,
@@ -106,8 +108,10 @@ impl Metrics {
         let metrics = Self {
             records: to.add("records", "Kafka records, by how they left the pipeline"),
             rows: to.add("rows", "Rows of telemetry, by table and how they left the pipeline"),
-            events: to.add("events", "Enforcement events published, by rule and state"),
-            directives_active: to.add("directives_active", "Directives that hold now, by rule"),
+            events: to.add("events", "Enforcement events published, by rule, state and mode"),
+            directives_active: to.add("directives_active", "Directives that hold now, by rule and mode"),
+            violations_pending: to
+                .add("violations_pending", "Violations that have not gone on for long enough to fire, by rule"),
             commit_duration: to.add_with_unit(
                 "commit_duration",
                 "From a transaction's first message to its commit, by stage",
@@ -207,7 +211,9 @@ impl Metrics {
     pub fn observe_judging(&self, decisions: &[Decision], limits: &[LimitReport], latency: Option<Duration>) {
         for decision in decisions {
             let directive = &decision.event.data;
-            let labels = [("rule", directive.rule.name.clone()), ("state", directive.state.as_str().to_owned())];
+            let mode = directive.mode.as_str().to_owned();
+            let (rule, state) = (directive.rule.name.clone(), directive.state.as_str().to_owned());
+            let labels = [("rule", rule), ("state", state), ("mode", mode)];
             self.events.get_or_create(&labels).inc();
         }
         for report in limits {
@@ -246,8 +252,11 @@ impl Metrics {
         let before = std::mem::replace(&mut *self.rules.lock().unwrap_or_else(PoisonError::into_inner), names);
         for name in before.iter().filter(|name| rules.iter().all(|status| status.name != **name)) {
             let rule = [("rule", name.clone())];
-            for family in [&self.directives_active, &self.groups, &self.state_bytes] {
+            for family in [&self.violations_pending, &self.groups, &self.state_bytes] {
                 family.remove(&rule);
+            }
+            for mode in Mode::ALL {
+                self.directives_active.remove(&mode_labels(name, mode));
             }
             for state in RULE_STATES {
                 self.rule_state.remove(&[("rule", name.clone()), ("state", state.to_owned())]);
@@ -255,7 +264,11 @@ impl Metrics {
         }
         for status in rules {
             let rule = || [("rule", status.name.clone())];
-            self.directives_active.get_or_create(&rule()).set(as_gauge(status.firing));
+            for mode in Mode::ALL.into_iter().filter(|mode| *mode != status.mode) {
+                self.directives_active.remove(&mode_labels(&status.name, mode));
+            }
+            self.directives_active.get_or_create(&mode_labels(&status.name, status.mode)).set(as_gauge(status.firing));
+            self.violations_pending.get_or_create(&rule()).set(as_gauge(status.pending));
             self.groups.get_or_create(&rule()).set(as_gauge(status.groups));
             self.state_bytes.get_or_create(&rule()).set(as_gauge(status.state_bytes));
             // The rule counts by itself; a counter of ours must only follow.
@@ -334,6 +347,10 @@ fn stage_label(stage: Stage) -> Labels<1> {
     [("stage", stage.as_str().to_owned())]
 }
 
+fn mode_labels(rule: &str, mode: Mode) -> Labels<2> {
+    [("rule", rule.to_owned()), ("mode", mode.as_str().to_owned())]
+}
+
 fn row_labels(table: Table, outcome: &str) -> Labels<2> {
     [("table", table.name().to_owned()), ("outcome", outcome.to_owned())]
 }
@@ -352,7 +369,7 @@ mod tests {
 
     use lictor_schemas::event::{EnforcementEvent, Finding, Revision, State};
     use lictor_schemas::genops::{Action, ReasonCode, Severity};
-    use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
+    use lictor_schemas::rule::{RuleHeader, RuleVersion};
     use lictor_schemas::violation::Subject;
 
     use super::*;
@@ -372,7 +389,9 @@ mod tests {
             name: name.to_owned(),
             groups: 3,
             state_bytes: 450,
+            mode: Mode::Enforce,
             firing: 2,
+            pending: 1,
             dropped: 7,
             is_warming: false,
             quarantined,
@@ -389,6 +408,9 @@ mod tests {
             owner: String::new(),
             mode: Mode::Enforce,
             ttl_ns: 0,
+            for_ns: 0,
+            keep_firing_for_ns: 0,
+            repeat_interval_ns: None,
             file: "a.sql".to_owned(),
             version: RuleVersion("0".repeat(16)),
         };
@@ -401,6 +423,8 @@ mod tests {
             state: State::Firing,
             subject: &subject,
             finding: Finding::cleared(None),
+            mode: rule.mode,
+            started_at: Some(at),
             at,
             valid_until: at,
         };
@@ -456,7 +480,8 @@ mod tests {
                 "lictor_rule_state{rule=\"a\",state=\"quarantined\"} 0",
                 "lictor_rule_state{rule=\"b\",state=\"running\"} 0",
                 "lictor_rule_state{rule=\"b\",state=\"quarantined\"} 1",
-                "lictor_directives_active{rule=\"a\"} 2",
+                "lictor_directives_active{rule=\"a\",mode=\"enforce\"} 2",
+                "lictor_violations_pending{rule=\"a\"} 1",
                 "lictor_groups{rule=\"a\"} 3",
                 "lictor_state_bytes{rule=\"a\"} 450",
                 "lictor_dropped_groups_total{rule=\"a\"} 7",
@@ -503,7 +528,7 @@ mod tests {
         check(
             &metrics,
             &[
-                "lictor_events_total{rule=\"costly\",state=\"firing\"} 2",
+                "lictor_events_total{rule=\"costly\",state=\"firing\",mode=\"enforce\"} 2",
                 "lictor_event_latency_seconds_bucket{le=\"0.025\"} 0",
                 "lictor_event_latency_seconds_bucket{le=\"0.05\"} 1",
             ],
@@ -549,6 +574,7 @@ mod tests {
             "lictor_rows_total",
             "lictor_rule_state",
             "lictor_state_bytes",
+            "lictor_violations_pending",
             "lictor_watermark_lag_seconds",
         ])
         .into_iter()

@@ -9,8 +9,8 @@
 //!
 //! A gateway that forgets to look at `mode` must not block by mistake, so what is not to be applied lies elsewhere.
 //!
-//! Invariant: a directive lies on the topic of its mode and on no other. When a rule goes from one mode to the other,
-//! [`Withdrawn`] takes what it has said off the topic of the mode before.
+//! Invariant: a directive lies on the topic of its mode and on no other. When a rule goes from one mode to the other, the
+//! directive of the mode before ends, and what still holds is another one.
 
 use lictor_connectors::Outgoing;
 use lictor_schemas::otlp::evaluation::{self, Encoding};
@@ -57,15 +57,6 @@ impl Default for OutputTopics {
     }
 }
 
-/// A directive that is taken back without an event: its rule was removed, or has another mode now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Withdrawn {
-    /// The key of the compacted topic.
-    pub directive_id: String,
-    /// The mode in which it was published.
-    pub mode: Mode,
-}
-
 impl OutputTopics {
     /// The messages that a decision is published as: the event, what becomes of the directive, and the log records.
     #[must_use]
@@ -91,14 +82,6 @@ impl OutputTopics {
             messages.extend(records.map(|payload| Outgoing { headers: Vec::new(), ..message(topic, Some(payload)) }));
         }
         messages
-    }
-
-    /// The message that takes a directive back.
-    #[must_use]
-    pub fn tombstone(&self, withdrawn: &Withdrawn) -> Outgoing {
-        let Withdrawn { directive_id, mode } = withdrawn;
-        let (topic, key) = (self.directives_of(*mode).to_owned(), Some(directive_id.clone().into_bytes()));
-        Outgoing { topic, key, payload: None, headers: Vec::new() }
     }
 
     /// Where directives of a mode lie.
@@ -132,6 +115,9 @@ mod tests {
             owner: String::new(),
             mode,
             ttl_ns: 0,
+            for_ns: 0,
+            keep_firing_for_ns: 0,
+            repeat_interval_ns: None,
             file: "r.sql".to_owned(),
             version: RuleVersion("v".to_owned()),
         };
@@ -142,6 +128,8 @@ mod tests {
             state: State::Firing,
             subject: &subject,
             finding: Finding::cleared(None),
+            mode,
+            started_at: None,
             at: EventTime(1),
             valid_until: EventTime(2),
         };
@@ -167,14 +155,6 @@ mod tests {
         check(Mode::Enforce, DirectiveRecord::Tombstone, "lictor.directives", false);
         check(Mode::Shadow, DirectiveRecord::Put, "lictor.directives.shadow", true);
         check(Mode::Shadow, DirectiveRecord::Tombstone, "lictor.directives.shadow", false);
-    }
-
-    #[test]
-    fn what_is_withdrawn_is_withdrawn_where_it_lies() {
-        let withdrawn = Withdrawn { directive_id: "d1".to_owned(), mode: Mode::Shadow };
-        let tombstone = OutputTopics::default().tombstone(&withdrawn);
-        assert_eq!((tombstone.topic.as_str(), tombstone.payload), ("lictor.directives.shadow", None));
-        assert_eq!(tombstone.key.as_deref(), Some(&b"d1"[..]));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use lictor_queries::{
 use lictor_schemas::columns::ExtraSource;
 use lictor_schemas::otlp::Decoder;
 use lictor_schemas::prices::PriceTable;
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 
@@ -49,6 +50,8 @@ pub struct PipelineSettings {
     pub subjects_max: usize,
     /// How far before the moment at which a rule comes telemetry is read once more for it; 0: not at all.
     pub reach_ns: i64,
+    /// In shadow mode no rule's directives are to be applied, whatever it says itself.
+    pub mode: Mode,
 }
 
 impl Default for PipelineSettings {
@@ -62,6 +65,7 @@ impl Default for PipelineSettings {
             groups_max: 1_000_000,
             subjects_max: SUBJECTS_MAX,
             reach_ns: 0,
+            mode: Mode::Enforce,
         }
     }
 }
@@ -100,7 +104,10 @@ impl Stages {
         let is_whole = rules.is_whole;
         let names: Vec<String> = rules.rules.iter().map(|rule| rule.header.name.clone()).collect();
         let mut parts = Parts::default();
-        for (number, rule) in rules.rules.into_iter().enumerate() {
+        for (number, mut rule) in rules.rules.into_iter().enumerate() {
+            if settings.mode == Mode::Shadow {
+                rule.header.mode = Mode::Shadow;
+            }
             parts.add_rule(RuleId(number), rule);
         }
         for (number, store) in rules.stores.into_iter().enumerate() {

@@ -155,14 +155,28 @@ mod tests {
             owner: String::new(),
             mode: Mode::Enforce,
             ttl_ns: 1,
+            for_ns: 0,
+            keep_firing_for_ns: 0,
+            repeat_interval_ns: None,
             file: "r.sql".to_owned(),
             version: RuleVersion("v".to_owned()),
         };
-        let window = WindowBounds { start: EventTime(0), end: EventTime(10) };
+        let window = WindowBounds { start: EventTime(0), end: EventTime(10), kind: None };
         let finding = Finding { result, observed: Some(observed), ..Finding::cleared(Some(window)) };
         let subject = Subject(Map::from_iter([("team".to_owned(), json!("docs"))]));
         let (at, valid_until) = (EventTime(at), EventTime(20));
-        let revision = Revision { directive_id: "d", revision: 1, state, subject: &subject, finding, at, valid_until };
+        let (mode, started_at) = (Mode::Enforce, None);
+        let revision = Revision {
+            directive_id: "d",
+            revision: 1,
+            state,
+            subject: &subject,
+            finding,
+            mode,
+            started_at,
+            at,
+            valid_until,
+        };
         EnforcementEvent::new("lictor", &rule, revision)
     }
 

@@ -25,13 +25,14 @@ use crate::finish::Finish;
 use crate::frame::{self, Emission, RuleText, Statement, WithinText};
 use crate::gap_fill;
 use crate::join::{self, JoinSide, PlannedJoin, StreamJoin};
-use crate::options::{duration_ns, header};
+use crate::options::{duration_ns, header, refuse_unreachable_for};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
 use crate::scan::{Scan, ScanPlan};
 use crate::session::Session;
 use crate::shape::{Refusal, Source, analyse, refuse};
 use crate::slot::{Slot, SlotTable};
+use crate::verdict_words::unknown_words;
 use crate::window::Planning;
 use crate::window_spec::WindowSpec;
 
@@ -413,6 +414,10 @@ impl Compiler {
             self.planned.push(PlannedRule { name: rule.name.clone(), plan });
             return;
         }
+        let unknown = unknown_words(file, &rule.query, &plan);
+        if !unknown.is_empty() {
+            return self.faults.extend(unknown);
+        }
         let emission = rule.emission.map_or(Emission::OnClose, |e| e.0);
         let (plan, join) = match self.joins(plan) {
             Ok(Ok(parts)) => parts,
@@ -433,6 +438,10 @@ impl Compiler {
             return;
         }
         let Some(head) = head else { return };
+        let windows = shape.windowed.as_ref().map(|windowed| (emission, &windowed.spec));
+        if let Some(fault) = windows.and_then(|windows| refuse_unreachable_for(file, rule, windows, &head)) {
+            return self.faults.push(fault);
+        }
         let (kind, table) = match (shape.source, &shape.windowed, &join) {
             (Source::Table(table), Some(windowed), _) => (self.windowed(&head, (&plan, windowed), rule, table), table),
             (Source::Table(table), None, _) => (self.row_wise(&head, &plan, table), table),

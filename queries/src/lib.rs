@@ -38,6 +38,7 @@ mod shape;
 mod slot;
 mod stage;
 mod unshared;
+mod verdict_words;
 mod window;
 mod window_spec;
 mod zoned;

@@ -5,13 +5,19 @@ use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
 use sha2::{Digest, Sha256};
 
 use crate::diagnostic::Diagnostic;
-use crate::frame::{OptionText, RuleText};
+use crate::frame::{Emission, OptionText, RuleText};
+use crate::window_spec::WindowSpec;
 
 /// A row-wise or closed-window violation that nobody renews ends after this long: long enough for a controller that
 /// polls every few minutes, short enough that a forgotten directive does not block for a day.
 const DEFAULT_TTL_NS: i64 = 5 * 60 * 1_000_000_000;
 
-const KNOWN: [&str; 6] = ["action", "reason_code", "severity", "owner", "mode", "ttl"];
+/// A directive that goes on is repeated at most so often: a rule may have 100,000 of them per shard
+/// (`limits.subjects_max`), which at one a minute are 1,700 messages a second that say nothing new.
+const REPEAT_INTERVAL_NS_MIN: i64 = 60 * 1_000_000_000;
+
+const KNOWN: [&str; 9] =
+    ["action", "reason_code", "severity", "owner", "mode", "ttl", "for", "keep_firing_for", "repeat_interval"];
 
 /// Checks the head of a rule; every fault is reported, not only the first.
 pub(crate) fn header(file: &str, rule: &RuleText) -> Result<RuleHeader, Vec<Diagnostic>> {
@@ -27,8 +33,11 @@ pub(crate) fn header(file: &str, rule: &RuleText) -> Result<RuleHeader, Vec<Diag
     let action = read.required("action", "block, throttle, warn or notify", Action::parse);
     let reason_code = read.reason_code();
     let severity = read.optional("severity", "info, warning, error or critical", Severity::parse);
-    let mode = read.optional("mode", "enforce or shadow", mode);
-    let ttl_ns = read.optional("ttl", "a duration such as '10 minutes'", duration_ns);
+    let mode = read.optional("mode", "enforce or shadow", Mode::parse);
+    let ttl_ns = read.duration("ttl");
+    let for_ns = read.duration("for");
+    let keep_firing_for_ns = read.duration("keep_firing_for");
+    let repeat_interval_ns = read.repeat_interval();
     let owner = read.text("owner").map_or_else(String::new, |o| o.value.clone());
     let (Some(action), Some(reason_code), true) = (action, reason_code, read.faults.is_empty()) else {
         return Err(read.faults);
@@ -42,9 +51,27 @@ pub(crate) fn header(file: &str, rule: &RuleText) -> Result<RuleHeader, Vec<Diag
         owner,
         mode: mode.unwrap_or(Mode::Enforce),
         ttl_ns: ttl_ns.unwrap_or(DEFAULT_TTL_NS),
+        for_ns: for_ns.unwrap_or_default(),
+        keep_firing_for_ns: keep_firing_for_ns.unwrap_or_default(),
+        repeat_interval_ns,
         file: file.to_owned(),
         version: RuleVersion(short_hash(&rule.canonical)),
     })
+}
+
+/// Refuses to wait for longer than anything lasts: what a running window has found ends with it, unless another one
+/// begins before. `spec` is that of a rule's windows.
+pub(crate) fn refuse_unreachable_for(
+    file: &str,
+    rule: &RuleText,
+    (emission, spec): (Emission, &WindowSpec),
+    head: &RuleHeader,
+) -> Option<Diagnostic> {
+    let longest_ns = spec.longest_alone_ns().filter(|_| emission == Emission::OnUpdate)?;
+    let option = rule.options.iter().find(|o| o.name == "for").filter(|_| head.for_ns >= longest_ns)?;
+    let message = format!("for = '{}' is never reached: what is found in a window ends with it", option.value);
+    let fault = Diagnostic::new(file, option.value_span, message).note(format!("the windows are {spec}"));
+    Some(fault.help("let windows overlap: HOP(t, event_time, slide, size); or speak once per window: EMIT ON CLOSE"))
 }
 
 /// The first 16 hex digits of a text's SHA-256.
@@ -97,6 +124,22 @@ impl<'a> Reader<'a> {
         self.optional(name, expected, parse)
     }
 
+    fn duration(&mut self, name: &str) -> Option<i64> {
+        self.optional(name, "a duration such as '10 minutes'", duration_ns)
+    }
+
+    fn repeat_interval(&mut self) -> Option<i64> {
+        let interval_ns = self.duration("repeat_interval")?;
+        let option = self.text("repeat_interval").filter(|_| interval_ns < REPEAT_INTERVAL_NS_MIN);
+        if let Some(option) = option {
+            let message = format!("repeat_interval = '{}': at least '1 minute'", option.value);
+            let fault = Diagnostic::new(self.file, option.value_span, message)
+                .note("an escalation or an end is published at once in any case; this only says again what holds");
+            self.faults.push(fault);
+        }
+        Some(interval_ns)
+    }
+
     fn reason_code(&mut self) -> Option<ReasonCode> {
         let Some(option) = self.text("reason_code") else {
             self.missing("reason_code", "a GenOps reason code, or x_ and lower-case letters");
@@ -118,14 +161,6 @@ impl<'a> Reader<'a> {
         let fault = Diagnostic::new(self.file, self.rule.name_span, message)
             .help(format!("add it: CREATE RULE {} WITH ({name} = '…'): {expected}", self.rule.name));
         self.faults.push(fault);
-    }
-}
-
-fn mode(text: &str) -> Option<Mode> {
-    match text {
-        "enforce" => Some(Mode::Enforce),
-        "shadow" => Some(Mode::Shadow),
-        _ => None,
     }
 }
 
@@ -163,6 +198,27 @@ mod tests {
         let head = head("action = 'block', reason_code = 'BUDGET_EXCEEDED'").unwrap();
         assert_eq!((head.mode, head.severity, head.ttl_ns), (Mode::Enforce, Severity::Warning, DEFAULT_TTL_NS));
         assert_eq!(head.version.0.len(), 16);
+    }
+
+    #[test]
+    fn the_life_cycle_is_said_in_durations_and_none_of_it_by_default() {
+        let said = "action = 'block', reason_code = 'x_a'";
+        let of = |head: RuleHeader| (head.for_ns, head.keep_firing_for_ns, head.repeat_interval_ns);
+        assert_eq!(of(head(said).unwrap()), (0, 0, None));
+        let all =
+            head(&format!("{said}, for = '90 s', keep_firing_for = '2 minutes', repeat_interval = '1h'")).unwrap();
+        assert_eq!(of(all), (90_000_000_000, 120_000_000_000, Some(3_600_000_000_000)));
+        let faults =
+            head(&format!("{said}, for = 'long', keep_firing_for = '', repeat_interval = '59 s'")).unwrap_err();
+        let column = |fault: &String| fault.split(": ").skip(1).collect::<Vec<_>>().join(": ");
+        assert_eq!(
+            faults.iter().map(column).collect::<Vec<_>>(),
+            [
+                "for = 'long': expected a duration such as '10 minutes'",
+                "keep_firing_for = '': expected a duration such as '10 minutes'",
+                "repeat_interval = '59 s': at least '1 minute'"
+            ]
+        );
     }
 
     #[test]

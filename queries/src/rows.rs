@@ -17,7 +17,7 @@ use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::time::{EventTime, Window};
-use lictor_schemas::violation::{Exemplar, Subject, Violation};
+use lictor_schemas::violation::{Exemplar, Subject, Violation, WindowKind};
 use serde_json::{Map, Number, Value};
 
 use crate::aggregation::GroupColumn;
@@ -50,6 +50,7 @@ pub(crate) struct ResultColumns {
     group_of_subject: Vec<Option<usize>>,
     /// Where the evaluated groups have `count`, `latest` and, if known, `exemplar` and `last`.
     measures: Measures,
+    window_kind: Option<WindowKind>,
     defaults: Defaults,
 }
 
@@ -93,7 +94,7 @@ impl ResultColumns {
 
     /// The columns of a windowed rule's result.
     pub(crate) fn of_windowed(plan: &LogicalPlan, windowed: &Windowed) -> Result<Self, Refusal> {
-        let mut columns = Self::default();
+        let mut columns = Self { window_kind: Some(windowed.spec.kind()), ..Self::default() };
         let mut bounds = (false, false);
         let mut selected = Vec::new();
         for (i, field) in plan.schema().fields().iter().enumerate() {
@@ -214,30 +215,36 @@ impl ResultColumns {
 
     /// One row of a result; none if it says ALLOWED.
     pub(crate) fn violation(&self, batch: &RecordBatch, row: usize) -> Result<Option<Violation>> {
-        let result = match self.text(batch, "result", row)? {
-            None => self.defaults.result,
-            Some(text) => match PolicyResult::parse(&text) {
-                Some(PolicyResult::Allowed) => return Ok(None),
-                Some(result) => result,
-                None => return exec_err!("result is '{text}', not one of WARNING, BLOCKED, RATE_LIMITED, ALLOWED"),
-            },
+        let mut evidence = object(batch, &self.evidence, row)?;
+        let mut leave_out = |name: &str, what: String| drop(evidence.insert(format!("{name}_left_out"), what.into()));
+        // The text may come from the telemetry: it is no word to publish, and no reason to stop the rule.
+        let result = self.text(batch, "result", row)?.and_then(|text| {
+            PolicyResult::parse(&text).or_else(|| {
+                leave_out("result", cut(text));
+                None
+            })
+        });
+        let result = result.unwrap_or(self.defaults.result);
+        if result == PolicyResult::Allowed {
+            return Ok(None);
+        }
+        let reason_code = self.text(batch, "reason_code", row)?.and_then(|text| {
+            let code = ReasonCode::parse(&text).ok();
+            code.or_else(|| {
+                leave_out("reason_code", cut(text));
+                None
+            })
+        });
+        let Some(reason_code) = reason_code.or_else(|| self.defaults.reason_code.clone()) else {
+            return exec_err!("the row has no reason code");
         };
-        let reason_code = match self.text(batch, "reason_code", row)? {
-            None => self.defaults.reason_code.clone(),
-            Some(text) => Some(ReasonCode::parse(&text).or_else(|why| exec_err!("{why}"))?),
-        };
-        let Some(reason_code) = reason_code else { return exec_err!("the row has no reason code") };
         let valid_until = match self.verdict.get("valid_until") {
             Some(column) => instant(batch.column(*column), row)?,
             None => None,
         };
-        let mut evidence = object(batch, &self.evidence, row)?;
-        let params = self.text(batch, "params", row)?.and_then(|text| match params(&text) {
-            Ok(params) => Some(params),
-            Err(why) => {
-                evidence.insert("params_left_out".to_owned(), Value::String(why));
-                None
-            }
+        let params = self.text(batch, "params", row)?.and_then(|text| {
+            let params = params(&text);
+            params.map_err(|why| leave_out("params", why)).ok()
         });
         Ok(Some(Violation {
             subject: Subject(object(batch, &self.subject, row)?),
@@ -250,6 +257,7 @@ impl ResultColumns {
             valid_until,
             params,
             window: None,
+            window_kind: self.window_kind,
             sample_count: None,
             evidence,
             exemplars: Vec::new(),

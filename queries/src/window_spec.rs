@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use chrono_tz::Tz;
 use lictor_schemas::time::{EventTime, Window};
+use lictor_schemas::violation::WindowKind;
 
 use crate::calendar::{self, CalendarUnit};
 
@@ -76,6 +77,37 @@ impl WindowSpec {
             Self::Cumulate { size_ns, step_ns, .. } => size_ns == step_ns,
             Self::Session { .. } => false,
             Self::Calendar { .. } | Self::ZonedCalendar { .. } => true,
+        }
+    }
+
+    /// How its windows lie in time, as events say it.
+    #[must_use]
+    pub fn kind(&self) -> WindowKind {
+        match self {
+            Self::Hop { .. } if self.is_disjoint() => WindowKind::Tumbling,
+            Self::Hop { .. } => WindowKind::Hopping,
+            Self::Cumulate { .. } => WindowKind::Cumulative,
+            Self::Session { .. } => WindowKind::Session,
+            Self::Calendar { .. } | Self::ZonedCalendar { .. } => WindowKind::Calendar,
+        }
+    }
+
+    /// At most how long an instant has a window until none that it shares a row with goes on; none if there is always
+    /// another. Where clocks are moved a period of civil time is longer, by a day at most.
+    pub(crate) fn longest_alone_ns(&self) -> Option<i64> {
+        const DAY_NS: i64 = 86_400_000_000_000;
+        match *self {
+            Self::Hop { size_ns, .. } => self.is_disjoint().then_some(size_ns),
+            Self::Cumulate { size_ns, .. } => Some(size_ns),
+            Self::Session { .. } => None,
+            Self::Calendar { unit, .. } | Self::ZonedCalendar { unit } => Some(match unit {
+                CalendarUnit::Hour => DAY_NS / 12,
+                CalendarUnit::Day => 2 * DAY_NS,
+                CalendarUnit::Week => 8 * DAY_NS,
+                CalendarUnit::Month => 32 * DAY_NS,
+                CalendarUnit::Quarter => 93 * DAY_NS,
+                CalendarUnit::Year => 367 * DAY_NS,
+            }),
         }
     }
 

@@ -8,6 +8,8 @@
 mod refusals;
 #[path = "diagnostics/unshared.rs"]
 mod unshared;
+#[path = "diagnostics/verdicts.rs"]
+mod verdicts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

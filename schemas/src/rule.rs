@@ -14,8 +14,29 @@ pub enum Mode {
     Shadow,
 }
 
-/// The head of a rule, checked.
-#[derive(Clone, Debug, PartialEq)]
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 2] = [Self::Enforce, Self::Shadow];
+
+    /// The word in rules, events, metrics and the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+        }
+    }
+
+    /// The mode that `word` stands for; the case counts.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
+/// The head of a rule, checked. As JSON it lies in the state log, so that a directive can be ended once its rule is
+/// gone: a field that comes later needs a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleHeader {
     /// Unique within the rule set; `[a-z0-9_]+`.
     pub name: String,
@@ -33,6 +54,17 @@ pub struct RuleHeader {
     pub mode: Mode,
     /// How long a violation holds after its last row or window, in nanoseconds of event time (`ttl`).
     pub ttl_ns: i64,
+    /// For how long a violation goes on before it fires, in nanoseconds of event time (`for`); 0 fires at once.
+    #[serde(default)]
+    pub for_ns: i64,
+    /// How long what was found goes on firing once it does not hold any more, in nanoseconds of event time
+    /// (`keep_firing_for`).
+    #[serde(default)]
+    pub keep_firing_for_ns: i64,
+    /// After how many nanoseconds of event time a violation that goes on is published again (`repeat_interval`); none
+    /// is only renewed.
+    #[serde(default)]
+    pub repeat_interval_ns: Option<i64>,
     /// The file the rule was read from, relative to the rules directory.
     pub file: String,
     /// Changes whenever the meaning of the rule may have changed: a hash of its normalised text.

@@ -36,6 +36,22 @@ pub struct Exemplar {
     pub offset: i64,
 }
 
+/// How the windows of a rule lie in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WindowKind {
+    /// One after the other, all of one length.
+    Tumbling,
+    /// Of one length, each beginning a slide after the one before.
+    Hopping,
+    /// They begin together and end step after step.
+    Cumulative,
+    /// From a group's first row to a gap after its last.
+    Session,
+    /// Hours, days, weeks, months, quarters or years of a zone.
+    Calendar,
+}
+
 /// One row of a rule's result: something that must not be, and holds now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Violation {
@@ -59,6 +75,9 @@ pub struct Violation {
     pub params: Option<Value>,
     /// The window it was found in; none for a row-wise rule.
     pub window: Option<Window>,
+    /// How such windows lie in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_kind: Option<WindowKind>,
     /// How many rows the window's group held.
     pub sample_count: Option<u64>,
     /// Every other column of the result.

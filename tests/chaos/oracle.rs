@@ -92,6 +92,7 @@ pub(crate) fn content(event: &EnforcementEvent) -> String {
     if event.data.rule.name == INTERLEAVED {
         event.time = EventTime(0);
         event.data.valid_from = EventTime(0);
+        event.data.started_at = None;
         event.data.finding.observed = None;
         event.data.finding.sample_count = None;
         event.data.finding.exemplars.clear();

@@ -29,13 +29,16 @@ fn rule() -> RuleHeader {
         owner: "finops".to_owned(),
         mode: Mode::Enforce,
         ttl_ns: 0,
+        for_ns: 0,
+        keep_firing_for_ns: 0,
+        repeat_interval_ns: None,
         file: "r.sql".to_owned(),
         version: RuleVersion("v".to_owned()),
     }
 }
 
 fn finding(result: PolicyResult, observed: f64) -> Finding {
-    let window = Some(WindowBounds { start: start(), end: at(86_400) });
+    let window = Some(WindowBounds { start: start(), end: at(86_400), kind: None });
     Finding {
         result,
         reason_code: Some(ReasonCode::parse("BUDGET_EXCEEDED").unwrap()),
@@ -53,8 +56,17 @@ fn revision(rule: &RuleHeader, subject: Value, number: u32, finding: Finding, se
     let state = if number == 1 { State::Firing } else { State::Updated };
     let (at, valid_until) = (at(seconds), at(seconds + 600));
     let subject = Subject(Map::from_iter(subject));
-    let revision =
-        Revision { directive_id: "d1", revision: number, state, subject: &subject, finding, at, valid_until };
+    let revision = Revision {
+        directive_id: "d1",
+        revision: number,
+        state,
+        subject: &subject,
+        finding,
+        mode: Mode::Enforce,
+        started_at: None,
+        at,
+        valid_until,
+    };
     EnforcementEvent::new("eu", rule, revision).to_json()
 }
 

@@ -14,6 +14,7 @@ use lictor_queries::{
     CompiledRule, Emission, Explanation, JoinExplanation, JoinKind, SourceExplanation, WindowSpec, WindowedExplanation,
 };
 use lictor_schemas::genops::closest;
+use lictor_schemas::rule::RuleHeader;
 use serde_json::Value;
 
 use super::terminal::{Paint, Painter};
@@ -102,9 +103,26 @@ fn write_rule(to: &mut impl Write, rule: &CompiledRule, loaded: &LoadedRules, pa
             out.line("state", &format!("what is firing, one entry per subject, until {ttl} after its last row"))?;
         }
     }
+    write_life_cycle(&mut out, header)?;
     let subjects = PipelineSettings::default().subjects_max;
     out.line("bound", &format!("{subjects} subjects per shard (limits.subjects_max)"))?;
     writeln!(out.to)
+}
+
+/// When what is found is said, unless it is at once.
+fn write_life_cycle<W: Write>(out: &mut Table<'_, W>, header: &RuleHeader) -> io::Result<()> {
+    let RuleHeader { for_ns, keep_firing_for_ns, repeat_interval_ns, .. } = *header;
+    let mut said = Vec::new();
+    if for_ns > 0 {
+        said.push(format!("fires once it has gone on for {}", format_ns(for_ns)));
+    }
+    if keep_firing_for_ns > 0 {
+        said.push(format!("an end or a milder result is said {} later, if it lasts", format_ns(keep_firing_for_ns)));
+    }
+    if let Some(interval_ns) = repeat_interval_ns {
+        said.push(format!("is repeated every {} while it goes on", format_ns(interval_ns)));
+    }
+    out.lines("life", &said)
 }
 
 fn write_join<W: Write>(out: &mut Table<'_, W>, join: &JoinExplanation) -> io::Result<()> {

@@ -157,6 +157,7 @@ fn state(state: State) -> &'static str {
         State::Updated => "UPDATED",
         State::Resolved => "RESOLVED",
         State::Expired => "EXPIRED",
+        State::Superseded => "SUPERSEDED",
     }
 }
 
@@ -207,6 +208,7 @@ mod tests {
             valid_until: None,
             params: None,
             window: None,
+            window_kind: None,
             sample_count: None,
             evidence: Map::new(),
             exemplars: vec![exemplar],
@@ -221,6 +223,9 @@ mod tests {
             owner: String::new(),
             mode,
             ttl_ns: 0,
+            for_ns: 0,
+            keep_firing_for_ns: 0,
+            repeat_interval_ns: None,
             file: "a.sql".to_owned(),
             version: RuleVersion("0".repeat(16)),
         };
@@ -232,6 +237,8 @@ mod tests {
             state,
             subject: &subject,
             finding,
+            mode: rule.mode,
+            started_at: Some(at),
             at,
             valid_until: at,
         };

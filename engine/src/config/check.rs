@@ -9,6 +9,7 @@ use lictor_connectors::{ConnectorError, KafkaProperties};
 use lictor_schemas::columns::{COLUMNS, ExtraSource, is_mappable};
 use lictor_schemas::genops::closest;
 use lictor_schemas::otlp::evaluation::Encoding;
+use lictor_schemas::rule::Mode;
 use serde_saphyr::Location;
 
 use super::duration::parse_ns;
@@ -35,6 +36,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     let instance_id = reader.or("instance_id", said.instance_id.as_ref(), host_name(outside), instance_id);
     let shards = reader.or("shards", said.shards.as_ref(), SHARDS, shards);
     let delivery = reader.or("delivery", said.delivery.as_ref(), Delivery::default(), delivery);
+    let mode = reader.or("mode", said.mode.as_ref(), Mode::Enforce, mode);
     let kafka = reader.kafka(said.kafka.as_ref());
     let topics = reader.topics(said.topics.as_ref(), &application_id);
     let rules = reader.rules(said.rules.as_ref(), folder);
@@ -56,6 +58,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
         instance_id,
         shards,
         delivery,
+        mode,
         kafka,
         topics,
         rules,
@@ -349,6 +352,10 @@ fn encoding(text: &str) -> Result<Encoding, String> {
         "otlp_json" => Ok(Encoding::Json),
         _ => Err("is neither `otlp_proto` nor `otlp_json`".to_owned()),
     }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    Mode::parse(text).ok_or_else(|| "is neither `enforce` nor `shadow`".to_owned())
 }
 
 /// Checks the name of an instance.

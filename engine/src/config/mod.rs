@@ -24,6 +24,7 @@ use std::{env, fs};
 
 use lictor_connectors::{KafkaProperties, TopicSpec};
 use lictor_schemas::columns::ExtraSource;
+use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::Signal;
 use thiserror::Error;
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub shards: u32,
     /// When events become visible.
     pub delivery: Delivery,
+    /// In shadow mode no rule's directives are to be applied.
+    pub mode: Mode,
     /// For all Kafka clients.
     pub kafka: KafkaProperties,
     /// What is read and written.
@@ -287,6 +290,7 @@ impl Config {
             groups_max: self.limits.groups_max,
             subjects_max: self.limits.subjects_max,
             reach_ns: self.limits.history_ns,
+            mode: self.mode,
         }
     }
 

@@ -17,6 +17,7 @@ pub(super) struct ConfigFile {
     pub(super) instance_id: Option<Said>,
     pub(super) shards: Option<Said>,
     pub(super) delivery: Option<Said>,
+    pub(super) mode: Option<Said>,
     pub(super) kafka: Option<BTreeMap<String, Said>>,
     pub(super) topics: Option<TopicsSaid>,
     pub(super) rules: Option<Said>,

@@ -1,3 +1,4 @@
+use lictor_schemas::rule::Mode;
 use lictor_schemas::time::NANOS_PER_MS;
 
 use super::*;
@@ -73,6 +74,7 @@ epoch: {linger: 100ms, rows_max: 1_000}
 limits: {groups_max: 5, subjects_max: 6, history: 2h, decode_error_ratio_max: 1}
 guard: {http: 0.0.0.0:9, on_stale: deny, stale_after: 1m, headers: {X-Team: team}, directives_max: 7}
 alertmanager: {urls: ['http://am-0:9093/', 'http://[::1]:80/am'], username: u, password: secret-pass, resend: 2m}
+mode: shadow
 http: off
 log: {format: json}
 ";
@@ -102,7 +104,7 @@ log: {format: json}
     let time = Tolerances { lateness_ns: 0, idle_after_ns: minute, future_skew_ns: 60 * minute };
     assert_eq!(settings.tolerances, time);
     assert_eq!(settings.columns, [ExtraSource { column: "team".into(), attribute: "acme.cost_center".into() }]);
-    assert_eq!((settings.groups_max, settings.subjects_max), (5, 6));
+    assert_eq!((settings.groups_max, settings.subjects_max, settings.mode), (5, 6, Mode::Shadow));
     let options = config.task_options(vec!["spans_a".to_owned()]);
     assert_eq!((options.application_id.as_str(), options.reading.rows_max), ("lictor-eu.1", 1_000));
     assert_eq!((&options.topics.outputs, options.reading.decode_error_ratio_max), (&config.topics.outputs, 1.0));
@@ -228,6 +230,7 @@ fn bounds_are_held() {
     check_key("guard: {on_stale: maybe}\n", "3:19: guard.on_stale: `maybe` is neither `allow` nor `deny`");
     check_key("guard: {stale_after: 0s}\n", "3:22: guard.stale_after: `0s` must be longer than nothing");
     check_key("guard: {http: off}\n", "3:15: guard.http: `off` is not an IP address and port such as 127.0.0.1:8090");
+    check_key("mode: Shadow\n", "3:7: mode: `Shadow` is neither `enforce` nor `shadow`");
     check_key("log: {format: xml}\n", "3:15: log.format: `xml` is neither `text` nor `json`");
 }
 

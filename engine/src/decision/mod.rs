@@ -11,15 +11,39 @@
 //! |---|---|
 //! | a closed window | window end + window length + `ttl`, or the next window's end + `ttl` if that is later |
 //! | a running window | the window's end |
-//! | a row-wise rule | the row's event time + `ttl` |
+//! | a row-wise rule, or a session that has ended | the row's event time, or the session's end, + `ttl` |
 //!
 //! Event time that passes the end of the next window resolves what a closed window has found, whether that window had
 //! any rows or not: so it does not matter which groups are judged together.
 //!
+//! # Life cycle
+//!
+//! ```text
+//!              found                  went on for `for`             nothing holds, `keep_firing_for` is over
+//!   inactive ─────────► pending ──────────────────────► firing ─────────────────────────────────────────────► inactive
+//!       ▲                  │                             │   ▲
+//!       └── does not hold ─┘ (nothing was said)          └───┘ updated: another result, renewed, repeated
+//! ```
+//!
+//! A violation *goes on* while the subject always has a hold. Of a rule that speaks on close these are windows one
+//! after the other; it fires with the first window that ends `for` or more after the first one's end. Of rows, and of
+//! sessions that ended, each comes before the `ttl` of the one before is over; it fires with the first row `for` or
+//! more after the first. A running window is known to violate at every instant, so it fires at that instant, even if no
+//! row comes; when it ends, another running window in which the subject is in violation by then carries it on.
+//!
+//! What does not hold any more is *kept* for `keep_firing_for` before that is said: the published result is the most
+//! severe of those that hold or are kept. So an escalation is said at once, and a de-escalation or an end only once it
+//! has lasted. What comes back in that time was never gone.
+//!
+//! A directive that outlives its rule or the rule's mode is *superseded*: whoever removes a rule ends what it has said,
+//! and a shadow directive never becomes one to be applied.
+//!
 //! Invariant: no clock and no I/O. State and events are functions of the calls and their arguments, and the state of a
 //! subject is plain serde data: stored and loaded between two calls, it goes on as if nothing had happened. Between two
-//! commits everything can be undone.
+//! commits everything can be undone. Before something changes about a subject at some time, everything is said that was
+//! due until then, so it makes no difference how far time comes in one step.
 
+mod hold;
 mod holding;
 mod rule;
 
@@ -31,7 +55,8 @@ use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 
-use holding::{Context, Hold, Slot};
+use hold::{Hold, Slot};
+use holding::Context;
 use rule::RuleDecisions;
 
 pub use rule::SubjectState;
@@ -93,7 +118,7 @@ pub struct Decisions {
 
 impl Decisions {
     /// Nothing published yet. `application_id` names the engine in the events' `source`; each rule may have
-    /// `subjects_max` subjects that are in violation, or were so in a window that is still running.
+    /// `subjects_max` subjects that are in violation, pending ones included, or were so in a window that still runs.
     #[must_use]
     pub fn new(application_id: &str, subjects_max: usize) -> Self {
         Self { application_id: application_id.to_owned(), subjects_max, rules: BTreeMap::new(), reports: Vec::new() }
@@ -167,7 +192,13 @@ impl Decisions {
             let window_end = violation.window.map_or(violation.at.plus(rule.ttl_ns), |window| window.end);
             add(&mut changes, Hold::new(slot, &violation, violation.valid_until.unwrap_or(window_end)), violation);
         }
-        self.apply(rule, changes)
+        let mut decisions = Vec::new();
+        for (key, change) in &changes {
+            let newest = change.holds.iter().map(|hold| hold.at).max().unwrap_or(change.at);
+            decisions.extend(self.advance_subject(rule, key, (newest, true)));
+        }
+        decisions.extend(self.apply(rule, changes));
+        decisions
     }
 
     /// Running sessions of an `EMIT ON UPDATE` rule that do not violate it have other ends now: a directive that ended
@@ -189,7 +220,12 @@ impl Decisions {
                 changes.insert(key.clone(), Change { cleared, ..Change::of(active.subject.clone(), at) });
             }
         }
-        self.apply(rule, changes)
+        let mut decisions = Vec::new();
+        for key in changes.keys() {
+            decisions.extend(self.advance_subject(rule, key, (at.plus(-1), true)));
+        }
+        decisions.extend(self.apply(rule, changes));
+        decisions
     }
 
     /// Rows of a rule without windows, in the order in which they were read: each asserts its subject anew.
@@ -218,7 +254,7 @@ impl Decisions {
 
     /// A violation that holds for the `ttl` from `at` on, if its row does not say how long.
     fn assert(&mut self, rule: &RuleHeader, violation: Violation, at: EventTime) -> Vec<Decision> {
-        let mut decisions = self.advance_subject(rule, &violation.subject.to_key(), at);
+        let mut decisions = self.advance_subject(rule, &violation.subject.to_key(), (at, false));
         let valid_until = violation.valid_until.unwrap_or(at.plus(rule.ttl_ns));
         let mut changes = BTreeMap::new();
         add(&mut changes, Hold::new(Slot::Row(violation.result), &violation, valid_until), violation);
@@ -263,10 +299,16 @@ impl Decisions {
         active.flat_map(|active| active.running().map(|window| (active.subject.clone(), window))).collect()
     }
 
-    /// How many subjects of a rule are in violation now.
+    /// How many directives of a rule hold now.
     #[must_use]
     pub fn firing(&self, rule: &str) -> usize {
-        self.rules.get(rule).map_or(0, |of_rule| of_rule.active.len())
+        self.rules.get(rule).map_or(0, RuleDecisions::firing)
+    }
+
+    /// How many violations of a rule have not gone on for long enough yet.
+    #[must_use]
+    pub fn pending(&self, rule: &str) -> usize {
+        self.rules.get(rule).map_or(0, |of_rule| of_rule.active.len() - of_rule.firing())
     }
 
     /// How many times a subject of a rule could not fire because the limit was reached; only rises.
@@ -302,11 +344,11 @@ impl Decisions {
         decisions
     }
 
-    /// Brings one subject to its state at `at`.
-    fn advance_subject(&mut self, rule: &RuleHeader, key: &str, at: EventTime) -> Vec<Decision> {
+    /// Brings one subject to its state at `to`; if it `waits`, windows do not lapse.
+    fn advance_subject(&mut self, rule: &RuleHeader, key: &str, (to, waits): (EventTime, bool)) -> Vec<Decision> {
         let context = Context { application_id: &self.application_id, subjects_max: self.subjects_max, rule };
         let of_rule = self.rules.entry(rule.name.clone()).or_default();
-        of_rule.advance_subject(&context, key, at)
+        of_rule.advance_subject(&context, key, (to, waits))
     }
 }
 
@@ -347,5 +389,9 @@ fn end_of_closed(rule: &RuleHeader, window: Window, next_end: EventTime) -> Even
     window.end.plus(window.end.0.saturating_sub(window.start.0)).max(next_end).plus(rule.ttl_ns)
 }
 
+#[cfg(test)]
+mod inherited;
+#[cfg(test)]
+mod life_cycle;
 #[cfg(test)]
 mod tests;

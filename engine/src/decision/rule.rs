@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use lictor_schemas::time::{EventTime, Window};
 use serde::{Deserialize, Serialize};
 
-use super::holding::{Active, Context, Slot, Started};
+use lictor_schemas::rule::RuleHeader;
+
+use super::hold::{Hold, Slot};
+use super::holding::{About, Active, Context, Started};
 use super::{Change, Decision};
 
 /// What one rule has published and not yet taken back.
@@ -20,6 +23,8 @@ pub(super) struct RuleDecisions {
     pub(super) next_deadline: EventTime,
     pub(super) refused: u64,
     pub(super) is_full: bool,
+    /// Whether the rule may be another than the one that made this.
+    is_inherited: bool,
     committed: Committed,
 }
 
@@ -30,6 +35,7 @@ struct Committed {
     next_deadline: EventTime,
     refused: u64,
     is_full: bool,
+    is_inherited: bool,
 }
 
 /// What a rule remembers of one subject.
@@ -46,26 +52,30 @@ impl SubjectState {
         self.active.is_none() && self.ended.is_empty()
     }
 
-    /// The directive that holds, if one does: the key of the compacted topic.
+    /// The end of the directive that holds, if one does: `rule`, which has made it, is no more. Time has come to
+    /// `watermark`.
     #[must_use]
-    pub fn directive_id(&self) -> Option<&str> {
-        self.active.as_ref().map(Active::directive_id)
+    pub fn superseded(self, application_id: &str, rule: &RuleHeader, watermark: EventTime) -> Option<Decision> {
+        let mut active = self.active?;
+        let at = active.latest(rule, watermark);
+        active.supersede(&Context { application_id, subjects_max: 0, rule }, at)
     }
 }
 
 impl Default for RuleDecisions {
     fn default() -> Self {
-        let (next_deadline, refused, is_full) = (EventTime::MAX, 0, false);
-        let committed = Committed { subjects: BTreeMap::new(), next_deadline, refused, is_full };
-        Self { active: BTreeMap::new(), ended: BTreeMap::new(), next_deadline, refused, is_full, committed }
+        let (next_deadline, refused, is_full, is_inherited) = (EventTime::MAX, 0, false, false);
+        let committed = Committed { subjects: BTreeMap::new(), next_deadline, refused, is_full, is_inherited };
+        let (active, ended) = (BTreeMap::new(), BTreeMap::new());
+        Self { active, ended, next_deadline, refused, is_full, is_inherited, committed }
     }
 }
 
 impl RuleDecisions {
     /// What is there now stays.
     pub(super) fn commit(&mut self) {
-        let Self { next_deadline, refused, is_full, .. } = *self;
-        self.committed = Committed { subjects: BTreeMap::new(), next_deadline, refused, is_full };
+        let Self { next_deadline, refused, is_full, is_inherited, .. } = *self;
+        self.committed = Committed { subjects: BTreeMap::new(), next_deadline, refused, is_full, is_inherited };
     }
 
     /// Goes back to the last commit.
@@ -78,12 +88,14 @@ impl RuleDecisions {
         self.next_deadline = self.committed.next_deadline;
         self.refused = self.committed.refused;
         self.is_full = self.committed.is_full;
+        self.is_inherited = self.committed.is_inherited;
     }
 
     /// Takes over what a log remembers of a subject.
     pub(super) fn restore(&mut self, key: &str, state: SubjectState) {
         self.put(key, state);
         self.next_deadline = EventTime::MIN;
+        self.is_inherited = true;
         self.commit();
     }
 
@@ -119,59 +131,85 @@ impl RuleDecisions {
         self.active.len() + self.ended.len() >= subjects_max
     }
 
+    /// How many subjects have a directive.
+    pub(super) fn firing(&self) -> usize {
+        self.active.values().filter(|active| active.is_firing()).count()
+    }
+
     /// Applies what has changed about one subject: at most one event.
     pub(super) fn apply(&mut self, context: &Context<'_>, key: String, change: Change) -> Option<Decision> {
         self.touch(&key);
-        let newest = change.holds.iter().map(|hold| hold.at).max().unwrap_or(change.at);
+        let newest = change.holds.iter().map(|hold| hold.at).max();
+        let found_at = change.holds.iter().map(Hold::found_at).max();
+        let about = About { context, key: &key, ended: self.ended.get(&key).map_or(&[], Vec::as_slice) };
         let Some(active) = self.active.get_mut(&key) else {
-            let nth = |started_at| times_started(self.ended.get(&key), started_at);
-            let (active, decision) = Active::fire(context, &key, change.subject, change.holds, nth)?;
-            self.next_deadline = self.next_deadline.min(active.deadline());
+            let (active, decision) = Active::begin(&about, change.subject, change.holds)?;
+            self.next_deadline = self.next_deadline.min(active.deadline(context.rule));
             self.active.insert(key, active);
-            return Some(decision);
+            return decision;
         };
-        active.update(&change.cleared, change.holds);
-        let decision = active.settle(context, newest);
+        active.update(context.rule, newest.unwrap_or(change.at).max(change.at), &change.cleared, change.holds);
+        let decision = active.settle(&about, newest.unwrap_or(change.at), found_at);
         if !active.is_over() {
-            self.next_deadline = self.next_deadline.min(active.deadline());
+            self.next_deadline = self.next_deadline.min(active.deadline(context.rule));
             return decision;
         }
-        let started = active.started;
+        let started = active.started();
         self.active.remove(&key);
         if change.cleared.iter().any(|slot| matches!(slot, Slot::Running(_))) {
-            self.remember(key, started);
+            started.into_iter().for_each(|started| self.remember(key.clone(), started));
         }
         decision
     }
 
-    /// Brings one subject to its state at `at`.
-    pub(super) fn advance_subject(&mut self, context: &Context<'_>, key: &str, at: EventTime) -> Vec<Decision> {
+    /// Brings one subject to its state at `to`, see [`Active::advance`].
+    pub(super) fn advance_subject(
+        &mut self,
+        context: &Context<'_>,
+        key: &str,
+        (to, waits): (EventTime, bool),
+    ) -> Vec<Decision> {
         let mut decisions = Vec::new();
-        if self.active.get(key).is_none_or(|active| active.deadline() > at) {
+        if self.active.get(key).is_none_or(|active| active.deadline(context.rule) > to) {
             return decisions;
         }
         self.touch(key);
-        let active = self.active.get_mut(key);
-        if active.is_some_and(|active| !active.advance(context, at, &mut decisions)) {
+        let about = About { context, key, ended: self.ended.get(key).map_or(&[], Vec::as_slice) };
+        let Some(active) = self.active.get_mut(key) else { return decisions };
+        active.advance(&about, (to, waits), &mut decisions);
+        if active.is_over() {
+            let started = active.started().filter(|started| started.until > started.at);
             self.active.remove(key);
+            started.into_iter().for_each(|started| self.remember(key.to_owned(), started));
         }
         decisions
     }
 
     pub(super) fn advance(&mut self, context: &Context<'_>, watermark: EventTime) -> Vec<Decision> {
-        let due = self.active.iter().filter(|(_, active)| active.deadline() <= watermark).map(|(key, _)| key);
+        let is_inherited = std::mem::take(&mut self.is_inherited);
+        let is_foreign = |active: &Active| is_inherited && active.is_foreign(context.rule);
+        let is_due = |active: &Active| is_foreign(active) || active.deadline(context.rule) <= watermark;
+        let due = self.active.iter().filter(|(_, active)| is_due(active)).map(|(key, _)| key);
         let is_past = |starts: &[Started]| starts.iter().any(|started| started.until <= watermark);
         let past = self.ended.iter().filter(|(_, starts)| is_past(starts)).map(|(key, _)| key);
         let keys: Vec<String> = due.chain(past).cloned().collect();
         keys.iter().for_each(|key| self.touch(key));
         let mut decisions = Vec::new();
         let mut over = Vec::new();
+        let ended = &self.ended;
         self.active.retain(|key, active| {
-            let is_active = active.advance(context, watermark, &mut decisions);
-            if !is_active {
-                over.push((key.clone(), active.started));
+            if !is_due(active) {
+                return true;
             }
-            is_active
+            let about = About { context, key, ended: ended.get(key).map_or(&[], Vec::as_slice) };
+            if is_foreign(active) {
+                active.adopt(&about, watermark, &mut decisions);
+            }
+            active.advance(&about, (watermark, false), &mut decisions);
+            if active.is_over() {
+                over.extend(active.started().map(|started| (key.clone(), started)));
+            }
+            !active.is_over()
         });
         for (key, started) in over {
             self.remember(key, started);
@@ -180,7 +218,7 @@ impl RuleDecisions {
             starts.retain(|started| started.until > watermark);
             !starts.is_empty()
         });
-        let deadlines = self.active.values().map(Active::deadline);
+        let deadlines = self.active.values().map(|active| active.deadline(context.rule));
         let untils = self.ended.values().flatten().map(|started| started.until);
         self.next_deadline = deadlines.chain(untils).min().unwrap_or(EventTime::MAX);
         self.is_full &= self.is_full_at(context.subjects_max);
@@ -205,9 +243,4 @@ impl RuleDecisions {
         starts.push(started);
         self.next_deadline = self.next_deadline.min(started.until);
     }
-}
-
-fn times_started(starts: Option<&Vec<Started>>, at: EventTime) -> u32 {
-    let earlier = starts.and_then(|starts| starts.iter().find(|started| started.at == at));
-    earlier.map_or(0, |started| started.nth + 1)
 }

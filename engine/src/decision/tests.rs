@@ -8,15 +8,15 @@ use serde_json::{Map, json};
 use super::*;
 use PolicyResult::{Allowed, Blocked, Warning};
 
-fn s(seconds: i64) -> EventTime {
+pub(super) fn s(seconds: i64) -> EventTime {
     EventTime(seconds * 1_000_000_000)
 }
 
-fn window(start: i64, end: i64) -> Window {
+pub(super) fn window(start: i64, end: i64) -> Window {
     Window { start: s(start), end: s(end) }
 }
 
-fn rule() -> RuleHeader {
+pub(super) fn rule() -> RuleHeader {
     RuleHeader {
         name: "budget".to_owned(),
         description: String::new(),
@@ -26,16 +26,19 @@ fn rule() -> RuleHeader {
         owner: String::new(),
         mode: Mode::Enforce,
         ttl_ns: s(100).0,
+        for_ns: 0,
+        keep_firing_for_ns: 0,
+        repeat_interval_ns: None,
         file: "budget.sql".to_owned(),
         version: RuleVersion("v1".to_owned()),
     }
 }
 
-fn subject(team: &str) -> Subject {
+pub(super) fn subject(team: &str) -> Subject {
     Subject(Map::from_iter([("team".to_owned(), json!(team))]))
 }
 
-fn row(team: &str, result: PolicyResult, at: i64) -> Violation {
+pub(super) fn row(team: &str, result: PolicyResult, at: i64) -> Violation {
     Violation {
         subject: subject(team),
         result,
@@ -47,6 +50,7 @@ fn row(team: &str, result: PolicyResult, at: i64) -> Violation {
         valid_until: None,
         params: None,
         window: None,
+        window_kind: None,
         sample_count: None,
         evidence: Map::new(),
         exemplars: Vec::new(),
@@ -54,20 +58,20 @@ fn row(team: &str, result: PolicyResult, at: i64) -> Violation {
     }
 }
 
-fn in_window(team: &str, result: PolicyResult, at: i64, window: Window) -> Violation {
+pub(super) fn in_window(team: &str, result: PolicyResult, at: i64, window: Window) -> Violation {
     Violation { window: Some(window), ..row(team, result, at) }
 }
 
-fn cleared(subject: Subject, window: Window, at: EventTime) -> Cleared {
+pub(super) fn cleared(subject: Subject, window: Window, at: EventTime) -> Cleared {
     Cleared { subject, window, at }
 }
 
-fn decisions() -> Decisions {
+pub(super) fn decisions() -> Decisions {
     Decisions::new("test", SUBJECTS_MAX)
 }
 
 /// Events as `team state result revision @time ..valid_until`, in seconds.
-fn told(decisions: &[Decision]) -> Vec<String> {
+pub(super) fn told(decisions: &[Decision]) -> Vec<String> {
     let tell = |decision: &Decision| {
         let data = &decision.event.data;
         let team = data.selector.matches["team"].as_str().unwrap();
@@ -77,7 +81,7 @@ fn told(decisions: &[Decision]) -> Vec<String> {
     decisions.iter().map(tell).collect()
 }
 
-fn directive_ids(decisions: &[Decision]) -> Vec<String> {
+pub(super) fn directive_ids(decisions: &[Decision]) -> Vec<String> {
     decisions.iter().map(|decision| decision.event.data.directive_id.clone()).collect()
 }
 
@@ -381,6 +385,12 @@ fn rules_do_not_see_each_other() {
 
 /// A stream of calls drawn from `seed`, applied one after the other; `pause` may replace the state between two calls.
 fn replay(seed: u64, mut pause: impl FnMut(Decisions) -> Decisions) -> Vec<Decision> {
+    let rule = || RuleHeader {
+        for_ns: [0, s(25).0][usize::from(seed % 2 == 1)],
+        keep_firing_for_ns: [0, s(40).0][usize::from(seed / 2 % 2 == 1)],
+        repeat_interval_ns: [None, Some(s(30).0)][usize::from(seed / 4 % 2 == 1)],
+        ..rule()
+    };
     let mut random = fastrand::Rng::with_seed(seed);
     let mut state = Decisions::new("test", 3);
     let mut events = Vec::new();
@@ -431,11 +441,11 @@ fn every_directive_is_a_whole_life() {
 }
 
 /// What a log that has taken every touched subject would restore.
-#[derive(Default)]
-struct Log(BTreeMap<(String, String), String>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Log(BTreeMap<(String, String), String>);
 
 impl Log {
-    fn write(&mut self, state: &Decisions) {
+    pub(super) fn write(&mut self, state: &Decisions) {
         for (rule, key, subject) in state.touched() {
             let key = (rule.to_owned(), key.to_owned());
             match subject {
@@ -445,7 +455,7 @@ impl Log {
         }
     }
 
-    fn read(&self) -> Decisions {
+    pub(super) fn read(&self) -> Decisions {
         let mut restored = Decisions::new("test", 3);
         for ((rule, key), text) in &self.0 {
             restored.restore(rule, key, serde_json::from_str(text).unwrap());

@@ -351,6 +351,7 @@ mod tests {
             valid_until: None,
             params: None,
             window: None,
+            window_kind: None,
             sample_count: None,
             evidence: Map::new(),
             exemplars: Vec::new(),

@@ -8,12 +8,14 @@
 //! has already removed: of two rows of a group the later one is the newer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use lictor_connectors::NextOffset;
 use lictor_queries::History;
+use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::time::Window;
 
 use super::JudgeSettings;
@@ -74,6 +76,8 @@ pub(super) struct Position {
     pub(super) progress: Progress,
     /// How many chunks a bucket or history has in the log.
     pub(super) chunks: BTreeMap<Key, u32>,
+    /// The heads of rules that are in the log, by name.
+    pub(super) heads: BTreeMap<String, Arc<RuleHeader>>,
     /// Records of rules that are no more.
     pub(super) obsolete: Vec<Key>,
     /// Bytes of deltas for which no buckets were written yet; below zero, buckets are ahead: one may be larger than
@@ -121,13 +125,24 @@ impl Log {
         let written = self.delta(stage, &mut records)?;
         self.buckets(stage, written, &mut records)?;
         self.histories(stage, &mut records)?;
+        self.heads(stage, &mut records);
         for (rule, subject, state) in stage.decisions().touched() {
             let key = Key::Subject { rule: rule.to_owned(), subject: subject.to_owned() };
-            let text = |state| serde_json::to_vec(&state).unwrap_or_else(|e| unreachable!("plain JSON: {e}"));
-            records.push(StateRecord { key, value: state.map(text) });
+            records.push(StateRecord { key, value: state.map(|state| json_of(&state)) });
         }
         records.push(self.manifest(stage, next));
         Ok(records)
+    }
+
+    /// The heads that have changed.
+    fn heads(&mut self, stage: &JudgeStage, records: &mut Vec<StateRecord>) {
+        for (rule, _) in stage.states() {
+            let (name, head) = (&rule.header.name, &rule.header);
+            if self.at.heads.get(name).is_none_or(|known| **known != *head) {
+                records.push(StateRecord { key: Key::Rule { rule: name.clone() }, value: Some(json_of(head)) });
+                self.at.heads.insert(name.clone(), Arc::new(head.clone()));
+            }
+        }
     }
 
     /// The rows that were touched; returns their bytes.
@@ -270,9 +285,9 @@ pub(super) fn said(settings: &JudgeSettings, before: &Said, progress: &mut Progr
         let known = before.rules.iter().find(is_it).filter(|b| b.quarantined.is_none() || b.version == version);
         let incarnation = known.map_or_else(&mut next_incarnation, |known| known.incarnation);
         let quarantined = known.and_then(|known| known.quarantined.clone());
-        let (history, mode) = (rule.windowed().map(|w| w.finish.history_id()), rule.header.mode);
+        let history = rule.windowed().map(|w| w.finish.history_id());
         let is_dormant = false;
-        said.rules.push(RuleSaid { name, version, state, history, incarnation, quarantined, mode, is_dormant });
+        said.rules.push(RuleSaid { name, version, state, history, incarnation, quarantined, is_dormant });
     }
     for plan in settings.judging.stores.iter() {
         let is_read = plan.readers.iter().any(|rule| said.rules[rule.0].quarantined.is_none());
@@ -290,6 +305,10 @@ pub(super) fn said(settings: &JudgeSettings, before: &Said, progress: &mut Progr
         said.stores.push(StoreSaid { state, incarnation, since, is_lost: !is_read, readers, warming });
     }
     said
+}
+
+fn json_of(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_else(|e| unreachable!("plain JSON: {e}"))
 }
 
 fn signed(bytes: usize) -> i64 {

@@ -26,7 +26,6 @@ use crate::exchange::parcel::{self, Names};
 use crate::exchange::route::Place;
 use crate::exchange::{Shipment, StoreId};
 use crate::judge_stage::{JudgeStage, Judging, RuleStatus};
-use crate::outputs::Withdrawn;
 use crate::packed::PackedError;
 use crate::pane::PaneError;
 use crate::watermark::Watermarks;
@@ -68,8 +67,8 @@ pub struct Shard {
     settings: Arc<JudgeSettings>,
     stage: JudgeStage,
     log: Log,
-    /// Directives of rules that are no more, or have another mode now; withdrawn with the next commit.
-    orphans: Vec<Withdrawn>,
+    /// The ends of directives whose rules are no more; published with the next commit.
+    orphans: Vec<Decision>,
     /// Whether anything was absorbed since the last commit.
     is_dirty: bool,
     newest: Option<EventTime>,
@@ -80,8 +79,8 @@ pub struct Shard {
 pub struct Changes {
     /// For the state topic, in their order.
     pub records: Vec<StateRecord>,
-    /// Directives to be withdrawn, because their rule was removed or has another mode now.
-    pub orphans: Vec<Withdrawn>,
+    /// The ends of directives whose rule was removed.
+    pub orphans: Vec<Decision>,
 }
 
 impl Shard {

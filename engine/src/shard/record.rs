@@ -6,13 +6,13 @@
 //! | `d/<parity>/<number>/<chunk>` | rows that one commit has changed |
 //! | `b/<bucket>/<chunk>` | all rows of a bucket, which makes earlier changes of them superfluous |
 //! | `h/<rule>/<level>/<chunk>` | what a rule's window functions look back at |
+//! | `r/<rule>` | the rule's head, of which events about its directives are made even when it is gone |
 //! | `s/<rule>/<subject>` | what was said about a subject; a tombstone when there is nothing to remember |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lictor_connectors::{NextOffset, TopicPartition};
-use lictor_schemas::rule::Mode;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,11 @@ pub enum Key {
         /// Counts from 0.
         chunk: u32,
     },
+    /// A rule's head.
+    Rule {
+        /// Its name.
+        rule: String,
+    },
     /// A subject.
     Subject {
         /// The rule's name.
@@ -75,6 +80,7 @@ impl fmt::Display for Key {
             Self::Delta { parity, number, chunk } => write!(f, "d/{parity}/{number}/{chunk}"),
             Self::Bucket { bucket, chunk } => write!(f, "b/{bucket}/{chunk}"),
             Self::History { rule, level, chunk } => write!(f, "h/{rule}/{level}/{chunk}"),
+            Self::Rule { rule } => write!(f, "r/{rule}"),
             Self::Subject { rule, subject } => write!(f, "s/{rule}/{subject}"),
         }
     }
@@ -99,6 +105,7 @@ impl Key {
                 let (level, chunk) = rest.split_once('/')?;
                 Some(Self::History { rule: rule.to_owned(), level: level.parse().ok()?, chunk: chunk.parse().ok()? })
             }
+            "r" if !rest.is_empty() => Some(Self::Rule { rule: rest.to_owned() }),
             "s" => {
                 let (rule, subject) = rest.split_once('/')?;
                 Some(Self::Subject { rule: rule.to_owned(), subject: subject.to_owned() })
@@ -142,16 +149,9 @@ pub(super) struct RuleSaid {
     pub(super) incarnation: u32,
     /// Why it does not run any more.
     pub(super) quarantined: Option<String>,
-    /// On which topic its directives lie. Before there were two of them, that was the one of those that are enforced.
-    #[serde(default = "enforce")]
-    pub(super) mode: Mode,
     /// Whether what is kept of it are the bytes as they are, because it did not compile.
     #[serde(default)]
     pub(super) is_dormant: bool,
-}
-
-fn enforce() -> Mode {
-    Mode::Enforce
 }
 
 /// A store whose rows are in the log.
@@ -241,12 +241,13 @@ mod tests {
             Key::Delta { parity: 1, number: 12, chunk: 3 },
             Key::Bucket { bucket: 63, chunk: 0 },
             Key::History { rule: rule.clone(), level: 2, chunk: 1 },
+            Key::Rule { rule: rule.clone() },
             Key::Subject { rule, subject },
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.to_string()), Some(key));
         }
-        for strange in ["", "x", "m/1", "d/1/2", "b/x/0", "h/rule", "s/rule"] {
+        for strange in ["", "x", "m/1", "d/1/2", "b/x/0", "h/rule", "s/rule", "r", "r/"] {
             assert_eq!(Key::parse(strange), None, "{strange}");
         }
     }

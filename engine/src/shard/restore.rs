@@ -12,7 +12,8 @@ use arrow::compute::concat_batches;
 use arrow::ipc::reader::StreamReader;
 use lictor_connectors::NextOffset;
 use lictor_queries::History;
-use lictor_schemas::rule::Mode;
+use lictor_schemas::genops::{Action, ReasonCode, Severity};
+use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 
@@ -21,12 +22,11 @@ use super::log::{Log, Position, Said, said};
 use super::record::{HistorySaid, Key, Manifest, RowsSaid, RuleSaid, StoreSaid};
 use super::{JudgeSettings, Shard};
 use crate::backfill::{BackfillPlan, Warming};
-use crate::decision::SubjectState;
+use crate::decision::{Decision, SubjectState};
 use crate::exchange::route::Place;
 use crate::exchange::{RuleId, StoreId};
 use crate::ipc;
 use crate::judge_stage::JudgeStage;
-use crate::outputs::Withdrawn;
 use crate::packed::{PackedError, unpack};
 use crate::pane::{Pane, PaneError, RestoredRows, logged_schema};
 use crate::store::{Beginning, PaneStore};
@@ -87,6 +87,7 @@ pub struct Restoring {
     /// Rows of stores that we do not have.
     unknown: Vec<(RowsSaid, Vec<u8>)>,
     histories: BTreeMap<(String, u32), HistoryChunks>,
+    heads: BTreeMap<String, Arc<RuleHeader>>,
     subjects: BTreeMap<(String, String), SubjectState>,
     chunks: BTreeMap<Key, u32>,
     bytes: usize,
@@ -112,6 +113,7 @@ impl Restoring {
             panes: BTreeMap::new(),
             unknown: Vec::new(),
             histories: BTreeMap::new(),
+            heads: BTreeMap::new(),
             subjects: BTreeMap::new(),
             chunks: BTreeMap::new(),
             bytes: 0,
@@ -148,6 +150,10 @@ impl Restoring {
             Key::Manifest => self.manifest = Some(unpack(value)?.0),
             Key::Delta { .. } | Key::Bucket { .. } => self.rows(value)?,
             Key::History { rule, level, chunk } => self.history(rule, *level, *chunk, value)?,
+            Key::Rule { rule } => {
+                let head = serde_json::from_slice(value).map_err(PackedError::malformed)?;
+                self.heads.insert(rule.clone(), Arc::new(head));
+            }
             Key::Subject { rule, subject } => {
                 let state = serde_json::from_slice(value).map_err(PackedError::malformed)?;
                 self.subjects.insert((rule.clone(), subject.clone()), state);
@@ -158,6 +164,7 @@ impl Restoring {
 
     fn delete(&mut self, key: &Key) {
         match key {
+            Key::Rule { rule } => drop(self.heads.remove(rule)),
             Key::Subject { rule, subject } => drop(self.subjects.remove(&(rule.clone(), subject.clone()))),
             Key::History { rule, level, chunk: 0 } => drop(self.histories.remove(&(rule.clone(), *level))),
             _ => {}
@@ -233,6 +240,7 @@ impl Restoring {
             next: logged,
             progress: manifest.progress.clone(),
             chunks: std::mem::take(&mut self.chunks).into_iter().filter(|(_, count)| *count > 0).collect(),
+            heads: self.heads.clone(),
             obsolete: Vec::new(),
             owed_bytes: 0,
         };
@@ -249,29 +257,31 @@ impl Restoring {
         let quarantined = said.rules.iter().enumerate();
         let quarantined = quarantined.filter_map(|(n, r)| Some((RuleId(n), r.quarantined.clone()?)));
         stage.restore(watermarks, stores, states, quarantined.collect::<Vec<_>>());
-        let orphans = self.subjects(&manifest.rules, &mut stage, &mut position);
+        let orphans = self.subjects(&mut stage, &manifest, &mut position);
         let log = self.log(said, manifest, position);
         Ok(Shard { settings: self.settings, stage, log, orphans, is_dirty: false, newest: None })
     }
 
-    /// Gives the stage what was said of subjects; returns the directives of rules that are no more, and those that lie
-    /// on the topic of another mode than their rule has now: the next event puts these on the right one.
-    fn subjects(&mut self, before: &[RuleSaid], stage: &mut JudgeStage, position: &mut Position) -> Vec<Withdrawn> {
+    /// Gives the stage what was said of subjects; returns the ends of directives whose rules are no more.
+    fn subjects(&mut self, stage: &mut JudgeStage, manifest: &Manifest, position: &mut Position) -> Vec<Decision> {
         let mut orphans = Vec::new();
+        let watermark = manifest.watermarks.values().max().copied().unwrap_or(EventTime::MIN);
         for ((rule, subject), state) in std::mem::take(&mut self.subjects) {
             if self.is_dormant(&rule) {
                 continue;
             }
-            let mode = before.iter().find(|said| said.name == rule).map_or(Mode::Enforce, |said| said.mode);
-            let now = self.settings.names.find_rule(&rule).map(|id| self.settings.judging.rules[id.0].header.mode);
-            if now != Some(mode) {
-                let id = state.directive_id().map(str::to_owned);
-                orphans.extend(id.map(|directive_id| Withdrawn { directive_id, mode }));
-            }
-            if now.is_some() {
+            if self.settings.names.find_rule(&rule).is_some() {
                 stage.decisions_mut().restore(&rule, &subject, state);
             } else {
+                let head = self.heads.get(&rule).cloned().unwrap_or_else(|| Arc::new(unknown_head(&rule, manifest)));
+                orphans.extend(state.superseded(&self.settings.application_id, &head, watermark));
                 position.obsolete.push(Key::Subject { rule, subject });
+            }
+        }
+        for (rule, _) in std::mem::take(&mut self.heads) {
+            if self.settings.is_whole && self.settings.names.find_rule(&rule).is_none() {
+                position.heads.remove(&rule);
+                position.obsolete.push(Key::Rule { rule });
             }
         }
         orphans
@@ -403,6 +413,27 @@ impl Restoring {
             concat_batches(&schema, &batches).ok()
         };
         (0..).zip(empty).map(|(level, _)| of_level(level)).collect()
+    }
+}
+
+/// What can be said of a removed rule whose log is of a version that did not write heads.
+fn unknown_head(rule: &str, manifest: &Manifest) -> RuleHeader {
+    let said = manifest.rules.iter().find(|said| said.name == rule);
+    let reason_code = ReasonCode::parse("x_unknown").unwrap_or_else(|why| unreachable!("{why}"));
+    RuleHeader {
+        name: rule.to_owned(),
+        description: String::new(),
+        action: Action::Notify,
+        reason_code,
+        severity: Severity::Warning,
+        owner: String::new(),
+        mode: Mode::Enforce,
+        ttl_ns: 0,
+        for_ns: 0,
+        keep_firing_for_ns: 0,
+        repeat_interval_ns: None,
+        file: String::new(),
+        version: RuleVersion(said.map_or_else(|| "unknown".to_owned(), |said| said.version.clone())),
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use lictor_connectors::{Committed, RecordRef, TopicPartition};
 use lictor_queries::{References, RuleFile, compile};
+use lictor_schemas::event::State;
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
 use lictor_schemas::prices::PriceTable;
 use lictor_schemas::rule::Mode;
@@ -13,8 +14,9 @@ use lictor_schemas::tables::{Signal, Table};
 use serde_json::json;
 
 use super::*;
+use crate::decision::DirectiveRecord;
 use crate::exchange::route::{Place, Router};
-use crate::outputs::{OutputTopics, Withdrawn};
+use crate::outputs::OutputTopics;
 use crate::pipeline::{PipelineSettings, Stages};
 use crate::scan_stage::ScanStage;
 use crate::tasks::{ScanTask, TaskTopics};
@@ -215,11 +217,19 @@ fn a_removed_rule_takes_its_directives_with_it_and_does_not_come_back() {
     let mut bench = Bench::new(&both);
     bench.read(START, &teams(&["a"]));
     let fired = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
-    let directive = fired[0].event.data.directive_id.clone();
+    let directive = fired[0].event.data.clone();
     bench.commit();
     bench.restart(other);
-    assert!(bench.shard.is_dirty(), "the directive must be withdrawn even if nothing comes");
-    assert_eq!(bench.commit().orphans, [Withdrawn { directive_id: directive, mode: Mode::Enforce }]);
+    assert!(bench.shard.is_dirty(), "the directive must be ended even if nothing comes");
+    let ends = bench.shard.changes(bench.next).orphans;
+    bench.shard.undo().unwrap();
+    bench.restart(other);
+    assert_eq!(bench.commit().orphans, ends, "what was not committed is said again, in the same words");
+    let [Decision { event, directive: record }] = ends.as_slice() else { panic!("one end: {ends:?}") };
+    let data = &event.data;
+    assert_eq!((data.state, *record), (State::Superseded, DirectiveRecord::Tombstone));
+    assert_eq!((&data.directive_id, data.revision), (&directive.directive_id, directive.revision + 1));
+    assert_eq!((&data.rule, &data.selector), (&directive.rule, &directive.selector));
     assert!(!bench.shard.is_dirty());
     bench.restart(&both);
     assert_eq!(bench.commit().orphans, []);
@@ -228,26 +238,50 @@ fn a_removed_rule_takes_its_directives_with_it_and_does_not_come_back() {
 }
 
 #[test]
-fn a_rule_that_is_only_looked_at_from_now_on_leaves_no_directive_to_be_applied() {
-    let shadow = counted("").replace("WITH (", "WITH (mode = 'shadow', ");
+fn a_rule_of_a_log_without_heads_is_ended_by_its_name() {
     let mut bench = Bench::new(&counted(""));
     bench.read(START, &teams(&["a"]));
     let fired = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
-    let directive_id = fired[0].event.data.directive_id.clone();
     bench.commit();
-    // Twice: what was not committed the first time is withdrawn after the second.
-    for _ in 0..2 {
-        bench.restart(&shadow);
-        assert!(bench.shard.is_dirty(), "nothing need come");
-    }
-    let directive_id = [directive_id].map(|directive_id| Withdrawn { directive_id, mode: Mode::Enforce });
-    assert_eq!(bench.commit().orphans, directive_id);
-    bench.restart(&shadow);
-    assert_eq!(bench.commit().orphans, [], "once");
-    assert_eq!(bench.shard.status()[0].firing, 1, "it still holds, and is told of with its next event");
-    bench.restart(&counted(""));
-    let directive_id = directive_id.map(|withdrawn| Withdrawn { mode: Mode::Shadow, ..withdrawn });
-    assert_eq!(bench.commit().orphans, directive_id);
+    bench.log.retain(|(key, _)| !key.starts_with("r/"));
+    bench.restart(&counted("").replace("counted", "renamed"));
+    let ends = bench.commit().orphans;
+    let (before, after) = (&fired[0].event.data, &ends[0].event.data);
+    assert_eq!((&after.rule.name, &after.rule.version), (&before.rule.name, &before.rule.version));
+    assert_eq!((after.state, &after.directive_id), (State::Superseded, &before.directive_id));
+    assert!(!bench.log.iter().any(|(key, value)| key == "r/counted" && value.is_some()));
+}
+
+#[test]
+fn what_a_new_version_says_of_a_directive_bears_its_version() {
+    let edited = running("counted", 9);
+    let mut bench = Bench::new(&edited.replace("'notify'", "'warn'"));
+    let fired = bench.read(START, &teams(&["a"]));
+    bench.commit();
+    bench.restart(&edited);
+    let restated = bench.read(START.plus(1), &teams(&["a"]));
+    let (before, after) = (&fired[0].event.data, &restated[0].event.data);
+    assert_eq!((&after.directive_id, after.revision), (&before.directive_id, before.revision + 1));
+    assert_ne!(after.rule.version, before.rule.version);
+    assert_eq!((after.state, after.action.as_str()), (State::Updated, "notify"));
+    bench.commit();
+    bench.restart(&edited.replace("'notify'", "'notify', mode = 'shadow'"));
+    let switched = bench.read(START.plus(2), &teams(&["a"]));
+    let states: Vec<State> = switched.iter().map(|decision| decision.event.data.state).collect();
+    assert_eq!(states, [State::Superseded, State::Firing]);
+}
+
+#[test]
+fn in_shadow_mode_no_rule_enforces_whatever_it_says() {
+    let text = format!("{}{}", counted(""), running("shadowed", 2).replace("'notify'", "'notify', mode = 'shadow'"));
+    let of = |mode: Mode| -> Vec<Mode> {
+        let (rules, _) = compile(&[RuleFile { file: "r.sql".into(), text: text.clone() }], &References::new());
+        let settings = PipelineSettings { mode, ..PipelineSettings::default() };
+        let stages = Stages::new(rules, Arc::new(PriceTable::empty()), &settings);
+        stages.judge.judging.rules.iter().map(|rule| rule.header.mode).collect()
+    };
+    assert_eq!(of(Mode::Enforce), [Mode::Enforce, Mode::Shadow]);
+    assert_eq!(of(Mode::Shadow), [Mode::Shadow, Mode::Shadow]);
 }
 
 #[test]
@@ -497,10 +531,10 @@ fn running(name: &str, most: u32) -> String {
 fn rules_that_share_sums_each_remember_what_they_have_found() {
     let mut bench = Bench::new(&format!("{}{}", running("few", 1), running("some", 2)));
     assert_eq!(bench.settings.judging.stores.len(), 1, "the sums are kept once");
-    let said = |decisions: &[Decision]| -> Vec<(String, lictor_schemas::event::State)> {
+    let said = |decisions: &[Decision]| -> Vec<(String, State)> {
         decisions.iter().map(|d| (d.event.data.rule.name.clone(), d.event.data.state)).collect()
     };
-    let (fired, over) = (lictor_schemas::event::State::Firing, lictor_schemas::event::State::Resolved);
+    let (fired, over) = (State::Firing, State::Resolved);
     let both = [("few".to_owned(), fired), ("some".to_owned(), fired)];
     assert_eq!(said(&bench.read(START, &teams(&["a"]))), both);
     bench.commit();
@@ -545,7 +579,7 @@ fn who_looks_back_for_a_partner_does_not_miss_one_from_before_it_was_there() {
         bench.read(START.plus(minute * MINUTE_NS), &teams(&["a"]));
     }
     let decisions = bench.read(START.plus(60 * MINUTE_NS), &teams(&["c"]));
-    let firing = decisions.iter().filter(|d| d.event.data.state == lictor_schemas::event::State::Firing);
+    let firing = decisions.iter().filter(|d| d.event.data.state == State::Firing);
     let at: Vec<i64> = firing.map(|d| (d.event.time.0 - START.0) / MINUTE_NS).collect();
     assert_eq!(at, [24], "at 1 the span at 0 may be one of many that nobody has seen; at 24 none came for ten minutes");
 }

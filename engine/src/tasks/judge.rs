@@ -135,18 +135,14 @@ impl JudgeTask {
     pub fn end_epoch(&mut self, now: EventTime) -> JudgeEpoch {
         let mut epoch = JudgeEpoch::default();
         for (number, served) in self.shards.iter_mut().filter(|(_, served)| served.shard.is_dirty()) {
-            for mut decision in std::mem::take(&mut served.decisions) {
-                decision.event.data.detected_at = Some(now);
-                epoch.decisions.push(decision);
-            }
             epoch.newest = epoch.newest.max(served.shard.take_newest());
             epoch.limits.extend(served.shard.stage_mut().take_limit_reports());
-            // A shard that only withdraws directives of removed rules begins where its log does.
+            // A shard that only ends directives of removed rules begins where its log does.
             let next = served.next.unwrap_or(NextOffset(0));
             let Changes { records, orphans } = served.shard.changes(next);
-            for orphan in orphans {
-                let outgoing = self.topics.outputs.tombstone(&orphan);
-                epoch.state.messages.push(Message { outgoing, partition: None });
+            for mut decision in orphans.into_iter().chain(std::mem::take(&mut served.decisions)) {
+                decision.event.data.detected_at = Some(now);
+                epoch.decisions.push(decision);
             }
             for record in records {
                 let mut message = Message::to_partition(&self.topics.state, *number, Vec::new());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::{over, per_minute, refused, refused_plainly};
+use crate::{fault, over, per_minute, refused, refused_plainly, rule};
 
 /// A row of README's table, by its first cell, and queries that it is about.
 struct Construct {
@@ -43,6 +43,10 @@ const CONSTRUCTS: &[Construct] = &[
     Construct { named: "`OVER` or a second `GROUP BY` with `EMIT ON UPDATE`", check: whole_windows_on_update },
     Construct { named: "`EMIT` or `GAP FILL` on a rule without a window", check: tails_without_a_window },
     Construct { named: "`GAP FILL` with `EMIT ON UPDATE`", check: gap_fill_on_update },
+    Construct {
+        named: "`for` as long as windows that do not overlap, with `EMIT ON UPDATE`",
+        check: unreachable_holds,
+    },
     Construct { named: "`GAP FILL FROM` a table without every group key", check: gap_fill_without_keys },
     Construct {
         named: "a second `GROUP BY`, `GAP FILL`, or `OVER` that does not partition by every key, with `SESSION`",
@@ -327,6 +331,12 @@ fn gap_fill_on_update() {
     let query = per_minute("count(*) AS n", "/*here*/GAP FILL FOR INTERVAL '1 day' EMIT ON UPDATE");
     let help = "write EMIT ON CLOSE: that a key has no rows is known when its window has ended";
     refused(&query, "GAP", "GAP FILL does not go with EMIT ON UPDATE", help);
+}
+
+fn unreachable_holds() {
+    let query = per_minute("count(*) AS observed", "EMIT ON UPDATE");
+    let text = rule(&query).replace("'x_test'", "'x_test', for = /*here*/'1 minute'");
+    fault(&text, "'1 minute'", "for = '1 minute' is never reached: what is found in a window ends with it");
 }
 
 fn gap_fill_without_keys() {

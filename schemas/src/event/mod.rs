@@ -2,7 +2,7 @@
 //!
 //! GenOps §4.4 scopes a decision to one unit of AI work. A rule over many rows therefore publishes a *directive*, and
 //! the controller that applies it records the decision on each unit that it stops. The directive's life is a series of
-//! events with one `directive_id` and rising revisions: firing, updated .., and resolved or expired.
+//! events with one `directive_id` and rising revisions: firing, updated .., and resolved, expired or superseded.
 //!
 //! The JSON Schema of the message is [`JSON_SCHEMA`]; tests hold the types to it.
 //!
@@ -23,7 +23,7 @@ pub use envelope::EventError;
 use crate::genops::{Action, PolicyResult, ReasonCode, SPEC_VERSION, Severity};
 use crate::rule::{Mode, RuleHeader};
 use crate::time::{EventTime, Window};
-use crate::violation::{Exemplar, Subject, Violation};
+use crate::violation::{Exemplar, Subject, Violation, WindowKind};
 
 /// The JSON Schema (draft 2020-12) that every published event satisfies.
 pub const JSON_SCHEMA: &str = include_str!("../../enforcement-event.v1.schema.json");
@@ -46,6 +46,8 @@ pub enum State {
     Resolved,
     /// Its `valid_until` has passed without news.
     Expired,
+    /// Its rule was removed or speaks in another mode: nobody will say any more whether it holds.
+    Superseded,
 }
 
 impl State {
@@ -57,13 +59,14 @@ impl State {
             Self::Updated => "updated",
             Self::Resolved => "resolved",
             Self::Expired => "expired",
+            Self::Superseded => "superseded",
         }
     }
 
     /// Whether the directive no longer holds.
     #[must_use]
     pub fn is_ended(self) -> bool {
-        matches!(self, Self::Resolved | Self::Expired)
+        matches!(self, Self::Resolved | Self::Expired | Self::Superseded)
     }
 }
 
@@ -151,6 +154,9 @@ pub struct Directive {
     /// What the rule found; empty apart from `result` and `window` once the directive has ended.
     #[serde(flatten)]
     pub finding: Finding,
+    /// When the directive's first revision counted; absent if it was published by a version that did not keep it.
+    #[serde(with = "rfc3339::option", default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<EventTime>,
     /// From when this revision counts.
     #[serde(with = "rfc3339")]
     pub valid_from: EventTime,
@@ -266,7 +272,7 @@ impl From<&Violation> for Finding {
             message: violation.message.clone(),
             params: violation.params.clone(),
             sample_count: violation.sample_count,
-            window: violation.window.map(WindowBounds::from),
+            window: violation.window.map(|window| WindowBounds { kind: violation.window_kind, ..window.into() }),
             exemplars: violation.exemplars.iter().filter_map(ExemplarRecord::new).collect(),
             evidence: violation.evidence.clone(),
         }
@@ -282,11 +288,14 @@ pub struct WindowBounds {
     /// The first instant after it.
     #[serde(with = "rfc3339")]
     pub end: EventTime,
+    /// How such windows lie in time; absent where only the bounds matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<WindowKind>,
 }
 
 impl From<Window> for WindowBounds {
     fn from(window: Window) -> Self {
-        Self { start: window.start, end: window.end }
+        Self { start: window.start, end: window.end, kind: None }
     }
 }
 
@@ -332,6 +341,10 @@ pub struct Revision<'a> {
     pub subject: &'a Subject,
     /// What was found.
     pub finding: Finding,
+    /// In which mode the directive began; the rule may have been given another one since.
+    pub mode: Mode,
+    /// When the directive's first revision counted, if that is known.
+    pub started_at: Option<EventTime>,
     /// The event time of the decision.
     pub at: EventTime,
     /// When a controller drops the directive.
@@ -356,12 +369,13 @@ impl EnforcementEvent {
             directive_id: revision.directive_id.to_owned(),
             revision: revision.revision,
             state: revision.state,
-            mode: rule.mode,
+            mode: revision.mode,
             action: Instruction::of(rule.action, revision.finding.result),
             severity: rule.severity,
             selector: Selector { matches: revision.subject.0.clone() },
             rule: RuleReference::from(rule),
             finding: revision.finding,
+            started_at: revision.started_at,
             valid_from: revision.at,
             valid_until: revision.valid_until,
             detected_at: None,
@@ -385,10 +399,14 @@ impl EnforcementEvent {
 
 /// The id of the `nth` (from 0) directive about a subject that began at `started_at`.
 ///
-/// `nth` tells apart the violations of one group that come and go within one window.
+/// `nth` tells apart the violations of one group that come and go within one window. What a rule says in shadow mode
+/// is another directive than what it enforces: who takes a rule out of the shadow must not find it applied already.
 #[must_use]
-pub fn directive_id(rule: &str, subject_key: &str, started_at: EventTime, nth: u32) -> String {
-    hash(&json!([rule, subject_key, started_at.0, nth]))
+pub fn directive_id((rule, mode): (&str, Mode), subject_key: &str, started_at: EventTime, nth: u32) -> String {
+    hash(&match mode {
+        Mode::Enforce => json!([rule, subject_key, started_at.0, nth]),
+        Mode::Shadow => json!([rule, subject_key, started_at.0, nth, mode.as_str()]),
+    })
 }
 
 /// The first 32 hex digits of the SHA-256 of a JSON text: JSON, because joined strings could collide.
@@ -402,5 +420,7 @@ fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(is_digit) && text.bytes().any(|c| c != b'0')
 }
 
+#[cfg(test)]
+mod examples;
 #[cfg(test)]
 mod tests;

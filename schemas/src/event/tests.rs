@@ -3,7 +3,7 @@
 use super::*;
 use crate::rule::RuleVersion;
 
-fn rule() -> RuleHeader {
+pub(super) fn rule() -> RuleHeader {
     RuleHeader {
         name: "team_daily_budget".to_owned(),
         description: "Blocks a team that has spent its day.".to_owned(),
@@ -13,6 +13,9 @@ fn rule() -> RuleHeader {
         owner: "finops".to_owned(),
         mode: Mode::Enforce,
         ttl_ns: 600_000_000_000,
+        for_ns: 0,
+        keep_firing_for_ns: 0,
+        repeat_interval_ns: None,
         file: "cost/team_daily_budget.sql".to_owned(),
         version: RuleVersion("0123456789abcdef".to_owned()),
     }
@@ -35,6 +38,7 @@ fn violation(result: PolicyResult) -> Violation {
         valid_until: None,
         params: Some(json!({"retry_after_ms": 60_000})),
         window: Some(Window { start: EventTime(0), end: EventTime(86_400_000_000_000) }),
+        window_kind: None,
         sample_count: Some(2),
         evidence: Map::from_iter([("calls".to_owned(), json!(2))]),
         exemplars: vec![Exemplar {
@@ -50,20 +54,22 @@ fn violation(result: PolicyResult) -> Violation {
 
 fn event(state: State, finding: Finding) -> EnforcementEvent {
     let subject = subject();
-    let id = directive_id("team_daily_budget", &subject.to_key(), EventTime(0), 0);
+    let id = directive_id(("team_daily_budget", Mode::Enforce), &subject.to_key(), EventTime(0), 0);
     let revision = Revision {
         directive_id: &id,
         revision: 1,
         state,
         subject: &subject,
         finding,
+        mode: Mode::Enforce,
+        started_at: Some(EventTime::from_ms(1_772_359_201_250)),
         at: EventTime::from_ms(1_772_359_201_250),
         valid_until: EventTime::from_ms(1_772_409_600_000),
     };
     EnforcementEvent::new("prod-eu", &rule(), revision)
 }
 
-fn schema_errors(message: &Value) -> Vec<String> {
+pub(super) fn schema_errors(message: &Value) -> Vec<String> {
     let schema: Value = serde_json::from_str(JSON_SCHEMA).unwrap();
     let validator = jsonschema::draft202012::new(&schema).unwrap();
     validator.iter_errors(message).map(|error| format!("{} at {}", error, error.instance_path())).collect()
@@ -87,7 +93,8 @@ fn every_state_satisfies_the_schema_and_reads_back() {
         detected,
         event(State::Updated, Finding::from(&violation(PolicyResult::Blocked))),
         event(State::Resolved, ended.clone()),
-        event(State::Expired, ended),
+        event(State::Expired, ended.clone()),
+        event(State::Superseded, ended),
     ] {
         assert_eq!(schema_errors(&to_value(&event)), Vec::<String>::new(), "{}", event.data.state.as_str());
         assert_eq!(EnforcementEvent::from_json(&event.to_json()).unwrap(), event);
@@ -181,11 +188,15 @@ fn ids_depend_on_everything_that_tells_events_apart_and_not_on_the_clock() {
     let updated = event(State::Updated, Finding::from(&violation(PolicyResult::Warning)));
     assert_ne!(first.id, blocked.id);
     assert_ne!(first.id, updated.id);
-    let directive = |key: &str, at: i64, nth: u32| directive_id("r", key, EventTime(at), nth);
+    let directive = |key: &str, at: i64, nth: u32| directive_id(("r", Mode::Enforce), key, EventTime(at), nth);
     assert_eq!(directive("a", 1, 0), directive("a", 1, 0));
     assert_ne!(directive("a", 1, 0), directive("b", 1, 0));
     assert_ne!(directive("a", 1, 0), directive("a", 2, 0));
     assert_ne!(directive("a", 1, 0), directive("a", 1, 1));
+    let shadow = directive_id(("r", Mode::Shadow), "a", EventTime(1), 0);
+    assert_ne!(directive("a", 1, 0), shadow, "what was only looked at is not what is applied");
+    assert_eq!(directive("a", 1, 0), "efba31c96ce8f493df6e600b2e4930f7", "ids are for ever");
+    assert_eq!(shadow, "b6b0ff7a0f857c5f89a37a82046ae67f");
 }
 
 #[test]

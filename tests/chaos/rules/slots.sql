@@ -52,6 +52,27 @@ SELECT s.session_id, s.input_tokens AS observed,
 FROM spans AS s
 WHERE s.input_tokens > 850;
 
+-- Calls of a session that go on: pending, firing, repeated, kept.
+CREATE RULE dear_sessions WITH (
+  action = 'throttle', reason_code = 'x_dear_sessions', ttl = '12 seconds', for = '8 seconds',
+  keep_firing_for = '6 seconds', repeat_interval = '1 minute'
+) AS
+SELECT s.session_id, s.input_tokens AS observed,
+       CASE WHEN s.input_tokens > 900 THEN 'RATE_LIMITED' ELSE 'WARNING' END AS result
+FROM spans AS s
+WHERE s.input_tokens > 600;
+
+-- The same of windows that still run.
+CREATE RULE held_slots WITH (
+  action = 'warn', reason_code = 'x_held_slots', for = '2 seconds', keep_firing_for = '4 seconds'
+) AS
+SELECT s.session_id, s.feature, window_start, window_end, count(*) AS observed, avg(s.input_tokens) AS tokens
+FROM TUMBLE(spans, event_time, INTERVAL '10 seconds') AS s
+WHERE s.session_id IS NOT NULL
+GROUP BY s.session_id, s.feature, window_start, window_end
+HAVING avg(s.input_tokens) > 500
+EMIT ON UPDATE;
+
 -- Judged after every record of a session.
 CREATE RULE session_slots WITH (action = 'warn', reason_code = 'x_session_slots') AS
 SELECT s.session_id, s.feature, window_start, window_end, count(*) AS observed, sum(s.input_tokens) AS tokens,

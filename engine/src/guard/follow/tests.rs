@@ -28,14 +28,26 @@ fn event(id: &str, revision: u32, team: &str) -> Vec<u8> {
         owner: String::new(),
         mode: Mode::Enforce,
         ttl_ns: 0,
+        for_ns: 0,
+        keep_firing_for_ns: 0,
+        repeat_interval_ns: None,
         file: "a.sql".to_owned(),
         version: RuleVersion("0".repeat(16)),
     };
     let subject = Subject(Map::from_iter([("team".to_owned(), json!(team))]));
     let finding = Finding { result: PolicyResult::Blocked, ..Finding::cleared(None) };
     let valid_until = at.plus(86_400_000_000_000);
-    let said =
-        Revision { directive_id: id, revision, state: State::Firing, subject: &subject, finding, at, valid_until };
+    let said = Revision {
+        directive_id: id,
+        revision,
+        state: State::Firing,
+        subject: &subject,
+        finding,
+        mode: Mode::Enforce,
+        started_at: None,
+        at,
+        valid_until,
+    };
     EnforcementEvent::new("lictor", &rule, said).to_json()
 }
 

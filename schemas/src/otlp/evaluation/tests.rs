@@ -33,6 +33,9 @@ fn rule(mode: Mode) -> RuleHeader {
         owner: "finops".to_owned(),
         mode,
         ttl_ns: 0,
+        for_ns: 0,
+        keep_firing_for_ns: 0,
+        repeat_interval_ns: None,
         file: "budget.sql".to_owned(),
         version: RuleVersion("0123456789abcdef".to_owned()),
     }
@@ -50,6 +53,7 @@ fn violation(code: &str) -> Violation {
         valid_until: None,
         params: None,
         window: Some(Window { start: EventTime(0), end: EventTime(86_400_000_000_000) }),
+        window_kind: None,
         sample_count: Some(2),
         evidence: Map::new(),
         exemplars: vec![Exemplar {
@@ -70,7 +74,18 @@ fn event(mode: Mode, state: State, finding: Finding) -> EnforcementEvent {
         ("request_model".to_owned(), json!("gpt-4o")),
     ]));
     let (directive_id, valid_until) = ("00112233445566778899aabbccddeeff", AT.plus(60_000_000_000));
-    let revision = Revision { directive_id, revision: 2, state, subject: &subject, finding, at: AT, valid_until };
+    let started_at = Some(AT);
+    let revision = Revision {
+        directive_id,
+        revision: 2,
+        state,
+        subject: &subject,
+        finding,
+        mode,
+        started_at,
+        at: AT,
+        valid_until,
+    };
     let mut event = EnforcementEvent::new("prod-eu", &rule(mode), revision);
     event.data.detected_at = Some(DETECTED);
     event
