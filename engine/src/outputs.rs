@@ -9,8 +9,8 @@
 //!
 //! A gateway that forgets to look at `mode` must not block by mistake, so what is not to be applied lies elsewhere.
 //!
-//! Invariant: a directive lies on the topic of its mode and on no other. When a rule goes from one mode to the other, the
-//! directive of the mode before ends, and what still holds is another one.
+//! Invariant: a directive lies on the topic of its mode and on no other. When a rule goes from one mode to the other,
+//! the directive of the mode before ends, and what still holds is another one.
 
 use lictor_connectors::Outgoing;
 use lictor_schemas::otlp::evaluation::{self, Encoding};

@@ -46,9 +46,8 @@ fn brokers_and_rules_are_enough() {
     assert_eq!((config.http, config.log), (Some("127.0.0.1:8080".parse().unwrap()), LogFormat::Text));
 }
 
-#[test]
-fn every_key_is_read() {
-    let text = "
+/// Every key there is, none with its default.
+const EVERY_KEY: &str = "
 application_id: lictor-eu.1
 kafka:
   bootstrap.servers: b1:9092
@@ -78,7 +77,10 @@ mode: shadow
 http: off
 log: {format: json}
 ";
-    let config = parse(text).unwrap();
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(EVERY_KEY).unwrap();
     assert_eq!(config.rules, Path::new("/etc/rules"));
     assert_eq!(config.prices.as_deref(), Some(Path::new("etc/prices.csv")));
     assert_eq!(config.epoch, EpochBounds { linger: Duration::from_millis(100), rows_max: 1_000 });
