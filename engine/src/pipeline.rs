@@ -139,6 +139,7 @@ impl Stages {
             backfill,
             is_whole,
             application_id: settings.application_id.clone(),
+            mode: settings.mode,
             lateness_ns: settings.tolerances.lateness_ns,
             subjects_max: settings.subjects_max,
         };

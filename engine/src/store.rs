@@ -165,10 +165,11 @@ impl PaneStore {
     /// # Errors
     /// A key that was there cannot be indexed again; the state is no good any more.
     pub fn undo(&mut self) -> Result<(), PaneError> {
-        self.panes.append(&mut self.committed.removed);
+        // A pane may have gone and come anew.
         for span in std::mem::take(&mut self.committed.created) {
             self.panes.remove(&span);
         }
+        self.panes.append(&mut self.committed.removed);
         for span in std::mem::take(&mut self.touched) {
             self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.plan.aggregation))?;
         }

@@ -16,7 +16,7 @@ use lictor_engine::config::Config;
 use lictor_engine::metrics::Metrics;
 use lictor_engine::pipeline::{Pipeline, PipelineSettings};
 use lictor_engine::rules_dir::{self, LoadedRules};
-use lictor_engine::verify::{needed_from, signals, verify};
+use lictor_engine::verify::{Verification, needed_from, signals, verify};
 use lictor_queries::ReferenceDecl;
 use lictor_schemas::event::EnforcementEvent;
 use lictor_schemas::time::EventTime;
@@ -95,11 +95,15 @@ fn answer(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
         writeln!(out, "it cannot be told: telemetry of {cut} was deleted that would be needed")?;
         return Ok(ExitCode::from(UNKNOWN));
     }
-    let replayed = replay(loaded, &settings, &ranges, &records);
-    let verification = verify(&event, &replayed);
+    let replayed = replay(load(config)?, name, &settings, &ranges, &records);
+    let verification = verify(&event, &replayed, rule, &loaded.rules);
     writeln!(out, "replayed  {} records, {} events of the rule", records.len(), replayed.len())?;
     writeln!(out, "{verification}")?;
-    Ok(if verification.is_right() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match verification {
+        Verification::Follows | Verification::FollowsWith { .. } => ExitCode::SUCCESS,
+        Verification::Differs { .. } | Verification::Absent => ExitCode::FAILURE,
+        Verification::Unknown { .. } => ExitCode::from(UNKNOWN),
+    })
 }
 
 fn read_event(path: &PathBuf) -> anyhow::Result<EnforcementEvent> {
@@ -201,11 +205,13 @@ impl<'a> Reader<'a> {
 
 /// What the rule says of the records.
 fn replay(
-    loaded: LoadedRules,
+    mut loaded: LoadedRules,
+    name: &str,
     settings: &PipelineSettings,
     ranges: &[Range],
     records: &[Held],
 ) -> Vec<EnforcementEvent> {
+    loaded.rules.rules.retain(|rule| rule.header.name == name);
     let mut pipeline = Pipeline::new(loaded.rules, loaded.prices, settings);
     let begin = EventTime::from_ms(records.first().map_or(0, |record| record.at_ms));
     ranges.iter().for_each(|range| pipeline.assign(range.partition.clone(), begin));

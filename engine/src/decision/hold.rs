@@ -93,6 +93,11 @@ impl Hold {
         self.kept.map_or(own, |kept| kept.ended)
     }
 
+    /// Whether it holds no more at `at`.
+    pub(super) fn is_over_at(&self, at: EventTime) -> bool {
+        self.valid_until <= at
+    }
+
     /// Until when a controller may rely on it: `keep_ns` longer than it holds, lest the directive lapse at a controller
     /// before it is known that it goes on.
     pub(super) fn valid_until(&self, keep_ns: i64) -> EventTime {

@@ -96,17 +96,22 @@ impl Published {
         self.at.plus(self.valid_until.0.saturating_sub(self.at.0) / 2)
     }
 
-    /// When something must be said, even if nothing changes, about what holds as `best`.
-    fn speaks_at(&self, rule: &RuleHeader, best: &Hold) -> EventTime {
-        let is_longer = best.valid_until(rule.keep_firing_for_ns) > self.valid_until;
+    /// When something must be said, even if nothing changes, about what holds as `best`, and at all `until` then.
+    fn speaks_at(&self, rule: &RuleHeader, best: &Hold, until: EventTime) -> EventTime {
+        let is_longer = until > self.valid_until;
         let renewed_at = is_longer.then(|| self.half_life());
         let interval_ns = rule.repeat_interval_ns.filter(|_| !best.is_kept());
         let repeated_at = interval_ns.map(|interval_ns| self.at.plus(interval_ns));
         renewed_at.into_iter().chain(repeated_at).min().unwrap_or(EventTime::MAX)
     }
 
+    /// Before it was remembered, everything lay on the topic of what is enforced.
+    fn mode(&self) -> Mode {
+        self.mode.unwrap_or(Mode::Enforce)
+    }
+
     fn is_of_other_mode(&self, rule: &RuleHeader) -> bool {
-        self.mode.is_some_and(|mode| mode != rule.mode)
+        self.mode() != rule.mode
     }
 
     /// Whether the rule now asks for something else than was published.
@@ -129,7 +134,9 @@ impl Active {
     fn fire(&mut self, about: &About<'_>, earliest: EventTime) -> Option<Decision> {
         let best = self.best()?.clone();
         let window = best.finding.window;
-        let started_at = window.map_or(best.at, |window| window.start);
+        // Windows that cumulate begin together, and each of them is judged once.
+        let bound = |window: WindowBounds| if best.slot == Slot::Closed { window.end } else { window.start };
+        let started_at = window.map_or(best.at, bound);
         let until = window.map_or(best.at, |window| window.end);
         let started = Started { at: started_at, until, nth: about.times_started(started_at) };
         self.fire_as(about, started, earliest)
@@ -151,7 +158,7 @@ impl Active {
             fired_at: Some(at),
         };
         self.phase = Phase::Firing { started, published };
-        let valid_until = best.valid_until(rule.keep_firing_for_ns);
+        let valid_until = self.valid_until(rule);
         self.publish(about.context, State::Firing, best.finding, at, valid_until)
     }
 
@@ -289,10 +296,19 @@ impl Active {
     pub(super) fn deadline(&self, rule: &RuleHeader) -> EventTime {
         let first_end = self.holds.iter().map(Hold::ends_at).min().unwrap_or(EventTime::MAX);
         let speaks_at = match &self.phase {
-            Phase::Firing { published, .. } => self.best().map(|best| published.speaks_at(rule, best)),
+            Phase::Firing { published, .. } => {
+                self.best().map(|best| published.speaks_at(rule, best, self.valid_until(rule)))
+            }
             Phase::Pending { pending_since } => self.is_watched().then(|| pending_since.plus(rule.for_ns)),
         };
         first_end.min(speaks_at.unwrap_or(EventTime::MAX))
+    }
+
+    /// Until when something holds. What is milder and holds longer is said when it is its turn, which is a while after
+    /// the most severe has ended: controllers must not let go in between.
+    fn valid_until(&self, rule: &RuleHeader) -> EventTime {
+        let untils = self.holds.iter().map(|hold| hold.valid_until(rule.keep_firing_for_ns));
+        untils.max().unwrap_or(EventTime::MIN)
     }
 
     fn best(&self) -> Option<&Hold> {
@@ -307,10 +323,10 @@ impl Active {
             return self.publish(context, ended, finding, at, valid_until);
         };
         let is_other = best.result() != published.result || published.is_outdated(context.rule);
-        if !is_other && published.speaks_at(context.rule, best) > at {
+        if !is_other && published.speaks_at(context.rule, best, self.valid_until(context.rule)) > at {
             return None;
         }
-        let (finding, valid_until) = (best.finding.clone(), best.valid_until(context.rule.keep_firing_for_ns));
+        let (finding, valid_until) = (best.finding.clone(), self.valid_until(context.rule));
         self.publish(context, State::Updated, finding, at, valid_until)
     }
 
@@ -335,6 +351,11 @@ impl Active {
         } else {
             out.extend(self.settle_as(about.context, at, State::Resolved));
         }
+    }
+
+    /// Whether controllers apply its directive.
+    pub(super) fn is_enforced(&self) -> bool {
+        matches!(&self.phase, Phase::Firing { published, .. } if published.mode() == Mode::Enforce)
     }
 
     /// Nobody will say any more whether the violation holds.
@@ -374,7 +395,7 @@ impl Active {
             state,
             subject: &self.subject,
             finding,
-            mode: published.mode.unwrap_or(context.rule.mode),
+            mode: published.mode(),
             started_at: published.fired_at,
             at,
             valid_until,

@@ -20,16 +20,21 @@ const OLD_STATE: &str = r#"{"active":{"subject":{"team":"a"},"started":{"at":0,"
 
 #[test]
 fn a_log_that_knew_no_holds_goes_on() {
-    let shadow = RuleHeader { mode: Mode::Shadow, keep_firing_for_ns: s(50).0, ..rule() };
-    for rule in [rule(), shadow] {
-        let mut state = decisions();
+    let mut state = decisions();
+    let restore = |state: &mut Decisions| {
         state.restore("budget", r#"{"team":"a"}"#, serde_json::from_str(OLD_STATE).unwrap());
-        assert_eq!(told(&state.advance(&rule, s(20))), [""; 0], "nobody knows in which mode it began");
-        assert_eq!((state.firing("budget"), state.pending("budget")), (1, 0));
-        let events = state.change(&rule, vec![], vec![in_window("a", Blocked, 30, window(0, 1000))]);
-        assert_eq!(events[0].event.data.directive_id, "0123456789abcdef0123456789abcdef");
-        assert_eq!((events[0].event.data.revision, events[0].event.data.started_at), (4, None));
-    }
+    };
+    restore(&mut state);
+    assert_eq!(told(&state.advance(&rule(), s(20))), [""; 0]);
+    assert_eq!((state.firing("budget"), state.pending("budget")), (1, 0));
+    let events = state.change(&rule(), vec![], vec![in_window("a", Blocked, 30, window(0, 1000))]);
+    assert_eq!(events[0].event.data.directive_id, "0123456789abcdef0123456789abcdef");
+    assert_eq!((events[0].event.data.revision, events[0].event.data.started_at), (4, None));
+    let (mut state, shadow) = (decisions(), RuleHeader { mode: Mode::Shadow, ..rule() });
+    restore(&mut state);
+    let switched = state.advance(&shadow, s(20));
+    let modes: Vec<Mode> = switched.iter().map(|decision| decision.event.data.mode).collect();
+    assert_eq!(modes, [Mode::Enforce, Mode::Shadow], "it lay on the topic of what is enforced");
 }
 
 #[test]

@@ -87,7 +87,7 @@ const ON_CLOSE: &[Case] = &[
             "close 0-60 B -> firing B @60..310",
             "close 60-120 -",
             "close 120-180 W",
-            "to 209",
+            "to 209 -> updated B @185..430",
             "to 210 -> updated W @210..430",
             "to 330 -> resolved A @330..430",
         ],
@@ -99,7 +99,7 @@ const ON_CLOSE: &[Case] = &[
             "close 0-60 B -> firing B @60..310",
             "close 60-120 W",
             "close 120-180 W",
-            "close 180-240 W -> updated W @210..430",
+            "close 180-240 W -> updated B @185..430, updated W @210..430",
         ],
     ),
     (
@@ -324,7 +324,12 @@ const ROWS: &[Case] = &[
     (
         "a milder row takes over when the severe one has had its time",
         "keep=50",
-        &["row 0 B -> firing B @0..150", "row 40 W", "to 300 -> updated W @150..190, expired A @190..190"],
+        &[
+            "row 0 B -> firing B @0..150",
+            "row 40 W",
+            "to 149 -> updated B @75..190",
+            "to 300 -> updated W @150..190, expired A @190..190",
+        ],
     ),
     (
         "it is repeated while it goes on",

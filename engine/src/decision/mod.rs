@@ -372,7 +372,8 @@ impl Change {
 /// that says `ALLOWED` is none.
 fn add(changes: &mut BTreeMap<String, Change>, hold: Hold, violation: Violation) {
     let change = changes.entry(violation.subject.to_key()).or_insert_with(|| Change::of(violation.subject, hold.at));
-    if hold.finding.result == PolicyResult::Allowed {
+    // What is over before it is found is no violation.
+    if hold.finding.result == PolicyResult::Allowed || hold.is_over_at(hold.at) {
         change.cleared.insert(hold.slot);
         change.at = change.at.max(hold.at);
         return;

@@ -52,6 +52,22 @@ impl SubjectState {
         self.active.is_none() && self.ended.is_empty()
     }
 
+    /// Whether a directive holds that controllers apply.
+    #[must_use]
+    pub fn is_enforced(&self) -> bool {
+        self.active.as_ref().is_some_and(Active::is_enforced)
+    }
+
+    /// What must be remembered when the rule is no more and time has come to `watermark`: if it comes back while a
+    /// window is still running, no directive of it may have an id that was there.
+    #[must_use]
+    pub fn remains(&self, watermark: EventTime) -> Option<Self> {
+        let started = self.active.as_ref().and_then(Active::started);
+        let all = self.ended.iter().copied().filter(|ended| started.is_none_or(|started| started.at != ended.at));
+        let ended: Vec<Started> = all.chain(started).filter(|started| started.until > watermark).collect();
+        (!ended.is_empty()).then_some(Self { active: None, ended })
+    }
+
     /// The end of the directive that holds, if one does: `rule`, which has made it, is no more. Time has come to
     /// `watermark`.
     #[must_use]

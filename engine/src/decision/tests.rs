@@ -176,10 +176,11 @@ fn of_two_overlapping_windows_the_most_severe_then_the_latest_is_published() {
     let milder = state.change(&rule(), vec![], vec![in_window("a", Warning, 70, late)]);
     assert_eq!(told(&milder), [""; 0], "the more severe window still holds");
     let after = state.close_window(&rule(), early, s(100));
-    assert_eq!(told(&after), ["a updated WARNING r2 @100 ..150"]);
-    let window_start = after[0].event.data.finding.window.unwrap().start;
+    let expected = ["a updated BLOCKED r2 @80 ..150", "a updated WARNING r3 @100 ..150"];
+    assert_eq!(told(&after), expected, "controllers do not let go in between");
+    let window_start = after[1].event.data.finding.window.unwrap().start;
     assert_eq!(window_start, late.start);
-    assert_eq!(told(&state.close_window(&rule(), late, s(150))), ["a resolved ALLOWED r3 @150 ..150"]);
+    assert_eq!(told(&state.close_window(&rule(), late, s(150))), ["a resolved ALLOWED r4 @150 ..150"]);
 }
 
 #[test]
@@ -269,12 +270,33 @@ fn rows_hold_for_the_ttl_and_are_renewed_at_half_of_it() {
 }
 
 #[test]
+fn what_is_over_before_it_is_found_is_no_violation() {
+    let mut state = decisions();
+    let past = || Violation { valid_until: Some(s(10)), ..row("a", Blocked, 10) };
+    assert_eq!(told(&state.rows(&rule(), vec![past(), past()])), [""; 0]);
+}
+
+#[test]
+fn windows_that_begin_together_have_directives_of_their_own() {
+    let mut state = decisions();
+    let mut ids = BTreeSet::new();
+    for end in [100, 300, 500] {
+        let (hit, calm) = (window(0, end), window(0, end + 100));
+        let fired = state.replace(&rule(), vec![in_window("a", Blocked, end, hit)], hit, s(end + 100));
+        assert_eq!(told(&fired), [format!("a firing BLOCKED r1 @{end} ..{}", end * 2 + 100)]);
+        assert!(ids.insert(fired[0].event.data.directive_id.clone()) && ids.insert(fired[0].event.id.clone()));
+        assert_eq!(state.replace(&rule(), vec![], calm, s(end + 200)).len(), 1);
+    }
+}
+
+#[test]
 fn a_milder_row_takes_over_when_the_severe_one_has_run_out() {
     let mut state = decisions();
     let rows = vec![row("a", Blocked, 0), row("a", Warning, 40)];
     assert_eq!(told(&state.rows(&rule(), rows)), ["a firing BLOCKED r1 @0 ..100"]);
     let later = told(&state.advance(&rule(), s(200)));
-    assert_eq!(later, ["a updated WARNING r2 @100 ..140", "a expired ALLOWED r3 @140 ..140"]);
+    let renewed = ["a updated BLOCKED r2 @50 ..140", "a updated WARNING r3 @100 ..140"];
+    assert_eq!(later, [&renewed[..], &["a expired ALLOWED r4 @140 ..140"]].concat());
 }
 
 #[test]

@@ -8,12 +8,11 @@ use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 
-use super::{JudgeRule, JudgeStage};
+use super::JudgeStage;
 use crate::backfill::Warming;
 use crate::decision::{Cleared, Decision};
 use crate::exchange::{RuleId, Shipment, StoreFailure, StoreId};
 use crate::pane::PaneError;
-use crate::windowed::Update;
 
 impl JudgeStage {
     /// The stores that wait for history, and for what, once it is known from where on every partition of their signals
@@ -64,16 +63,14 @@ impl JudgeStage {
     /// Closes windows up to `silent_to` without a word, since they were judged before, and judges those that are
     /// running. What was found in them before and is not found any more does not hold any more.
     fn look_back(&mut self, rule: RuleId, silent_to: EventTime, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
-        let JudgeRule { header, frontier, .. } = &self.judging.rules[rule.0];
+        let header = &self.judging.rules[rule.0].header;
         let Some(windowed) = &mut self.states[rule.0].windowed else { return Ok(()) };
         let store = &mut self.stores[windowed.rule().store.0];
         windowed.close(store, silent_to)?;
         windowed.judge_anew();
-        if let Some(Update { violations, .. }) = windowed.take_update(store)? {
-            let at = frontier.at(&self.watermarks);
-            let cleared = outdated(self.decisions.running(header), &violations, at);
-            decided.extend(self.decisions.change(header, cleared, violations));
-        }
+        let violations = windowed.take_update(store)?.map_or_else(Vec::new, |update| update.violations);
+        let cleared = outdated(self.decisions.running(header), &violations, silent_to);
+        decided.extend(self.decisions.change(header, cleared, violations));
         Ok(())
     }
 
@@ -82,7 +79,7 @@ impl JudgeStage {
     }
 }
 
-/// What was found in running windows and is not found any more, now that all of their groups are judged anew at `at`.
+/// What was found in running windows and is not found any more, now that all of their groups are judged anew, as of `at`.
 fn outdated(running: Vec<(Subject, Window)>, violations: &[Violation], at: EventTime) -> Vec<Cleared> {
     let found: BTreeSet<(String, Option<Window>)> =
         violations.iter().map(|violation| (violation.subject.to_key(), violation.window)).collect();

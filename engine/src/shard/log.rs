@@ -79,7 +79,7 @@ pub(super) struct Position {
     /// The heads of rules that are in the log, by name.
     pub(super) heads: BTreeMap<String, Arc<RuleHeader>>,
     /// Records of rules that are no more.
-    pub(super) obsolete: Vec<Key>,
+    pub(super) obsolete: Vec<StateRecord>,
     /// Bytes of deltas for which no buckets were written yet; below zero, buckets are ahead: one may be larger than
     /// many deltas.
     pub(super) owed_bytes: i64,
@@ -120,8 +120,7 @@ impl Log {
     pub(super) fn changes(&mut self, stage: &JudgeStage, next: NextOffset) -> Result<Vec<StateRecord>, LogError> {
         self.at.seq += 1;
         self.at.next = Some(next);
-        let obsolete = std::mem::take(&mut self.at.obsolete);
-        let mut records: Vec<StateRecord> = obsolete.into_iter().map(|key| StateRecord { key, value: None }).collect();
+        let mut records = std::mem::take(&mut self.at.obsolete);
         let written = self.delta(stage, &mut records)?;
         self.buckets(stage, written, &mut records)?;
         self.histories(stage, &mut records)?;
@@ -149,7 +148,8 @@ impl Log {
     fn delta(&mut self, stage: &JudgeStage, records: &mut Vec<StateRecord>) -> Result<usize, LogError> {
         let mut rows = RowsWriter::new(&self.names, &self.said.stores);
         for (number, store) in stage.stores().iter().enumerate() {
-            for (span, pane) in store.touched() {
+            // What waits for history begins anew after a restart, and is written when it has come.
+            for (span, pane) in store.touched().filter(|_| store.warming().is_none()) {
                 rows.add(StoreId(number), span, pane, pane.touched())?;
             }
         }
@@ -321,7 +321,7 @@ type Block<'a> = (StoreId, Window, &'a Pane, std::ops::Range<usize>);
 fn blocks_by_bucket<'a>(names: &Names, stage: &'a JudgeStage) -> BTreeMap<u32, Vec<Block<'a>>> {
     let mut buckets: BTreeMap<u32, Vec<Block<'_>>> = BTreeMap::new();
     for (store, panes) in (0..).map(StoreId).zip(stage.stores()) {
-        for (span, pane) in panes.panes() {
+        for (span, pane) in panes.panes().filter(|_| panes.warming().is_none()) {
             for first in (0..pane.len()).step_by(BLOCK_GROUPS) {
                 let block = (first / BLOCK_GROUPS).to_le_bytes();
                 let hash = Hash::of_span(&names.store(store).state, span).add(&block);

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lictor_connectors::NextOffset;
+use lictor_schemas::rule::Mode;
 use lictor_schemas::time::EventTime;
 
 pub use record::{Key, StateRecord};
@@ -43,6 +44,8 @@ pub struct JudgeSettings {
     pub is_whole: bool,
     /// Names this deployment in event sources.
     pub application_id: String,
+    /// In shadow mode no directive is to be applied.
+    pub mode: Mode,
     /// How late rows may be.
     pub lateness_ns: i64,
     /// Directives of one rule that hold at a time, per shard.
@@ -117,6 +120,8 @@ impl Shard {
         since: Option<EventTime>,
     ) -> Vec<Decision> {
         self.is_dirty = true;
+        // Nothing of these stores was written while they waited.
+        self.log.rewrite();
         self.stage.fill(filled, history, since)
     }
 

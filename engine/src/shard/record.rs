@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use lictor_connectors::{NextOffset, TopicPartition};
+use lictor_connectors::NextOffset;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 use serde::{Deserialize, Serialize};
@@ -178,21 +178,17 @@ pub(super) struct WarmingSaid {
     silent_to: EventTime,
     read_from: EventTime,
     pub(super) closed_to: EventTime,
-    ends: Vec<(String, i32, i64)>,
-    feeders: BTreeSet<u64>,
 }
 
 impl WarmingSaid {
     pub(super) fn new(warming: &Warming, closed_to: EventTime) -> Self {
-        let Warming { silent_to, read_from, ends, feeders } = warming;
-        let ends = ends.iter().map(|(p, next)| (p.topic.to_string(), p.partition, next.0)).collect();
-        Self { silent_to: *silent_to, read_from: *read_from, closed_to, ends, feeders: feeders.clone() }
+        let Warming { silent_to, read_from, .. } = warming;
+        Self { silent_to: *silent_to, read_from: *read_from, closed_to }
     }
 
     pub(super) fn warming(&self) -> Warming {
-        let read = |(topic, p, next): &(String, i32, i64)| (TopicPartition::new(topic, *p), NextOffset(*next));
-        let ends = self.ends.iter().map(read).collect();
-        Warming { silent_to: self.silent_to, read_from: self.read_from, ends, feeders: self.feeders.clone() }
+        let (ends, feeders) = (BTreeMap::new(), BTreeSet::new());
+        Warming { silent_to: self.silent_to, read_from: self.read_from, ends, feeders }
     }
 }
 

@@ -19,6 +19,7 @@ use lictor_schemas::time::{EventTime, Window};
 
 use super::dormant::Dormant;
 use super::log::{Log, Position, Said, said};
+use super::record::StateRecord;
 use super::record::{HistorySaid, Key, Manifest, RowsSaid, RuleSaid, StoreSaid};
 use super::{JudgeSettings, Shard};
 use crate::backfill::{BackfillPlan, Warming};
@@ -257,31 +258,45 @@ impl Restoring {
         let quarantined = said.rules.iter().enumerate();
         let quarantined = quarantined.filter_map(|(n, r)| Some((RuleId(n), r.quarantined.clone()?)));
         stage.restore(watermarks, stores, states, quarantined.collect::<Vec<_>>());
-        let orphans = self.subjects(&mut stage, &manifest, &mut position);
+        let orphans = self.subjects(&mut stage, (&said, &manifest), &mut position);
         let log = self.log(said, manifest, position);
         Ok(Shard { settings: self.settings, stage, log, orphans, is_dirty: false, newest: None })
     }
 
-    /// Gives the stage what was said of subjects; returns the ends of directives whose rules are no more.
-    fn subjects(&mut self, stage: &mut JudgeStage, manifest: &Manifest, position: &mut Position) -> Vec<Decision> {
+    /// Gives the stage what was said of subjects; returns the ends of directives whose rules are no more. If the
+    /// deployment only looks, those of rules that do not run end, too: nobody else would take them back.
+    fn subjects(
+        &mut self,
+        stage: &mut JudgeStage,
+        (said, manifest): (&Said, &Manifest),
+        position: &mut Position,
+    ) -> Vec<Decision> {
         let mut orphans = Vec::new();
         let watermark = manifest.watermarks.values().max().copied().unwrap_or(EventTime::MIN);
+        let runs = |name: &str| said.rules.iter().any(|rule| rule.name == name && rule.quarantined.is_none());
         for ((rule, subject), state) in std::mem::take(&mut self.subjects) {
-            if self.is_dormant(&rule) {
+            let is_known = self.settings.names.find_rule(&rule).is_some();
+            let is_stuck = self.settings.mode == Mode::Shadow && state.is_enforced() && !runs(&rule);
+            let is_gone = !is_known && !self.is_dormant(&rule);
+            let remains = state.remains(watermark);
+            if !(is_gone || is_stuck) {
+                if is_known {
+                    stage.decisions_mut().restore(&rule, &subject, state);
+                }
                 continue;
             }
-            if self.settings.names.find_rule(&rule).is_some() {
-                stage.decisions_mut().restore(&rule, &subject, state);
-            } else {
-                let head = self.heads.get(&rule).cloned().unwrap_or_else(|| Arc::new(unknown_head(&rule, manifest)));
-                orphans.extend(state.superseded(&self.settings.application_id, &head, watermark));
-                position.obsolete.push(Key::Subject { rule, subject });
+            if remains.as_ref() != Some(&state) {
+                let text = |state| serde_json::to_vec(&state).unwrap_or_else(|e| unreachable!("plain JSON: {e}"));
+                let key = Key::Subject { rule: rule.clone(), subject };
+                position.obsolete.push(StateRecord { key, value: remains.map(text) });
             }
+            let head = self.heads.get(&rule).cloned().unwrap_or_else(|| Arc::new(unknown_head(&rule, manifest)));
+            orphans.extend(state.superseded(&self.settings.application_id, &head, watermark));
         }
         for (rule, _) in std::mem::take(&mut self.heads) {
             if self.settings.is_whole && self.settings.names.find_rule(&rule).is_none() {
                 position.heads.remove(&rule);
-                position.obsolete.push(Key::Rule { rule });
+                position.obsolete.push(StateRecord { key: Key::Rule { rule }, value: None });
             }
         }
         orphans
@@ -473,6 +488,7 @@ fn forget_removed(settings: &JudgeSettings, before: &[RuleSaid], position: &mut 
     for (key, count) in removed {
         position.chunks.remove(&key);
         let Key::History { rule, level, .. } = key else { continue };
-        position.obsolete.extend((0..count).map(|chunk| Key::History { rule: rule.clone(), level, chunk }));
+        let gone = (0..count).map(|chunk| Key::History { rule: rule.clone(), level, chunk });
+        position.obsolete.extend(gone.map(|key| StateRecord { key, value: None }));
     }
 }

@@ -1,5 +1,6 @@
 //! What survives a restart, what does not, and what is refused.
 
+mod edits;
 mod warming;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ struct Bench {
     is_retried: bool,
     /// How far history is read back.
     reach_ns: i64,
+    /// Of the deployment.
+    mode: Mode,
     /// What was read.
     records: Vec<Vec<u8>>,
 }
@@ -54,10 +57,11 @@ impl Bench {
     }
 
     fn with_reach(text: &str, reach_ns: i64) -> Self {
-        let (scan, settings) = instance(text, reach_ns);
+        let mode = Mode::Enforce;
+        let (scan, settings) = instance(text, (reach_ns, mode));
         let shard = Shard::empty(&settings, Place::ONLY);
         let (log, next, records) = (Vec::new(), NextOffset(0), Vec::new());
-        Self { scan, settings, shard, log, next, offset: 0, is_retried: false, reach_ns, records }
+        Self { scan, settings, shard, log, next, offset: 0, is_retried: false, reach_ns, mode, records }
     }
 
     /// Reads one record of spans and judges what is shipped of it.
@@ -93,7 +97,7 @@ impl Bench {
     /// Restarts with these rules; the log has been compacted.
     fn restart(&mut self, text: &str) {
         self.compact();
-        (self.scan, self.settings) = instance(text, self.reach_ns);
+        (self.scan, self.settings) = instance(text, (self.reach_ns, self.mode));
         self.reassign();
         self.shard = self.restored(Some(self.next)).unwrap();
     }
@@ -129,10 +133,10 @@ impl Bench {
 /// Rules that are not whole say so themselves.
 const FAULTY: &str = "CREATE RULE;";
 
-fn instance(text: &str, reach_ns: i64) -> (ScanTask, Arc<JudgeSettings>) {
+fn instance(text: &str, (reach_ns, mode): (i64, Mode)) -> (ScanTask, Arc<JudgeSettings>) {
     let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text: text.into() }], &References::new());
     assert_eq!(faults.is_empty(), !text.ends_with(FAULTY), "{faults:?}");
-    let settings = PipelineSettings { reach_ns, ..PipelineSettings::default() };
+    let settings = PipelineSettings { reach_ns, mode, ..PipelineSettings::default() };
     let Stages { scan, judge, routes } = Stages::new(rules, Arc::new(PriceTable::empty()), &settings);
     let scan = scan_task(scan, Router::new(1, routes), &judge);
     (scan, Arc::new(judge))
@@ -207,113 +211,6 @@ fn another_aggregate_begins_anew() {
     bench.restart(&other);
     let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
     assert_eq!(observed(&decisions), [("team=a".to_owned(), Some(1.0))]);
-}
-
-#[test]
-fn a_removed_rule_takes_its_directives_with_it_and_does_not_come_back() {
-    let other = "CREATE RULE other WITH (action = 'notify', reason_code = 'x_test') AS
-        SELECT team, input_tokens AS observed FROM spans WHERE input_tokens > 5;";
-    let both = format!("{}{other}", counted(""));
-    let mut bench = Bench::new(&both);
-    bench.read(START, &teams(&["a"]));
-    let fired = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
-    let directive = fired[0].event.data.clone();
-    bench.commit();
-    bench.restart(other);
-    assert!(bench.shard.is_dirty(), "the directive must be ended even if nothing comes");
-    let ends = bench.shard.changes(bench.next).orphans;
-    bench.shard.undo().unwrap();
-    bench.restart(other);
-    assert_eq!(bench.commit().orphans, ends, "what was not committed is said again, in the same words");
-    let [Decision { event, directive: record }] = ends.as_slice() else { panic!("one end: {ends:?}") };
-    let data = &event.data;
-    assert_eq!((data.state, *record), (State::Superseded, DirectiveRecord::Tombstone));
-    assert_eq!((&data.directive_id, data.revision), (&directive.directive_id, directive.revision + 1));
-    assert_eq!((&data.rule, &data.selector), (&directive.rule, &directive.selector));
-    assert!(!bench.shard.is_dirty());
-    bench.restart(&both);
-    assert_eq!(bench.commit().orphans, []);
-    let counted = &bench.shard.status()[0];
-    assert_eq!((counted.groups, counted.firing), (0, 0), "what the first one knew is not known to the second");
-}
-
-#[test]
-fn a_rule_of_a_log_without_heads_is_ended_by_its_name() {
-    let mut bench = Bench::new(&counted(""));
-    bench.read(START, &teams(&["a"]));
-    let fired = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
-    bench.commit();
-    bench.log.retain(|(key, _)| !key.starts_with("r/"));
-    bench.restart(&counted("").replace("counted", "renamed"));
-    let ends = bench.commit().orphans;
-    let (before, after) = (&fired[0].event.data, &ends[0].event.data);
-    assert_eq!((&after.rule.name, &after.rule.version), (&before.rule.name, &before.rule.version));
-    assert_eq!((after.state, &after.directive_id), (State::Superseded, &before.directive_id));
-    assert!(!bench.log.iter().any(|(key, value)| key == "r/counted" && value.is_some()));
-}
-
-#[test]
-fn what_a_new_version_says_of_a_directive_bears_its_version() {
-    let edited = running("counted", 9);
-    let mut bench = Bench::new(&edited.replace("'notify'", "'warn'"));
-    let fired = bench.read(START, &teams(&["a"]));
-    bench.commit();
-    bench.restart(&edited);
-    let restated = bench.read(START.plus(1), &teams(&["a"]));
-    let (before, after) = (&fired[0].event.data, &restated[0].event.data);
-    assert_eq!((&after.directive_id, after.revision), (&before.directive_id, before.revision + 1));
-    assert_ne!(after.rule.version, before.rule.version);
-    assert_eq!((after.state, after.action.as_str()), (State::Updated, "notify"));
-    bench.commit();
-    bench.restart(&edited.replace("'notify'", "'notify', mode = 'shadow'"));
-    let switched = bench.read(START.plus(2), &teams(&["a"]));
-    let states: Vec<State> = switched.iter().map(|decision| decision.event.data.state).collect();
-    assert_eq!(states, [State::Superseded, State::Firing]);
-}
-
-#[test]
-fn in_shadow_mode_no_rule_enforces_whatever_it_says() {
-    let text = format!("{}{}", counted(""), running("shadowed", 2).replace("'notify'", "'notify', mode = 'shadow'"));
-    let of = |mode: Mode| -> Vec<Mode> {
-        let (rules, _) = compile(&[RuleFile { file: "r.sql".into(), text: text.clone() }], &References::new());
-        let settings = PipelineSettings { mode, ..PipelineSettings::default() };
-        let stages = Stages::new(rules, Arc::new(PriceTable::empty()), &settings);
-        stages.judge.judging.rules.iter().map(|rule| rule.header.mode).collect()
-    };
-    assert_eq!(of(Mode::Enforce), [Mode::Enforce, Mode::Shadow]);
-    assert_eq!(of(Mode::Shadow), [Mode::Shadow, Mode::Shadow]);
-}
-
-#[test]
-fn a_faulty_rule_finds_its_state_and_its_directives_when_it_is_mended() {
-    let other = "CREATE RULE other WITH (action = 'notify', reason_code = 'x_test') AS
-        SELECT team, window_start, window_end, count(*) AS observed
-        FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end;";
-    let both = format!("{}{other}", counted(""));
-    let mut bench = Bench::new(&both);
-    bench.read(START.plus(-2 * MINUTE_NS), &teams(&["a"]));
-    let fired = bench.read(START, &teams(&["b", "b"]));
-    assert!(!fired.is_empty());
-    bench.commit();
-    bench.read(START.plus(1), &teams(&["b"]));
-    bench.commit();
-    for _ in 0..2 {
-        bench.restart(&format!("{other}{FAULTY}"));
-        // Generations go by, and with them what was in the log.
-        for n in 0..300 {
-            bench.read(START.plus(n + 2), &teams(&["b"]));
-            assert_eq!(bench.commit().orphans, []);
-        }
-    }
-    bench.restart(&both);
-    assert_eq!((bench.shard.status()[0].groups, bench.shard.status()[0].firing), (1, 1));
-    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
-    let of_counted = |d: &&Decision| d.event.data.rule.name == "counted" && d.event.data.finding.observed.is_some();
-    let found: Vec<Decision> = decisions.iter().filter(of_counted).cloned().collect();
-    assert_eq!(observed(&found), [("team=b".to_owned(), Some(3.0))]);
-    bench.commit();
-    bench.restart(other);
-    assert_eq!(bench.commit().orphans.len(), 1, "removed from a whole rule set, it is gone");
 }
 
 #[test]

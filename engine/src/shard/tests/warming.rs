@@ -152,7 +152,7 @@ fn sums_of_who_has_other_stores_do_not_count() {
     let mut bench = bench(&counted(""));
     bench.read(START, &teams(&["a"]));
     bench.commit();
-    let (mut other, _) = instance(&counted(""), DAY_NS);
+    let (mut other, _) = instance(&counted(""), (DAY_NS, Mode::Enforce));
     bench.restart(&most(""));
     std::mem::swap(&mut bench.scan, &mut other);
     bench.reassign();
