@@ -21,6 +21,9 @@ use crate::http::{HttpError, HttpServer, OPENMETRICS, PROGRESS_MAX, verdict};
 /// The attributes of a call take some hundred bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// Far more than any rule selects by, and still microseconds: all questions wait for one thread.
+const ATTRIBUTES_MAX: usize = 256;
+
 /// Behind it a proxy puts the path that its caller has asked for.
 const EXT_AUTHZ: &str = "/v1/ext_authz";
 
@@ -135,6 +138,9 @@ impl<C: Clock> Shared<C> {
 fn question(body: &[u8]) -> Result<Question, String> {
     const EXAMPLE: &str = r#"{"attributes": {"team": "docs", "request_model": "gpt-4o"}}"#;
     let why = match serde_json::from_slice::<Question>(body) {
+        Ok(Question { attributes }) if attributes.len() > ATTRIBUTES_MAX => {
+            format!("{} attributes, and at most {ATTRIBUTES_MAX} may be said", attributes.len())
+        }
         Ok(question) => match question.attributes.iter().find(|(_, value)| value.is_array() || value.is_object()) {
             None => return Ok(question),
             Some((name, _)) => format!("attribute `{name}` is neither text, a number, true, false nor null"),

@@ -156,9 +156,16 @@ fn what_is_no_question_is_refused_with_the_reason() {
         let (status, answer) = server.authorize(body);
         assert!(status == 400 && answer.to_string().contains(why), "{body}: {status} {answer}");
     }
+    let many = |count: usize| {
+        let attributes: Value = (0..count).map(|n| (format!("a{n}"), json!(n))).collect();
+        server.authorize(&json!({ "attributes": attributes }).to_string())
+    };
+    let (status, answer) = many(ATTRIBUTES_MAX + 1);
+    assert!(status == 400 && answer["error"] == "257 attributes, and at most 256 may be said", "{answer}");
+    assert_eq!(many(ATTRIBUTES_MAX).0, 200);
     assert_eq!(server.authorize(&"x".repeat(BODY_BYTES_MAX + 1)).0, 413);
     assert_eq!(server.get("/v1/authorize", "").0, 405);
-    server.check_metric("lictor_guard_refused_requests_total 6");
+    server.check_metric("lictor_guard_refused_requests_total 7");
 }
 
 #[test]
