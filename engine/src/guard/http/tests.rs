@@ -63,9 +63,9 @@ impl Server {
     }
 
     /// Status, head and body of the answer to a whole request.
-    fn ask(&self, request: &str) -> (u16, String, String) {
+    fn ask(&self, request: impl AsRef<[u8]>) -> (u16, String, String) {
         let mut connection = TcpStream::connect(self.http.address()).unwrap();
-        connection.write_all(request.as_bytes()).unwrap();
+        connection.write_all(request.as_ref()).unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -73,12 +73,12 @@ impl Server {
     }
 
     fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"))
+        self.ask(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"))
     }
 
     fn authorize(&self, body: &str) -> (u16, Value) {
         let head = format!("host: x\r\nconnection: close\r\ncontent-length: {}", body.len());
-        let (status, _, body) = self.ask(&format!("POST /v1/authorize HTTP/1.1\r\n{head}\r\n\r\n{body}"));
+        let (status, _, body) = self.ask(format!("POST /v1/authorize HTTP/1.1\r\n{head}\r\n\r\n{body}"));
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
@@ -192,6 +192,22 @@ fn a_proxy_asks_with_the_callers_path_and_headers() {
     assert_eq!(status, 200);
     assert!(head.contains("x-lictor-warning: rule_d3: 65 of 60 USD"), "{head}");
     assert_eq!(server.get("/v1/ext_authzzz", "x-genops-team: docs\r\n").0, 404);
+}
+
+#[test]
+fn a_mapped_header_that_is_there_twice_or_cannot_be_read_is_refused() {
+    let server = Server::knowing(&[("d1", Instruction::Block, json!({"team": "docs"}))]);
+    for first in ["search", "docs"] {
+        let headers = format!("x-genops-team: {first}\r\nX-GenOps-Team: docs\r\n");
+        let (status, _, body) = server.get("/v1/ext_authz/", &headers);
+        assert!(status == 400 && body.contains("header `x-genops-team` is there more than once"), "{status} {body}");
+    }
+    let head = b"GET /v1/ext_authz/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-genops-team: do\xffcs\r\n\r\n";
+    let (status, _, body) = server.ask(head);
+    assert!(status == 400 && body.contains("header `x-genops-team` is not UTF-8"), "{status} {body}");
+    server.check_metric("lictor_guard_refused_requests_total 3");
+    let others = "x-other: a\r\nx-other: b\r\nx-genops-team: docs\r\n";
+    assert_eq!(server.get("/v1/ext_authz/", others).0, 403, "what is no column may be there as often as it likes");
 }
 
 #[test]
