@@ -234,7 +234,7 @@ fn a_proxy_may_send_any_method_and_a_body() {
 fn before_the_topic_was_read_the_configuration_decides() {
     let server = Server::start(OnStale::Allow);
     let (status, _, why) = server.get("/readyz", "");
-    assert_eq!((status, why.as_str()), (503, "the directives topic was not read to its end yet\n"));
+    assert_eq!((status, why.as_str()), (503, "the topics of directives were not read to their ends yet\n"));
     let (_, answer) = server.authorize(r#"{"attributes": {"team": "docs"}}"#);
     assert_eq!((&answer["decision"], &answer["on_stale"]), (&json!("allow"), &json!("allow")));
     let (status, head, _) = server.get("/v1/ext_authz/", "");
@@ -255,7 +255,7 @@ fn a_broker_that_is_away_makes_it_stale_and_what_is_in_force_applies() {
     let server = Server::knowing(&[("d1", Instruction::Block, json!({"team": "docs"}))]);
     server.clock.to(31);
     let (status, _, why) = server.get("/readyz", "");
-    assert_eq!((status, why.as_str()), (503, "the directives topic was last heard of 31 s ago\n"));
+    assert_eq!((status, why.as_str()), (503, "the topics of directives were last heard of 31 s ago\n"));
     let (_, answer) = server.authorize(r#"{"attributes": {"team": "search"}}"#);
     assert_eq!((&answer["decision"], &answer["on_stale"]), (&json!("allow"), &json!("allow")));
     let (_, answer) = server.authorize(r#"{"attributes": {"team": "docs"}}"#);
