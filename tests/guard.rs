@@ -164,10 +164,10 @@ fn a_guard_that_starts_late_holds_exactly_what_holds_and_nothing_once_all_is_ove
         thread::park_timeout(10 * TICK);
     }
     let (guard, clock) = (Guard::new(GuardOptions::default(), &[]), Ahead { clock, by_ns: Arc::default() });
-    let mut follower = KafkaFollower::try_new(&cluster.properties, "test-guard", &topic).unwrap();
+    let mut followers = [KafkaFollower::try_new(&cluster.properties, "test-guard", &topic).unwrap()];
     let (stop, began) = (AtomicBool::new(false), clock.monotonic());
     thread::scope(|scope| {
-        scope.spawn(|| guard::follow(&guard, &mut follower, &clock, &stop, &str::to_owned));
+        scope.spawn(|| guard::follow(&guard, &mut followers, &clock, &stop, &str::to_owned));
         let ended = catch_unwind(AssertUnwindSafe(|| {
             wait("read to its end", || guard.staleness().at(clock.monotonic()).is_ok());
             let took = clock.monotonic().saturating_sub(began);
@@ -188,11 +188,15 @@ fn a_guard_that_starts_late_holds_exactly_what_holds_and_nothing_once_all_is_ove
     });
 }
 
-/// A session may cost five, and the call with which it costs more is the last one.
+/// A session may cost five, and the call with which it costs more is the last one. Three would do, one is to find out.
 const RULES: &str = "CREATE RULE costly WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
     SELECT s.session_id, window_start, window_end, sum(s.cost_total) AS observed, 5 AS threshold, 'USD' AS unit
     FROM TUMBLE(spans, event_time, INTERVAL '30 days') AS s
-    GROUP BY s.session_id, window_start, window_end HAVING sum(s.cost_total) > 5 EMIT ON UPDATE;";
+    GROUP BY s.session_id, window_start, window_end HAVING sum(s.cost_total) > 5 EMIT ON UPDATE;
+    CREATE RULE strict WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED', mode = 'shadow') AS
+    SELECT s.session_id, window_start, window_end, sum(s.cost_total) AS observed, 3 AS threshold, 'USD' AS unit
+    FROM TUMBLE(spans, event_time, INTERVAL '30 days') AS s
+    GROUP BY s.session_id, window_start, window_end HAVING sum(s.cost_total) > 3 EMIT ON UPDATE;";
 
 /// A process that ends with the test.
 struct Running(Child);
@@ -263,13 +267,15 @@ fn write_config(cluster: &Cluster, folder: &Path) {
     let topic = |purpose: &str| cluster.topic(purpose);
     let text = format!(
         "application_id: {}.app\nrules: rules.sql\nkafka: {{bootstrap.servers: \"{}\"}}\n\
-         topics: {{traces: [{}], logs: [], metrics: [], enforcement: {}, directives: {}, dead_letter: {}, late: {}}}\n\
+         topics: {{traces: [{}], logs: [], metrics: [], enforcement: {}, directives: {}, directives_shadow: {},\n  \
+         dead_letter: {}, late: {}}}\n\
          guard: {{on_stale: deny}}\n",
         cluster.name,
         cluster.properties.bootstrap_servers(),
         topic("spans"),
         topic("enforcement"),
         topic("directives"),
+        topic("directives-shadow"),
         topic("dead"),
         topic("late"),
     );
@@ -292,6 +298,7 @@ fn the_call_that_crosses_the_line_is_soon_the_last() {
     let sessions: Vec<String> = (0..TRIALS).map(|n| format!("session-{n}")).collect();
     cluster.produce("spans", sessions.iter().map(|session| Some(call(session, 4.0))).collect()).unwrap();
     wait("all calls are judged", || metric(ports.0, "lictor_records_total", "used") > 99.5);
+    wait("what is only looked at is known", || metric(ports.1, "lictor_guard_directives", "") > 99.5);
 
     let (clock, mut gateway) = (SystemClock::start(), Gateway::connect(ports.1));
     let mut sink = KafkaSink::try_new(&cluster.properties, "test-out").unwrap();
@@ -323,6 +330,9 @@ fn the_call_that_crosses_the_line_is_soon_the_last() {
     assert!(p99 < P99_MAX, "p99 {p99:?}");
     assert_eq!(cluster.read("directives", |read| read.len() >= TRIALS).len(), TRIALS);
     assert!(metric(ports.1, "lictor_guard_stopped_total", "costly") > 99.5);
+    // Each session went on at first, although the other rule would have stopped it.
+    assert!(metric(ports.1, "lictor_guard_shadowed_total", "strict") > 99.5);
+    assert!(metric(ports.1, "lictor_guard_stopped_total", "strict") < 0.5);
     // Behind the last record lies the mark of its transaction, which nobody reads: silence is no staleness.
     let until = clock.monotonic() + Duration::from_secs(4);
     wait("nothing happens", || clock.monotonic() > until);

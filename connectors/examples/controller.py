@@ -67,9 +67,13 @@ class Directives:
         if message is None:
             return False
         if message.error():
-            if message.error().code() != KafkaError._PARTITION_EOF:
+            if message.error().code() == KafkaError._PARTITION_EOF:
+                self.unread.discard(message.partition())
+            elif message.error().fatal():
                 raise KafkaException(message.error())
-            self.unread.discard(message.partition())
+            else:
+                # A broker that restarts, say: the client goes on by itself, and what is held holds until its end.
+                print(f"controller: {message.error()}", file=sys.stderr)
         elif message.value() is None:
             self.held.pop(message.key(), None)
         else:
@@ -87,7 +91,13 @@ class Directives:
             and datetime.fromisoformat(directive["valid_until"]) > now
             and all(call.get(column) == value for column, value in directive["selector"]["match"].items())
         ]
-        return max(found, key=lambda directive: STRENGTH.index(directive["action"]), default=None)
+        return max(found, key=strength, default=None)
+
+
+def strength(directive):
+    """The place of its action in STRENGTH; one that came after us stops nobody and counts as `warn`."""
+    action = directive["action"]
+    return STRENGTH.index(action if action in STRENGTH else "warn")
 
 
 def stopped_call(call, directive, now_ns):

@@ -31,6 +31,9 @@ const WAIT: Duration = Duration::from_secs(10);
 /// The mildest first.
 const STRENGTH: [&str; 5] = ["allow", "notify", "warn", "throttle", "block"];
 
+/// An action that came after us stops nobody: it counts as `warn`.
+const UNKNOWN_STRENGTH: usize = 2;
+
 /// The attributes by which telemetry says what a call says by column; see `lictor schema spans`.
 const ATTRIBUTES: [(&str, &str); 7] = [
     ("team", "genops.team"),
@@ -89,7 +92,13 @@ impl Directives {
         let message = match self.consumer.poll(wait) {
             None => return Ok(None),
             Some(Err(KafkaError::PartitionEOF(partition))) => return Ok(Some(Some(partition))),
-            Some(message) => message?,
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
+            // A broker that restarts, say: the client goes on by itself, and what is held holds until its end.
+            Some(Err(error)) => {
+                eprintln!("controller: {error}");
+                return Ok(Some(None));
+            }
+            Some(Ok(message)) => message,
         };
         let key = message.key().unwrap_or_default().to_vec();
         match message.payload() {
@@ -111,7 +120,9 @@ impl Directives {
                 && until.is_some_and(|until| until > now)
                 && selector.is_some_and(|selector| selector.iter().all(|(column, value)| call[column] == *value))
         };
-        let strength = |directive: &&Value| STRENGTH.iter().position(|action| directive["action"] == *action);
+        let strength = |directive: &&Value| {
+            STRENGTH.iter().position(|action| directive["action"] == *action).unwrap_or(UNKNOWN_STRENGTH)
+        };
         self.held.values().filter(holds).max_by_key(strength)
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use fresh::servers_and_name;
 use lictor_connectors::{
-    KafkaFollower, KafkaProperties, KafkaSink, Outgoing, RecordRef, Sink, TopicSpec, ensure_topics,
+    EmbeddedBroker, KafkaFollower, KafkaProperties, KafkaSink, Outgoing, RecordRef, Sink, TopicSpec, ensure_topics,
 };
 use lictor_schemas::event::{EnforcementEvent, Finding, Revision, State};
 use lictor_schemas::genops::{Action, PolicyResult, ReasonCode, Severity};
@@ -30,12 +30,14 @@ use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 use lictor_schemas::violation::Subject;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 const WAIT: Duration = Duration::from_secs(60);
 /// Between two questions; 600 are a minute, for a broker on a busy machine.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOKS_MAX: usize = 600;
+/// How long a broker stays away: two seconds, in which a client has noticed.
+const LOOKS_AWAY: usize = 20;
 
 const DOCS: &str = r#"{"team": "docs", "project": "wiki", "environment": "production", "request_model": "gpt-4o"}"#;
 const SEARCH: &str = r#"{"team": "search", "project": "web", "environment": "production", "request_model": "gpt-4o"}"#;
@@ -73,6 +75,10 @@ impl Site {
         self.publish("torn", Some(block[..100].to_vec()));
         self.publish("block", Some(block));
         self.publish("warn", Some(event("warn", "docs", Mode::Enforce, PolicyResult::Warning, far)));
+        let mut later: Value =
+            serde_json::from_slice(&event("later", "docs", Mode::Enforce, PolicyResult::Blocked, far)).unwrap();
+        later["data"]["action"] = json!("an action of a later version");
+        self.publish("later", Some(later.to_string().into_bytes()));
         self.publish("shadow", Some(event("shadow", "search", Mode::Shadow, PolicyResult::Blocked, far)));
         let past = EventTime::from_rfc3339("2001-01-01T00:00:00Z").unwrap();
         self.publish("past", Some(event("past", "search", Mode::Enforce, PolicyResult::Blocked, past)));
@@ -80,13 +86,7 @@ impl Site {
 
     /// Asks a controller that has just started; then what is blocked is resolved and something else is blocked.
     fn converse(&self, mut calls: impl Write, mut answers: impl BufRead) {
-        let mut ask = |call: &str| {
-            writeln!(calls, "{call}").unwrap();
-            calls.flush().unwrap();
-            let mut answer = String::new();
-            answers.read_line(&mut answer).unwrap();
-            answer.trim_end().to_owned()
-        };
+        let mut ask = |call: &str| ask(&mut calls, &mut answers, call);
         assert_eq!((ask(DOCS).as_str(), ask(SEARCH).as_str()), (BLOCKED, "allow"));
         self.publish("block", None);
         let far = EventTime::from_rfc3339("2200-01-01T00:00:00Z").unwrap();
@@ -122,6 +122,14 @@ impl Site {
         assert_eq!(row(0), decision("docs", "BLOCKED"));
         assert_eq!(row(batch.num_rows() - 1), decision("search", "RATE_LIMITED"));
     }
+}
+
+fn ask(mut calls: impl Write, mut answers: impl BufRead, call: &str) -> String {
+    writeln!(calls, "{call}").unwrap();
+    calls.flush().unwrap();
+    let mut answer = String::new();
+    answers.read_line(&mut answer).unwrap();
+    answer.trim_end().to_owned()
 }
 
 fn event(id: &str, team: &str, mode: Mode, result: PolicyResult, valid_until: EventTime) -> Vec<u8> {
@@ -172,6 +180,38 @@ fn the_controller_in_rust_stops_what_is_blocked_and_says_so() {
         running.join().unwrap().unwrap();
     });
     site.assert_decisions_are_recorded();
+}
+
+#[test]
+fn a_broker_that_goes_away_ends_no_controller_and_what_is_held_holds() {
+    let (directives, spans) = ("directives".to_owned(), "spans".to_owned());
+    let broker = EmbeddedBroker::start(&[(&directives, 1), (&spans, 1)]).unwrap();
+    let (properties, servers) = (broker.properties(), broker.bootstrap().to_owned());
+    let site = Site { properties, servers, directives, spans };
+    site.publish_directives();
+    let (mut calls, said) = io::pipe().map(|(read, write)| (write, BufReader::new(read))).unwrap();
+    let (answers, answered) = io::pipe().unwrap();
+    let names = (site.servers.as_str(), site.directives.as_str(), site.spans.as_str());
+    thread::scope(|scope| {
+        let running = scope.spawn(move || controller::run(names, said, answered));
+        let mut answers = BufReader::new(answers);
+        let mut ask = |call: &str| ask(&mut calls, &mut answers, call);
+        assert_eq!(ask(DOCS), BLOCKED);
+        broker.take_down().unwrap();
+        for _ in 0..LOOKS_AWAY {
+            thread::park_timeout(LOOK);
+            assert_eq!(ask(DOCS), BLOCKED);
+        }
+        broker.bring_up().unwrap();
+        site.publish("block", None);
+        let changed = (0..LOOKS_MAX).any(|_| {
+            thread::park_timeout(LOOK);
+            ask(DOCS) == "allow"
+        });
+        assert!(changed, "what was published after the outage is not followed");
+        drop(calls);
+        running.join().unwrap().unwrap();
+    });
 }
 
 #[test]

@@ -28,6 +28,9 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Of what it says when it refuses something, so much is told.
 const REASON_CHARS_MAX: usize = 200;
 
+/// The statuses that are about what was sent: bad, too large, not processable.
+const REFUSALS: [u16; 3] = [400, 413, 422];
+
 /// Where an Alertmanager is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -77,12 +80,13 @@ pub enum AlertError {
 }
 
 impl AlertError {
-    /// Whether the same request may be taken later.
+    /// Whether the same request may be taken later: all but what is refused for what it says. A wrong password or path
+    /// is put right some day, and an end that was forgotten by then would fire on.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Status { status, .. } => *status >= 500 || [408, 429].contains(status),
+            Self::Status { status, .. } => !REFUSALS.contains(status),
             Self::Answer(_) => false,
         }
     }

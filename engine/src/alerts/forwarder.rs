@@ -66,6 +66,8 @@ pub struct Teller {
     pause: Pause,
     resent_at: Duration,
     reconciling: Reconciling,
+    /// Before it is asked again what it has.
+    asking: Pause,
 }
 
 /// Whether the Alertmanager was asked what it has.
@@ -82,8 +84,9 @@ impl Teller {
     #[must_use]
     pub fn new(alertmanager: Alertmanager, options: ForwarderOptions, metrics: Arc<Metrics>) -> Self {
         let alerts = Alerts::new(&options.application_id, options.generator_url.as_deref(), ALERTS_MAX);
-        let (pause, resent_at, reconciling) = (Pause::default(), Duration::ZERO, Reconciling::ToAsk);
-        Self { alertmanager, alerts, options, metrics, pause, resent_at, reconciling }
+        let (pause, asking, resent_at) = (Pause::default(), Pause::default(), Duration::ZERO);
+        let reconciling = Reconciling::ToAsk;
+        Self { alertmanager, alerts, options, metrics, pause, resent_at, reconciling, asking }
     }
 
     /// The topic is read from its beginning.
@@ -157,12 +160,19 @@ impl Teller {
 
     fn reconcile(&mut self, clock: &dyn Clock) -> Result<(), AlertError> {
         match self.reconciling {
+            Reconciling::ToAsk if !self.asking.is_over(clock.monotonic()) => {}
             Reconciling::ToAsk => match self.alertmanager.reported(&self.options.application_id) {
                 Ok(reported) => {
                     self.alerts.suspect(reported);
-                    self.reconciling = Reconciling::Asked;
+                    (self.reconciling, self.asking) = (Reconciling::Asked, Pause::default());
                 }
-                Err(error) if error.is_temporary() => return Err(error),
+                // Nobody is there to be told anything, either.
+                Err(error @ AlertError::Unreachable(_)) => return Err(error),
+                // Who may not ask may still be let tell.
+                Err(error) if error.is_temporary() => {
+                    let pause_s = self.asking.begin(clock.monotonic()).as_secs();
+                    tracing::warn!(%error, pause_s, "the Alertmanager does not say what it has: asked again");
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the Alertmanager does not say what it has: what ended before lapses");
                     self.reconciling = Reconciling::Done;

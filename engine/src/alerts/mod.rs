@@ -240,11 +240,12 @@ impl Alerts {
     }
 
     fn alert_of(&self, event: &EnforcementEvent) -> Firing {
-        let Directive { rule, valid_from, valid_until, .. } = &event.data;
+        let Directive { rule, started_at, valid_from, valid_until, .. } = &event.data;
         Firing {
             labels: labels(&self.application_id, &event.data),
             annotations: annotations(event),
-            starts_at: (*valid_from).min(*valid_until),
+            // Not this revision's beginning, else it would jump when a compacted topic is read again.
+            starts_at: started_at.unwrap_or(*valid_from).min(*valid_until),
             ends_at: *valid_until,
             generator_url: self.generator_url.as_ref().map(|url| url.replace("{rule}", &rule.name)),
             is_due: true,
@@ -257,10 +258,8 @@ fn labels(application_id: &str, directive: &Directive) -> Pairs {
         ("alertname".to_owned(), directive.rule.name.clone()),
         ("severity".to_owned(), directive.severity.as_str().to_owned()),
         (DEPLOYMENT.to_owned(), application_id.to_owned()),
+        ("owner".to_owned(), directive.rule.owner.clone()),
     ]);
-    if !directive.rule.owner.is_empty() {
-        labels.insert("owner".to_owned(), directive.rule.owner.clone());
-    }
     for (column, value) in &directive.selector.matches {
         let mut name = format!("selector_{}", label_name(column));
         // Two columns of one rule must stay two.
@@ -269,6 +268,8 @@ fn labels(application_id: &str, directive: &Directive) -> Pairs {
         }
         labels.insert(name, text(value));
     }
+    // An Alertmanager drops empty labels, and would report the alert by other labels than ours.
+    labels.retain(|_, value| !value.is_empty());
     labels
 }
 

@@ -269,6 +269,31 @@ fn columns_whose_names_are_no_labels_stay_apart() {
 }
 
 #[test]
+fn a_column_without_text_is_no_label_so_that_the_alert_is_found_again() {
+    let mut alerts = alerts();
+    let subject = json!({"team": "search", "feature": ""});
+    alerts.take("d1", Some(revision(&rule(), subject, 1, finding(PolicyResult::Warning, 1.0), 0)), 1);
+    let told = alerts.tell(1);
+    assert_eq!(told[0]["labels"].get("selector_feature"), None, "{told:?}");
+    // What the Alertmanager has, which has no empty labels, is what fires.
+    alerts.suspect(vec![reported("search")]);
+    alerts.end_suspects(at(2));
+    assert_eq!(alerts.tell(2), Vec::<Value>::new());
+}
+
+#[test]
+fn an_alert_starts_with_its_directive_whichever_revision_is_read_first() {
+    let started = |at: EventTime| {
+        let mut event: Value = serde_json::from_slice(&blocked("search", 60)).unwrap();
+        event["data"]["started_at"] = json!(at.to_rfc3339());
+        event.to_string().into_bytes()
+    };
+    let mut alerts = alerts();
+    alerts.take("d1", Some(started(at(5))), 61);
+    assert_eq!(alerts.tell(61)[0]["startsAt"], json!("2026-03-01T08:00:05Z"));
+}
+
+#[test]
 fn a_value_that_is_no_event_changes_nothing() {
     let mut alerts = alerts();
     alerts.take("d1", Some(warning("search", 0)), 1);

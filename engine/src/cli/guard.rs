@@ -38,8 +38,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn answer(config: &Config) -> anyhow::Result<ExitCode> {
     let (stop, clock) = (stop_flag()?, SystemClock::start());
-    let (topic, group) = (&config.topics.outputs.directives, format!("{}-guard", config.application_id));
-    let mut follower = KafkaFollower::try_new(&config.kafka, &group, topic)?;
+    let (outputs, group) = (&config.topics.outputs, format!("{}-guard", config.application_id));
+    let (topic, shadow_topic) = (&outputs.directives, &outputs.directives_shadow);
+    let mut followers = [
+        KafkaFollower::try_new(&config.kafka, &group, topic)?,
+        KafkaFollower::try_new(&config.kafka, &group, shadow_topic)?,
+    ];
     let guard = Arc::new(Guard::new(config.guard.clone(), &config.columns));
     let server = guard::serve(Arc::clone(&guard), clock)?;
     let options = guard.options();
@@ -52,8 +56,15 @@ fn answer(config: &Config) -> anyhow::Result<ExitCode> {
     }
     let (address, on_stale) = (server.address(), options.on_stale.as_str());
     let stale_after_s = options.stale_after.as_secs_f64();
-    tracing::info!(%address, topic, on_stale, stale_after_s, "guarding; what is not known is for on_stale to decide");
-    guard::follow(&guard, &mut follower, &clock, &stop, &|text| config.redact(text));
+    tracing::info!(
+        %address,
+        topic,
+        shadow_topic,
+        on_stale,
+        stale_after_s,
+        "guarding; what is not known is for on_stale to decide"
+    );
+    guard::follow(&guard, &mut followers, &clock, &stop, &|text| config.redact(text));
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

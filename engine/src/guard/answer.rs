@@ -328,7 +328,7 @@ mod tests {
     fn what_is_not_known_is_decided_by_the_configuration_and_said() {
         let stale = Some(Stale::Reading);
         let (answer, headers) = verdict(Found::default(), stale, OnStale::Allow);
-        let why = "the directives topic was not read to its end yet";
+        let why = "the topics of directives were not read to their ends yet";
         let allowed = json!({"decision": "allow", "result": "ALLOWED", "stale": why, "on_stale": "allow"});
         assert_eq!((answer, &headers[STALE]), (allowed, &"allow".parse().unwrap()));
         let (answer, headers) = verdict(Found::default(), stale, OnStale::Deny);

@@ -1,4 +1,7 @@
-//! The loop that keeps the guard current: reads the directives topic to its end, then follows it.
+//! The loop that keeps the guard current: reads the topics of directives to their ends, then follows them.
+//!
+//! What is to be applied and what is only to be looked at lie on topics of their own. All is one index, and known only
+//! once every topic is.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +16,10 @@ use super::held::{Change, Unreadable};
 use super::index::{DirectiveIndex, Put};
 use crate::clock::Clock;
 
-/// How long a broker is waited for that has nothing to say, while the topic is read to its end: a third of what the
+/// How long a broker is waited for that has nothing to say, while a topic is read to its end: a third of what the
 /// health check takes for a loop that hangs.
 const READ_WAIT: Duration = Duration::from_secs(10);
-/// Between two attempts to read the topic: a topic that is made after us is found soon.
+/// Between two attempts to read the topics: one that is made after us is found soon.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long one look for records lasts: so long a stop goes unnoticed.
 const LOOK: Duration = Duration::from_millis(50);
@@ -24,12 +27,12 @@ const LOOK: Duration = Duration::from_millis(50);
 const RECORDS_PER_LOOK: usize = 500;
 /// How many expired directives are dropped at a time, for the same reason.
 const EXPIRED_PER_LOOK: usize = 500;
-/// Each partition is asked where it ends about once in this time, but the topic not more often than once a look.
+/// Each partition is asked where it ends about once in this time, but not more often than one of them a look.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// After how long it is asked again if there was no answer, as each time is a line of the client's log; sooner if it
 /// would be stale by then.
 const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// After how long the topic is asked again how many partitions it has.
+/// After how long it is asked again how many partitions a topic has.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// After how long a topic that had too many directives is read again.
 const INCOMPLETE_MAX: Duration = Duration::from_secs(60);
@@ -37,15 +40,17 @@ const INCOMPLETE_MAX: Duration = Duration::from_secs(60);
 const UNREADABLE_TOLD_MAX: usize = 10;
 
 /// Follows until `stop` is set. Nothing that a broker does ends it: what goes wrong is logged when it changes, with
-/// secrets taken out by `redact`, and the topic is read from its beginning again.
+/// secrets taken out by `redact`, and all topics are read from their beginnings again.
+///
+/// The first of `followers` is the one whose records must apply soon; what the others have waits for a look at it.
 pub fn follow<C: Clock>(
     guard: &Guard,
-    follower: &mut KafkaFollower,
+    followers: &mut [KafkaFollower],
     clock: &C,
     stop: &AtomicBool,
     redact: &dyn Fn(&str) -> String,
 ) {
-    let mut following = Following { guard, follower, clock, stop, trouble: None };
+    let mut following = Following { guard, followers, clock, stop, trouble: None, probes: 0 };
     while !stop.load(Ordering::Relaxed) {
         match following.read_to_end().and_then(|()| following.go_on()) {
             Ok(()) => {}
@@ -57,11 +62,13 @@ pub fn follow<C: Clock>(
 
 struct Following<'a, C> {
     guard: &'a Guard,
-    follower: &'a mut KafkaFollower,
+    followers: &'a mut [KafkaFollower],
     clock: &'a C,
     stop: &'a AtomicBool,
     /// What was wrong last.
     trouble: Option<String>,
+    /// How many probes there were: topics take turns.
+    probes: usize,
 }
 
 /// The records of one look that say nothing.
@@ -72,7 +79,7 @@ struct Refused {
 }
 
 impl<C: Clock> Following<'_, C> {
-    /// Reads the topic from its beginning; what was held before applies until all of it is there.
+    /// Reads the topics from their beginnings; what was held before applies until all of it is there.
     fn read_to_end(&mut self) -> Result<(), ConnectorError> {
         let Self { guard, clock, stop, .. } = *self;
         let (began, now) = (clock.monotonic(), clock.now());
@@ -82,14 +89,16 @@ impl<C: Clock> Following<'_, C> {
             guard.staleness.progressed(clock.monotonic());
             !stop.load(Ordering::Relaxed)
         };
-        self.follower.read_to_end(READ_WAIT, &goes_on, &mut |record| {
-            if let Some(change) = refused.read(guard, record, now) {
-                let put = index.apply(change);
-                guard.metrics.observe_put(put);
-                debug_assert!(put != Put::LeftOut || index.is_incomplete(), "what was left out is remembered");
-            }
-            Ok(())
-        })?;
+        for follower in &mut *self.followers {
+            follower.read_to_end(READ_WAIT, &goes_on, &mut |record| {
+                if let Some(change) = refused.read(guard, record, now) {
+                    let put = index.apply(change);
+                    guard.metrics.observe_put(put);
+                    debug_assert!(put != Put::LeftOut || index.is_incomplete(), "what was left out is remembered");
+                }
+                Ok(())
+            })?;
+        }
         refused.tell();
         let (directives, took_ms) = (index.len(), clock.monotonic().saturating_sub(began).as_millis());
         if index.is_incomplete() {
@@ -102,12 +111,11 @@ impl<C: Clock> Following<'_, C> {
         guard.staleness.set_trouble(None);
         guard.staleness.current(began);
         self.trouble = None;
-        let topic = self.follower.topic();
-        tracing::info!(topic, directives, took_ms, "the directives topic was read to its end");
+        tracing::info!(directives, took_ms, "the topics of directives were read to their ends");
         Ok(())
     }
 
-    /// Follows until the topic must be read again, or until `stop` is set.
+    /// Follows until the topics must be read again, or until `stop` is set.
     fn go_on(&mut self) -> Result<(), ConnectorError> {
         let began = self.clock.monotonic();
         let (mut probe_at, mut counted) = (began, began);
@@ -120,7 +128,7 @@ impl<C: Clock> Following<'_, C> {
             }
             if now.saturating_sub(counted) >= COUNT_EVERY {
                 counted = now;
-                self.follower.check_partitions()?;
+                self.followers.iter().try_for_each(KafkaFollower::check_partitions)?;
             }
             if self.guard.staleness.is_incomplete() && now.saturating_sub(began) >= INCOMPLETE_MAX {
                 return Ok(());
@@ -132,37 +140,36 @@ impl<C: Clock> Following<'_, C> {
     /// Takes over what has come, and drops what has expired.
     fn look(&mut self) -> Result<(), ConnectorError> {
         let Self { guard, clock, .. } = *self;
-        let (mut changes, mut refused, written_ms) = (Vec::new(), Refused::default(), Cell::new(0));
-        let followed = self.follower.follow(LOOK, RECORDS_PER_LOOK, &mut |record| {
-            written_ms.set(record.timestamp_ms);
-            changes.extend(refused.read(guard, record, clock.now()));
-            Ok(())
-        });
-        if !changes.is_empty() {
-            guard.apply(changes);
-            guard.metrics.observe_follow(written_ms.get(), clock.now());
+        let mut wait = LOOK;
+        for follower in &mut *self.followers {
+            look_at(follower, wait, guard, clock)?;
+            // Whoever is waited for holds up what the first one has.
+            wait = Duration::ZERO;
         }
-        refused.tell();
         guard.expire(clock.now(), EXPIRED_PER_LOOK);
-        followed.map(drop)
+        Ok(())
     }
 
     /// Asks whether everything is known; returns after how long to ask again.
     fn probe(&mut self, now: Duration) -> Duration {
-        if !self.follower.probe(now) {
+        let turn = self.probes % self.followers.len().max(1);
+        self.probes = self.probes.wrapping_add(1);
+        if self.followers.get_mut(turn).is_some_and(|follower| !follower.probe(now)) {
             return PROBE_AGAIN_AFTER.min(self.guard.options.stale_after / 4);
         }
-        if let Some(at) = self.follower.current_at() {
+        // None is less than any time: who was not heard of yet keeps all from being current.
+        if let Some(at) = self.followers.iter().map(KafkaFollower::current_at).min().flatten() {
             self.guard.staleness.current(at);
         }
-        let partitions = u32::try_from(self.follower.partitions()).unwrap_or(u32::MAX).max(1);
-        (PROBE_EVERY / partitions).max(LOOK)
+        let most = self.followers.iter().map(KafkaFollower::partitions).max().unwrap_or_default();
+        let turns = u32::try_from(most * self.followers.len()).unwrap_or(u32::MAX).max(1);
+        (PROBE_EVERY / turns).max(LOOK)
     }
 
     /// Logs what is wrong, once.
     fn tell(&mut self, why: &str) {
         if !self.stop.load(Ordering::Relaxed) && self.trouble.as_deref() != Some(why) {
-            tracing::error!("the directives topic is not followed, it will be read again: {why}");
+            tracing::error!("directives are not followed, they will be read again: {why}");
             self.guard.staleness.set_trouble(Some(why.to_owned()));
             self.trouble = Some(why.to_owned());
         }
@@ -177,6 +184,27 @@ impl<C: Clock> Following<'_, C> {
             thread::park_timeout(LOOK);
         }
     }
+}
+
+/// Takes over what has come on one topic, also if an error comes behind it.
+fn look_at<C: Clock>(
+    follower: &mut KafkaFollower,
+    wait: Duration,
+    guard: &Guard,
+    clock: &C,
+) -> Result<(), ConnectorError> {
+    let (mut changes, mut refused, written_ms) = (Vec::new(), Refused::default(), Cell::new(0));
+    let followed = follower.follow(wait, RECORDS_PER_LOOK, &mut |record| {
+        written_ms.set(record.timestamp_ms);
+        changes.extend(refused.read(guard, record, clock.now()));
+        Ok(())
+    });
+    if !changes.is_empty() {
+        guard.apply(changes);
+        guard.metrics.observe_follow(written_ms.get(), clock.now());
+    }
+    refused.tell();
+    followed.map(drop)
 }
 
 impl Refused {

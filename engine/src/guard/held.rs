@@ -1,4 +1,4 @@
-//! A directive as the guard holds it, and what a record of the directives topic says of one.
+//! A directive as the guard holds it, and what a record of a topic of directives says of one.
 
 use std::fmt;
 
@@ -65,7 +65,7 @@ impl fmt::Display for Unreadable {
 }
 
 impl Change {
-    /// Reads a record of the directives topic.
+    /// Reads a record of a topic of directives.
     ///
     /// # Errors
     /// It has no key, is no enforcement event, is about another directive than its key says, or selects by nothing or

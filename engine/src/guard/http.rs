@@ -21,6 +21,9 @@ use crate::http::{HttpError, HttpServer, OPENMETRICS, PROGRESS_MAX, verdict};
 /// The attributes of a call take some hundred bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// Far more than any rule selects by, and still microseconds: all questions wait for one thread.
+const ATTRIBUTES_MAX: usize = 256;
+
 /// Behind it a proxy puts the path that its caller has asked for.
 const EXT_AUTHZ: &str = "/v1/ext_authz";
 
@@ -75,10 +78,7 @@ impl<C: Clock> Shared<C> {
         let began = self.clock.monotonic();
         let question = match question(body) {
             Ok(question) => question,
-            Err(why) => {
-                self.guard.metrics().observe_refused();
-                return (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, JSON)], why).into_response();
-            }
+            Err(why) => return self.refuse(&why),
         };
         let attributes = question.attributes.iter().map(|(name, value)| (name.as_str(), value));
         let verdict = self.decide(&self.guard.reader().read(attributes));
@@ -92,20 +92,39 @@ impl<C: Clock> Shared<C> {
         // A connection goes on only after all of a request was read; a body that is too long ends it.
         to_bytes(body, BODY_BYTES_MAX).await.ok();
         let began = self.clock.monotonic();
-        let said: Vec<(&str, Value)> = self
-            .headers
-            .iter()
-            .filter_map(|(header, column)| {
-                let text = str::from_utf8(headers.get(header)?.as_bytes()).ok()?;
-                Some((column.as_str(), Value::String(text.to_owned())))
-            })
-            .collect();
+        let said = match self.said_by(headers) {
+            Ok(said) => said,
+            Err(why) => return self.refuse(&why),
+        };
         let columns = self.guard.reader().read(said.iter().map(|(column, value)| (*column, value)));
         let verdict = self.decide(&columns);
         let head = (verdict.outcome.to_status(), verdict.to_headers(), [(header::CONTENT_TYPE, JSON)]);
         let answer = (head.0, head.1, head.2, verdict.to_json()).into_response();
         self.guard.metrics().observe_duration(self.clock.monotonic().saturating_sub(began));
         answer
+    }
+
+    /// The columns that headers say; the error is why nobody can tell. Of two values one may be the caller's own, in
+    /// front of what the gateway knows of him.
+    fn said_by(&self, headers: &HeaderMap) -> Result<Vec<(&str, Value)>, String> {
+        let mut said = Vec::new();
+        for (header, column) in &self.headers {
+            let mut values = headers.get_all(header).iter();
+            let Some(value) = values.next() else { continue };
+            if values.next().is_some() {
+                return Err(format!("header `{header}` is there more than once: let the gateway replace what it sets"));
+            }
+            let text = str::from_utf8(value.as_bytes()).map_err(|_| format!("header `{header}` is not UTF-8"))?;
+            said.push((column.as_str(), Value::String(text.to_owned())));
+        }
+        Ok(said)
+    }
+
+    /// What is no question is answered with the reason, and counted.
+    fn refuse(&self, why: &str) -> Response {
+        self.guard.metrics().observe_refused();
+        let error = serde_json::json!({ "error": why }).to_string();
+        (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, JSON)], error).into_response()
     }
 
     fn decide(&self, columns: &RequestColumns<'_>) -> Verdict {
@@ -131,17 +150,20 @@ impl<C: Clock> Shared<C> {
     }
 }
 
-/// Reads a question; the error is the answer.
+/// Reads a question; the error is why it is none.
 fn question(body: &[u8]) -> Result<Question, String> {
     const EXAMPLE: &str = r#"{"attributes": {"team": "docs", "request_model": "gpt-4o"}}"#;
     let why = match serde_json::from_slice::<Question>(body) {
+        Ok(Question { attributes }) if attributes.len() > ATTRIBUTES_MAX => {
+            format!("{} attributes, and at most {ATTRIBUTES_MAX} may be said", attributes.len())
+        }
         Ok(question) => match question.attributes.iter().find(|(_, value)| value.is_array() || value.is_object()) {
             None => return Ok(question),
             Some((name, _)) => format!("attribute `{name}` is neither text, a number, true, false nor null"),
         },
         Err(error) => format!("{error}: write {EXAMPLE}"),
     };
-    Err(serde_json::json!({ "error": why }).to_string())
+    Err(why)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const FOLLOW_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 /// How calls were answered, those first that directives have decided.
 const OUTCOMES: [&str; 6] = ["allow", "warn", "throttle", "deny", "stale_allow", "stale_deny"];
 
-/// What became of the records of the topic.
+/// What became of the records of the topics.
 const RECORDS: [&str; 5] = ["taken", "ended", "outdated", "left_out", "unreadable"];
 
 type ByRule = Family<[(&'static str, String); 2], Counter>;
@@ -53,7 +53,7 @@ impl GuardMetrics {
         let decisions: Family<[(&str, &str); 1], Counter> = Family::default();
         registry.register("decisions", "Calls decided on, by outcome", decisions.clone());
         let records: Family<[(&str, &str); 1], Counter> = Family::default();
-        registry.register("records", "Records of the directives topic, by what became of them", records.clone());
+        registry.register("records", "Records of the topics of directives, by what became of them", records.clone());
         let metrics = Self {
             decisions: OUTCOMES.map(|outcome| decisions.get_or_create(&[("outcome", outcome)]).clone()),
             records: RECORDS.map(|outcome| records.get_or_create(&[("outcome", outcome)]).clone()),
@@ -82,11 +82,12 @@ impl GuardMetrics {
         to.register("directives", "Directives held", self.directives.clone());
         let sets = "Sets of columns that directives select by: as many look-ups an answer takes";
         to.register("selector_sets", sets, self.selector_sets.clone());
-        let staleness = "How long ago all of the directives topic was known; -1 before it was read";
+        let staleness = "How long ago all of the topics was known; -1 before they were read";
         to.register_with_unit("staleness", staleness, Unit::Seconds, self.staleness.clone());
         let duration = "How long it takes to decide and to write the answer";
         to.register_with_unit("decision_duration", duration, Unit::Seconds, self.decision_duration.clone());
-        let latency = "From the broker timestamp of a record to its being applied, once the topic was read to its end";
+        let latency =
+            "From the broker timestamp of a record to its being applied, once the topics were read to their ends";
         to.register_with_unit("follow_latency", latency, Unit::Seconds, self.follow_latency.clone());
         to.register("ready", "1 while everything is known, else 0", self.ready.clone());
     }

@@ -1,11 +1,12 @@
 //! The guard: answers whether a call may go on, from the directives that hold now.
 //!
-//! One loop ([`follow`]) keeps the compacted directives topic in memory, one HTTP thread ([`serve`]) answers gateways.
-//! They share a [`Guard`]. The loop takes over batches under a short write lock; an answer is a few look-ups under the
-//! read lock, one per set of columns by which directives select, however many directives there are.
+//! One loop ([`follow`]) keeps the compacted topics of directives in memory, those in shadow mode too, one HTTP thread
+//! ([`serve`]) answers gateways. They share a [`Guard`]. The loop takes over batches under a short write lock; an
+//! answer is a few look-ups under the read lock, one per set of columns by which directives select, however many
+//! directives there are.
 //!
-//! What is not known is not guessed: until the topic was read to its end, and when the broker has been away for too
-//! long, the configuration says whether calls go on ([`OnStale`]), and every answer says that it was so. Directives
+//! What is not known is not guessed: until the topics were read to their ends, and when the broker has been away for
+//! too long, the configuration says whether calls go on ([`OnStale`]), and every answer says that it was so. Directives
 //! that are in force apply even then: each carries its own end.
 //!
 //! Invariant: time is an argument. Which directives apply to a request is a function of the records so far, the

@@ -33,8 +33,8 @@ pub enum Stale {
 impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Reading => f.write_str("the directives topic was not read to its end yet"),
-            Self::Silent(since) => write!(f, "the directives topic was last heard of {} s ago", since.as_secs()),
+            Self::Reading => f.write_str("the topics of directives were not read to their ends yet"),
+            Self::Silent(since) => write!(f, "the topics of directives were last heard of {} s ago", since.as_secs()),
             Self::Incomplete => f.write_str("there are more directives than guard.directives_max"),
         }
     }
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(staleness.at(at(5)), Err(Stale::Reading));
         staleness.set_trouble(Some("no such topic".to_owned()));
         let why = staleness.readiness(at(5)).unwrap_err();
-        assert_eq!(why, "the directives topic was not read to its end yet: no such topic");
+        assert_eq!(why, "the topics of directives were not read to their ends yet: no such topic");
     }
 
     #[test]

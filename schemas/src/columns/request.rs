@@ -7,6 +7,7 @@
 //! Invariant: values are compared as text; a number has one text, however it was written.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
@@ -35,14 +36,15 @@ struct Target {
 }
 
 /// The columns of one request: each has one text, those that say nothing are not there.
+///
+/// In a hash map, since whoever asks chooses how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestColumns<'a> {
-    columns: Vec<RequestColumn<'a>>,
+    columns: HashMap<&'a str, RequestColumn>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct RequestColumn<'a> {
-    name: &'a str,
+struct RequestColumn {
     rank: u32,
     text: String,
 }
@@ -106,15 +108,15 @@ impl<'a> RequestColumns<'a> {
     /// The text of a column; none if the request says nothing of it.
     #[must_use]
     pub fn get(&self, column: &str) -> Option<&str> {
-        self.columns.iter().find(|said| said.name == column).map(|said| said.text.as_str())
+        self.columns.get(column).map(|said| said.text.as_str())
     }
 
     /// Takes a text for a column, unless a better source has spoken; of two that are as good, the first stays.
     fn offer(&mut self, name: &'a str, rank: u32, text: String) {
-        match self.columns.iter_mut().find(|said| said.name == name) {
-            Some(said) if rank < said.rank => *said = RequestColumn { name, rank, text },
-            Some(_) => {}
-            None => self.columns.push(RequestColumn { name, rank, text }),
+        match self.columns.entry(name) {
+            Entry::Occupied(mut said) if rank < said.get().rank => *said.get_mut() = RequestColumn { rank, text },
+            Entry::Occupied(_) => {}
+            Entry::Vacant(unsaid) => drop(unsaid.insert(RequestColumn { rank, text })),
         }
     }
 }

@@ -33,6 +33,8 @@ struct Asked {
 struct Script {
     /// The statuses of the next posts; 200 when there are no more.
     statuses: VecDeque<StatusCode>,
+    /// The statuses of the next answers about what it has; 200 when there are no more.
+    ask_statuses: VecDeque<StatusCode>,
     /// What it says it has.
     has: Value,
     asked: Vec<Asked>,
@@ -47,10 +49,11 @@ struct Server {
 
 type Shared = Arc<Mutex<Script>>;
 
-async fn list(State(script): State<Shared>, uri: Uri) -> String {
+async fn list(State(script): State<Shared>, uri: Uri) -> (StatusCode, String) {
     let filter = uri.query().unwrap_or_default().rsplit('&').next().unwrap_or_default().to_owned();
     assert_eq!(filter, "filter=lictor%3D%22eu%22");
-    script.lock().unwrap().has.to_string()
+    let mut script = script.lock().unwrap();
+    (script.ask_statuses.pop_front().unwrap_or(StatusCode::OK), script.has.to_string())
 }
 
 async fn post(State(script): State<Shared>, uri: Uri, headers: HeaderMap, body: String) -> (StatusCode, &'static str) {
@@ -70,7 +73,7 @@ impl Server {
 
     fn start_on(listener: TcpListener, statuses: &[u16]) -> Self {
         let statuses = statuses.iter().map(|status| StatusCode::from_u16(*status).unwrap()).collect();
-        let script = Arc::new(Mutex::new(Script { statuses, has: json!([]), asked: Vec::new() }));
+        let script = Arc::new(Mutex::new(Script { statuses, has: json!([]), ..Script::default() }));
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let routes = get(list).post(post);
@@ -190,15 +193,63 @@ fn an_alertmanager_that_is_not_there_is_told_once_it_is() {
 
 #[test]
 fn what_is_refused_is_left_out_and_does_not_hold_up_the_rest() {
-    let server = Server::start(&[400]);
+    for status in [400, 413, 422] {
+        let server = Server::start(&[status]);
+        let ((mut teller, metrics), clock) = (teller(endpoint(server.address)), ManualClock::at(start()));
+        take(&mut teller, "d1", Some(warning("search", 0)), &clock);
+        teller.tell(&clock);
+        take(&mut teller, "d2", Some(warning("docs", 0)), &clock);
+        teller.tell(&clock);
+        assert_eq!(server.posts().iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+        assert_posts(&metrics, "refused", 1);
+        assert_posts(&metrics, "taken", 1);
+    }
+}
+
+#[test]
+fn an_end_is_told_once_whoever_stands_in_the_way_lets_it_through() {
+    let server = Server::start(&[]);
     let ((mut teller, metrics), clock) = (teller(endpoint(server.address)), ManualClock::at(start()));
     take(&mut teller, "d1", Some(warning("search", 0)), &clock);
     teller.tell(&clock);
-    take(&mut teller, "d2", Some(warning("docs", 0)), &clock);
-    teller.tell(&clock);
-    assert_eq!(server.posts().iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
-    assert_posts(&metrics, "refused", 1);
-    assert_posts(&metrics, "taken", 1);
+    let away = [401, 403, 404, 408, 429, 500];
+    server.script.lock().unwrap().statuses = away.map(|status| StatusCode::from_u16(status).unwrap()).into();
+    take(&mut teller, "d1", None, &clock);
+    for _ in 0..=away.len() {
+        teller.tell(&clock);
+        clock.advance(PAUSE_MAX);
+    }
+    let posts = server.posts();
+    assert_eq!((posts.len(), &posts[1]), (away.len() + 2, posts.last().unwrap()));
+    assert_eq!(posts[1][0]["endsAt"], json!(at(0).to_rfc3339()));
+    assert_posts(&metrics, "failed", 6);
+    assert_posts(&metrics, "taken", 2);
+}
+
+#[test]
+fn an_alertmanager_that_does_not_say_what_it_has_is_told_and_asked_again() {
+    let server = Server::start(&[]);
+    let ((mut before, _), clock) = (teller(endpoint(server.address)), ManualClock::at(start()));
+    take(&mut before, "d1", Some(warning("search", 0)), &clock);
+    before.tell(&clock);
+    {
+        let mut script = server.script.lock().unwrap();
+        script.has = script.asked[0].alerts.clone();
+        script.ask_statuses = [StatusCode::FORBIDDEN, StatusCode::BAD_GATEWAY].into();
+    }
+    let (mut after, _) = teller(endpoint(server.address));
+    take(&mut after, "d2", Some(warning("docs", 0)), &clock);
+    after.tell(&clock);
+    assert_eq!(server.posts()[1][0]["labels"]["selector_team"], "docs", "what fires does not wait for that");
+    for pause_s in [1, 2] {
+        assert_eq!(server.posts().len(), 2);
+        clock.advance(Duration::from_secs(pause_s));
+        after.tell(&clock);
+    }
+    after.tell(&clock);
+    let posts = server.posts();
+    assert_eq!(posts[2][0]["labels"]["selector_team"], "search");
+    assert_eq!(posts[2][0]["endsAt"], json!(at(3).to_rfc3339()));
 }
 
 #[test]

@@ -13,11 +13,16 @@ use super::*;
 use crate::clock::SystemClock;
 
 const TOPIC: &str = "directives";
+const SHADOW: &str = "directives.shadow";
 /// Far more than a slow machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A block of a team that holds for a day.
 fn event(id: &str, revision: u32, team: &str) -> Vec<u8> {
+    event_in(Mode::Enforce, id, revision, team)
+}
+
+fn event_in(mode: Mode, id: &str, revision: u32, team: &str) -> Vec<u8> {
     let at = SystemClock::start().now();
     let rule = RuleHeader {
         name: "budget".to_owned(),
@@ -26,7 +31,7 @@ fn event(id: &str, revision: u32, team: &str) -> Vec<u8> {
         reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
         severity: Severity::Critical,
         owner: String::new(),
-        mode: Mode::Enforce,
+        mode,
         ttl_ns: 0,
         for_ns: 0,
         keep_firing_for_ns: 0,
@@ -43,7 +48,7 @@ fn event(id: &str, revision: u32, team: &str) -> Vec<u8> {
         state: State::Firing,
         subject: &subject,
         finding,
-        mode: Mode::Enforce,
+        mode,
         started_at: None,
         at,
         valid_until,
@@ -52,19 +57,24 @@ fn event(id: &str, revision: u32, team: &str) -> Vec<u8> {
 }
 
 fn publish(broker: &EmbeddedBroker, key: &str, payload: Option<Vec<u8>>) {
+    publish_on(TOPIC, broker, key, payload);
+}
+
+fn publish_on(topic: &str, broker: &EmbeddedBroker, key: &str, payload: Option<Vec<u8>>) {
     let mut sink = KafkaSink::try_new(&broker.properties(), "test-out").unwrap();
-    let (topic, key) = (TOPIC.to_owned(), Some(key.into()));
+    let (topic, key) = (topic.to_owned(), Some(key.into()));
     sink.publish(&Outgoing { topic, key, payload, headers: Vec::new() }).unwrap();
     sink.flush().unwrap();
 }
 
-/// Runs `test` beside a loop that follows the broker's topic.
+/// Runs `test` beside a loop that follows the broker's topics.
 fn beside_the_loop(broker: &EmbeddedBroker, options: GuardOptions, test: impl FnOnce(&Guard, SystemClock)) {
     let (guard, clock) = (Arc::new(Guard::new(options, &[])), SystemClock::start());
-    let mut follower = KafkaFollower::try_new(&broker.properties(), "test-guard", TOPIC).unwrap();
+    let follower = |topic| KafkaFollower::try_new(&broker.properties(), "test-guard", topic).unwrap();
+    let mut followers = [follower(TOPIC), follower(SHADOW)];
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| follow(&guard, &mut follower, &clock, &stop, &|text| text.replace("secret", "***")));
+        scope.spawn(|| follow(&guard, &mut followers, &clock, &stop, &|text| text.replace("secret", "***")));
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&guard, clock)));
         stop.store(true, Ordering::Relaxed);
         ended.unwrap();
@@ -87,7 +97,7 @@ fn denies(guard: &Guard, team: &str, clock: SystemClock) -> bool {
 
 #[test]
 fn the_topic_is_read_to_its_end_and_followed() {
-    let broker = EmbeddedBroker::start(&[(TOPIC, 3)]).unwrap();
+    let broker = EmbeddedBroker::start(&[(TOPIC, 3), (SHADOW, 1)]).unwrap();
     publish(&broker, "d1", Some(event("d1", 1, "docs")));
     publish(&broker, "d2", Some(event("d2", 1, "search")));
     publish(&broker, "d2", None);
@@ -102,8 +112,31 @@ fn the_topic_is_read_to_its_end_and_followed() {
 }
 
 #[test]
+fn what_is_only_looked_at_lies_on_a_topic_of_its_own() {
+    let broker = EmbeddedBroker::start(&[(TOPIC, 1), (SHADOW, 2)]).unwrap();
+    publish_on(SHADOW, &broker, "s1", Some(event_in(Mode::Shadow, "s1", 1, "docs")));
+    publish(&broker, "d1", Some(event("d1", 1, "search")));
+    let shadowed = |guard: &Guard, team: &str, clock: SystemClock| {
+        let (reader, team) = (RequestReader::new(&[]), json!(team));
+        let verdict = guard.decide(&reader.read([("team", &team)]), clock.now(), clock.monotonic());
+        assert!(verdict.directive.is_none() || verdict.shadow.is_none());
+        verdict.shadow.is_some()
+    };
+    beside_the_loop(&broker, GuardOptions::default(), |guard, clock| {
+        wait(clock, "read to its end", || guard.staleness().at(clock.monotonic()).is_ok());
+        assert!(shadowed(guard, "docs", clock) && !denies(guard, "docs", clock) && denies(guard, "search", clock));
+        publish_on(SHADOW, &broker, "s2", Some(event_in(Mode::Shadow, "s2", 1, "sales")));
+        wait(clock, "a new one", || shadowed(guard, "sales", clock));
+        publish_on(SHADOW, &broker, "s1", None);
+        wait(clock, "its end", || !shadowed(guard, "docs", clock));
+        let metrics = guard.metrics().encode(None, false);
+        assert!(metrics.contains("lictor_guard_shadowed_total{rule=\"budget\",decision=\"deny\"}"), "{metrics}");
+    });
+}
+
+#[test]
 fn records_that_are_no_directives_are_counted_and_change_nothing() {
-    let broker = EmbeddedBroker::start(&[(TOPIC, 1)]).unwrap();
+    let broker = EmbeddedBroker::start(&[(TOPIC, 1), (SHADOW, 1)]).unwrap();
     let (whole, other) = (event("d1", 1, "docs"), event("d9", 1, "docs"));
     publish(&broker, "d1", Some(whole.clone()));
     publish(&broker, "d1", Some(whole[..whole.len() / 2].to_vec()));
@@ -129,13 +162,15 @@ fn a_topic_that_is_not_there_is_waited_for() {
         wait(clock, "the reason", || why().contains("topic `directives` does not exist"));
         assert_eq!(guard.staleness().at(clock.monotonic()), Err(Stale::Reading));
         broker.create_topic(TOPIC, 1).unwrap();
+        wait(clock, "the other one", || why().contains("topic `directives.shadow` does not exist"));
+        broker.create_topic(SHADOW, 1).unwrap();
         wait(clock, "read to its end", || guard.staleness().at(clock.monotonic()).is_ok());
     });
 }
 
 #[test]
 fn a_broker_that_goes_away_is_noticed_and_one_that_comes_back_too() {
-    let broker = EmbeddedBroker::start(&[(TOPIC, 2)]).unwrap();
+    let broker = EmbeddedBroker::start(&[(TOPIC, 2), (SHADOW, 1)]).unwrap();
     let options = GuardOptions { stale_after: Duration::from_secs(3), ..GuardOptions::default() };
     beside_the_loop(&broker, options, |guard, clock| {
         let is_current = || guard.staleness().at(clock.monotonic()).is_ok();
@@ -152,7 +187,7 @@ fn a_broker_that_goes_away_is_noticed_and_one_that_comes_back_too() {
 
 #[test]
 fn more_directives_than_may_be_held_make_it_stale() {
-    let broker = EmbeddedBroker::start(&[(TOPIC, 1)]).unwrap();
+    let broker = EmbeddedBroker::start(&[(TOPIC, 1), (SHADOW, 1)]).unwrap();
     publish(&broker, "d1", Some(event("d1", 1, "docs")));
     let options = GuardOptions { directives_max: 1, ..GuardOptions::default() };
     beside_the_loop(&broker, options, |guard, clock| {

@@ -63,9 +63,9 @@ impl Server {
     }
 
     /// Status, head and body of the answer to a whole request.
-    fn ask(&self, request: &str) -> (u16, String, String) {
+    fn ask(&self, request: impl AsRef<[u8]>) -> (u16, String, String) {
         let mut connection = TcpStream::connect(self.http.address()).unwrap();
-        connection.write_all(request.as_bytes()).unwrap();
+        connection.write_all(request.as_ref()).unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -73,12 +73,12 @@ impl Server {
     }
 
     fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"))
+        self.ask(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"))
     }
 
     fn authorize(&self, body: &str) -> (u16, Value) {
         let head = format!("host: x\r\nconnection: close\r\ncontent-length: {}", body.len());
-        let (status, _, body) = self.ask(&format!("POST /v1/authorize HTTP/1.1\r\n{head}\r\n\r\n{body}"));
+        let (status, _, body) = self.ask(format!("POST /v1/authorize HTTP/1.1\r\n{head}\r\n\r\n{body}"));
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
@@ -156,9 +156,16 @@ fn what_is_no_question_is_refused_with_the_reason() {
         let (status, answer) = server.authorize(body);
         assert!(status == 400 && answer.to_string().contains(why), "{body}: {status} {answer}");
     }
+    let many = |count: usize| {
+        let attributes: Value = (0..count).map(|n| (format!("a{n}"), json!(n))).collect();
+        server.authorize(&json!({ "attributes": attributes }).to_string())
+    };
+    let (status, answer) = many(ATTRIBUTES_MAX + 1);
+    assert!(status == 400 && answer["error"] == "257 attributes, and at most 256 may be said", "{answer}");
+    assert_eq!(many(ATTRIBUTES_MAX).0, 200);
     assert_eq!(server.authorize(&"x".repeat(BODY_BYTES_MAX + 1)).0, 413);
     assert_eq!(server.get("/v1/authorize", "").0, 405);
-    server.check_metric("lictor_guard_refused_requests_total 6");
+    server.check_metric("lictor_guard_refused_requests_total 7");
 }
 
 #[test]
@@ -188,6 +195,22 @@ fn a_proxy_asks_with_the_callers_path_and_headers() {
 }
 
 #[test]
+fn a_mapped_header_that_is_there_twice_or_cannot_be_read_is_refused() {
+    let server = Server::knowing(&[("d1", Instruction::Block, json!({"team": "docs"}))]);
+    for first in ["search", "docs"] {
+        let headers = format!("x-genops-team: {first}\r\nX-GenOps-Team: docs\r\n");
+        let (status, _, body) = server.get("/v1/ext_authz/", &headers);
+        assert!(status == 400 && body.contains("header `x-genops-team` is there more than once"), "{status} {body}");
+    }
+    let head = b"GET /v1/ext_authz/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-genops-team: do\xffcs\r\n\r\n";
+    let (status, _, body) = server.ask(head);
+    assert!(status == 400 && body.contains("header `x-genops-team` is not UTF-8"), "{status} {body}");
+    server.check_metric("lictor_guard_refused_requests_total 3");
+    let others = "x-other: a\r\nx-other: b\r\nx-genops-team: docs\r\n";
+    assert_eq!(server.get("/v1/ext_authz/", others).0, 403, "what is no column may be there as often as it likes");
+}
+
+#[test]
 fn a_proxy_may_send_any_method_and_a_body() {
     let server = Server::knowing(&[("d1", Instruction::Block, json!({"team": "docs"}))]);
     let mut connection = TcpStream::connect(server.http.address()).unwrap();
@@ -211,7 +234,7 @@ fn a_proxy_may_send_any_method_and_a_body() {
 fn before_the_topic_was_read_the_configuration_decides() {
     let server = Server::start(OnStale::Allow);
     let (status, _, why) = server.get("/readyz", "");
-    assert_eq!((status, why.as_str()), (503, "the directives topic was not read to its end yet\n"));
+    assert_eq!((status, why.as_str()), (503, "the topics of directives were not read to their ends yet\n"));
     let (_, answer) = server.authorize(r#"{"attributes": {"team": "docs"}}"#);
     assert_eq!((&answer["decision"], &answer["on_stale"]), (&json!("allow"), &json!("allow")));
     let (status, head, _) = server.get("/v1/ext_authz/", "");
@@ -232,7 +255,7 @@ fn a_broker_that_is_away_makes_it_stale_and_what_is_in_force_applies() {
     let server = Server::knowing(&[("d1", Instruction::Block, json!({"team": "docs"}))]);
     server.clock.to(31);
     let (status, _, why) = server.get("/readyz", "");
-    assert_eq!((status, why.as_str()), (503, "the directives topic was last heard of 31 s ago\n"));
+    assert_eq!((status, why.as_str()), (503, "the topics of directives were last heard of 31 s ago\n"));
     let (_, answer) = server.authorize(r#"{"attributes": {"team": "search"}}"#);
     assert_eq!((&answer["decision"], &answer["on_stale"]), (&json!("allow"), &json!("allow")));
     let (_, answer) = server.authorize(r#"{"attributes": {"team": "docs"}}"#);
