@@ -271,7 +271,8 @@ mod tests {
     fn compiled(emit: &str) -> RuleSet {
         let text = format!(
             "CREATE RULE r WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
-             SELECT team, window_start, window_end, count(*) AS observed FROM TUMBLE(spans, event_time, INTERVAL '1 day')
+             SELECT team, window_start, window_end, count(*) AS observed
+             FROM TUMBLE(spans, event_time, INTERVAL '1 day')
              GROUP BY team, window_start, window_end EMIT ON {emit};"
         );
         let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text }], &References::new());

@@ -79,7 +79,7 @@ impl JudgeStage {
     }
 }
 
-/// What was found in running windows and is not found any more, now that all of their groups are judged anew, as of `at`.
+/// What was found in running windows and is not any more, now that all of their groups are judged anew, as of `at`.
 fn outdated(running: Vec<(Subject, Window)>, violations: &[Violation], at: EventTime) -> Vec<Cleared> {
     let found: BTreeSet<(String, Option<Window>)> =
         violations.iter().map(|violation| (violation.subject.to_key(), violation.window)).collect();
