@@ -27,7 +27,7 @@ use lictor_connectors::{KafkaFollower, KafkaSink, Outgoing, Sink, TopicSpec, ens
 use lictor_engine::clock::{Clock, SystemClock};
 use lictor_engine::guard::{self, Guard, GuardOptions};
 use lictor_schemas::event::{EnforcementEvent, Finding, Revision, State};
-use lictor_schemas::genops::{Action, PolicyResult, ReasonCode, Severity};
+use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
 use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
 use lictor_schemas::tables::{Signal, Table};
@@ -68,19 +68,9 @@ impl Clock for Ahead {
 /// A revision of a directive that blocks a session for an hour.
 fn event(id: &str, revision: u32, at: EventTime) -> Vec<u8> {
     let rule = RuleHeader {
-        name: "costly".to_owned(),
-        description: String::new(),
-        action: Action::Block,
-        reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
-        severity: Severity::Warning,
-        owner: String::new(),
-        mode: Mode::Enforce,
-        ttl_ns: 0,
-        for_ns: 0,
-        keep_firing_for_ns: 0,
-        repeat_interval_ns: None,
         file: "a.sql".to_owned(),
         version: RuleVersion("0".repeat(16)),
+        ..RuleHeader::new("costly", Action::Block, ReasonCode::parse("BUDGET_EXCEEDED").unwrap())
     };
     let subject = Subject(Map::from_iter([("session_id".to_owned(), json!(id))]));
     let finding = Finding { result: PolicyResult::Blocked, ..Finding::cleared(None) };

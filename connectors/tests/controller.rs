@@ -135,19 +135,12 @@ fn ask(mut calls: impl Write, mut answers: impl BufRead, call: &str) -> String {
 fn event(id: &str, team: &str, mode: Mode, result: PolicyResult, valid_until: EventTime) -> Vec<u8> {
     let reason_code = ReasonCode::parse("BUDGET_EXCEEDED").unwrap();
     let rule = RuleHeader {
-        name: "team_daily_budget".to_owned(),
-        description: String::new(),
-        action: Action::Block,
-        reason_code: reason_code.clone(),
         severity: Severity::Critical,
         owner: "finops".to_owned(),
         mode,
-        ttl_ns: 0,
-        for_ns: 0,
-        keep_firing_for_ns: 0,
-        repeat_interval_ns: None,
         file: "a.sql".to_owned(),
         version: RuleVersion("0".repeat(16)),
+        ..RuleHeader::new("team_daily_budget", Action::Block, reason_code.clone())
     };
     let subject = Subject(Map::from_iter([("team".to_owned(), json!(team))]));
     let message = Some(format!("{team} has spent 65.00 of its 60.0 USD for the day"));

@@ -107,19 +107,11 @@ mod tests {
 
     fn decision(mode: Mode, directive: DirectiveRecord) -> Decision {
         let rule = RuleHeader {
-            name: "r".to_owned(),
-            description: String::new(),
-            action: Action::Warn,
-            reason_code: ReasonCode::parse("x_test").unwrap(),
             severity: Severity::Info,
-            owner: String::new(),
             mode,
-            ttl_ns: 0,
-            for_ns: 0,
-            keep_firing_for_ns: 0,
-            repeat_interval_ns: None,
             file: "r.sql".to_owned(),
             version: RuleVersion("v".to_owned()),
+            ..RuleHeader::new("r", Action::Warn, ReasonCode::parse("x_test").unwrap())
         };
         let subject = Subject(Map::from_iter([("team".to_owned(), json!("a"))]));
         let revision = Revision {

@@ -225,7 +225,7 @@ fn back_ns(spec: WindowSpec, start: EventTime, rows_back: usize) -> i64 {
 mod tests {
     use lictor_queries::{References, RuleFile, compile};
     use lictor_schemas::event::{Revision, WindowBounds};
-    use lictor_schemas::genops::{Action, PolicyResult, ReasonCode, Severity};
+    use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
     use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
     use lictor_schemas::violation::Subject;
     use serde_json::{Map, json};
@@ -234,19 +234,9 @@ mod tests {
 
     fn event(state: State, result: PolicyResult, observed: f64, at: i64) -> EnforcementEvent {
         let rule = RuleHeader {
-            name: "r".to_owned(),
-            description: String::new(),
-            action: Action::Block,
-            reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
-            severity: Severity::Warning,
-            owner: String::new(),
-            mode: Mode::Enforce,
-            ttl_ns: 1,
-            for_ns: 0,
-            keep_firing_for_ns: 0,
-            repeat_interval_ns: None,
             file: "r.sql".to_owned(),
             version: RuleVersion("v".to_owned()),
+            ..RuleHeader::new("r", Action::Block, ReasonCode::parse("BUDGET_EXCEEDED").unwrap())
         };
         let window = WindowBounds { start: EventTime(0), end: EventTime(10), kind: None };
         let finding = Finding { result, observed: Some(observed), ..Finding::cleared(Some(window)) };

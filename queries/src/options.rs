@@ -8,10 +8,6 @@ use crate::diagnostic::Diagnostic;
 use crate::frame::{Emission, OptionText, RuleText};
 use crate::window_spec::WindowSpec;
 
-/// A row-wise or closed-window violation that nobody renews ends after this long: long enough for a controller that
-/// polls every few minutes, short enough that a forgotten directive does not block for a day.
-const DEFAULT_TTL_NS: i64 = 5 * 60 * 1_000_000_000;
-
 /// A directive that goes on is repeated at most so often: a rule may have 100,000 of them per shard
 /// (`limits.subjects_max`), which at one a minute are 1,700 messages a second that say nothing new.
 const REPEAT_INTERVAL_NS_MIN: i64 = 60 * 1_000_000_000;
@@ -42,20 +38,19 @@ pub(crate) fn header(file: &str, rule: &RuleText) -> Result<RuleHeader, Vec<Diag
     let (Some(action), Some(reason_code), true) = (action, reason_code, read.faults.is_empty()) else {
         return Err(read.faults);
     };
+    let unsaid = RuleHeader::new(&rule.name, action, reason_code);
     Ok(RuleHeader {
-        name: rule.name.clone(),
         description: rule.description.clone(),
-        action,
-        reason_code,
-        severity: severity.unwrap_or(Severity::Warning),
+        severity: severity.unwrap_or(unsaid.severity),
         owner,
-        mode: mode.unwrap_or(Mode::Enforce),
-        ttl_ns: ttl_ns.unwrap_or(DEFAULT_TTL_NS),
-        for_ns: for_ns.unwrap_or_default(),
-        keep_firing_for_ns: keep_firing_for_ns.unwrap_or_default(),
+        mode: mode.unwrap_or(unsaid.mode),
+        ttl_ns: ttl_ns.unwrap_or(unsaid.ttl_ns),
+        for_ns: for_ns.unwrap_or(unsaid.for_ns),
+        keep_firing_for_ns: keep_firing_for_ns.unwrap_or(unsaid.keep_firing_for_ns),
         repeat_interval_ns,
         file: file.to_owned(),
         version: RuleVersion(short_hash(&rule.canonical)),
+        ..unsaid
     })
 }
 
@@ -196,7 +191,7 @@ mod tests {
     #[test]
     fn defaults_are_enforce_warning_and_five_minutes() {
         let head = head("action = 'block', reason_code = 'BUDGET_EXCEEDED'").unwrap();
-        assert_eq!((head.mode, head.severity, head.ttl_ns), (Mode::Enforce, Severity::Warning, DEFAULT_TTL_NS));
+        assert_eq!((head.mode, head.severity, head.ttl_ns), (Mode::Enforce, Severity::Warning, 5 * 60 * 1_000_000_000));
         assert_eq!(head.version.0.len(), 16);
     }
 

@@ -71,6 +71,32 @@ pub struct RuleHeader {
     pub version: RuleVersion,
 }
 
+/// A row-wise or closed-window violation that nobody renews ends after this long: long enough for a controller that
+/// polls every few minutes, short enough that a forgotten directive does not block for a day.
+const TTL_NS: i64 = 5 * 60 * 1_000_000_000;
+
+impl RuleHeader {
+    /// A rule that says nothing of itself but what it must; of no file and no version.
+    #[must_use]
+    pub fn new(name: &str, action: Action, reason_code: ReasonCode) -> Self {
+        Self {
+            name: name.to_owned(),
+            description: String::new(),
+            action,
+            reason_code,
+            severity: Severity::Warning,
+            owner: String::new(),
+            mode: Mode::Enforce,
+            ttl_ns: TTL_NS,
+            for_ns: 0,
+            keep_firing_for_ns: 0,
+            repeat_interval_ns: None,
+            file: String::new(),
+            version: RuleVersion(String::new()),
+        }
+    }
+}
+
 /// The first 16 hex digits of the SHA-256 of a rule's tokens (comments and white space do not count).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

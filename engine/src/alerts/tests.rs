@@ -21,19 +21,12 @@ pub(super) fn at(seconds: i64) -> EventTime {
 
 fn rule() -> RuleHeader {
     RuleHeader {
-        name: "team_daily_budget".to_owned(),
         description: "Blocks a team that has spent its day.".to_owned(),
-        action: Action::Block,
-        reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
         severity: Severity::Critical,
         owner: "finops".to_owned(),
-        mode: Mode::Enforce,
-        ttl_ns: 0,
-        for_ns: 0,
-        keep_firing_for_ns: 0,
-        repeat_interval_ns: None,
         file: "r.sql".to_owned(),
         version: RuleVersion("v".to_owned()),
+        ..RuleHeader::new("team_daily_budget", Action::Block, ReasonCode::parse("BUDGET_EXCEEDED").unwrap())
     }
 }
 

@@ -215,19 +215,11 @@ mod tests {
             at,
         };
         let rule = RuleHeader {
-            name: "team_daily_budget".to_owned(),
-            description: String::new(),
-            action: Action::Block,
-            reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
             severity: Severity::Critical,
-            owner: String::new(),
             mode,
-            ttl_ns: 0,
-            for_ns: 0,
-            keep_firing_for_ns: 0,
-            repeat_interval_ns: None,
             file: "a.sql".to_owned(),
             version: RuleVersion("0".repeat(16)),
+            ..RuleHeader::new("team_daily_budget", Action::Block, ReasonCode::parse("BUDGET_EXCEEDED").unwrap())
         };
         let finding = if state.is_ended() { Finding::cleared(None) } else { Finding::from(&violation) };
         let directive_id = "d".repeat(32);

@@ -2,7 +2,7 @@
 
 use lictor_schemas::event::{Instruction, State};
 use lictor_schemas::genops::{Action, PolicyResult, ReasonCode, Severity};
-use lictor_schemas::rule::{Mode, RuleVersion};
+use lictor_schemas::rule::RuleVersion;
 use serde_json::{Map, json};
 
 use super::*;
@@ -18,19 +18,11 @@ pub(super) fn window(start: i64, end: i64) -> Window {
 
 pub(super) fn rule() -> RuleHeader {
     RuleHeader {
-        name: "budget".to_owned(),
-        description: String::new(),
-        action: Action::Block,
-        reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
         severity: Severity::Error,
-        owner: String::new(),
-        mode: Mode::Enforce,
         ttl_ns: s(100).0,
-        for_ns: 0,
-        keep_firing_for_ns: 0,
-        repeat_interval_ns: None,
         file: "budget.sql".to_owned(),
         version: RuleVersion("v1".to_owned()),
+        ..RuleHeader::new("budget", Action::Block, ReasonCode::parse("BUDGET_EXCEEDED").unwrap())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lictor_schemas::event::{EnforcementEvent, Finding, Revision, State};
-use lictor_schemas::genops::{Action, ReasonCode, Severity};
+use lictor_schemas::genops::{Action, ReasonCode};
 use lictor_schemas::rule::{RuleHeader, RuleVersion};
 use lictor_schemas::violation::Subject;
 
@@ -35,19 +35,9 @@ fn status(name: &str, quarantined: Option<&str>) -> RuleStatus {
 
 fn decision() -> Decision {
     let rule = RuleHeader {
-        name: "costly".to_owned(),
-        description: String::new(),
-        action: Action::Warn,
-        reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
-        severity: Severity::Warning,
-        owner: String::new(),
-        mode: Mode::Enforce,
-        ttl_ns: 0,
-        for_ns: 0,
-        keep_firing_for_ns: 0,
-        repeat_interval_ns: None,
         file: "a.sql".to_owned(),
         version: RuleVersion("0".repeat(16)),
+        ..RuleHeader::new("costly", Action::Warn, ReasonCode::parse("BUDGET_EXCEEDED").unwrap())
     };
     let subject = Subject(serde_json::Map::from_iter([("team".to_owned(), "search".into())]));
     let directive_id = "d".repeat(32);

@@ -12,7 +12,7 @@ use arrow::compute::concat_batches;
 use arrow::ipc::reader::StreamReader;
 use lictor_connectors::NextOffset;
 use lictor_queries::History;
-use lictor_schemas::genops::{Action, ReasonCode, Severity};
+use lictor_schemas::genops::{Action, ReasonCode};
 use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
@@ -436,19 +436,8 @@ fn unknown_head(rule: &str, manifest: &Manifest) -> RuleHeader {
     let said = manifest.rules.iter().find(|said| said.name == rule);
     let reason_code = ReasonCode::parse("x_unknown").unwrap_or_else(|why| unreachable!("{why}"));
     RuleHeader {
-        name: rule.to_owned(),
-        description: String::new(),
-        action: Action::Notify,
-        reason_code,
-        severity: Severity::Warning,
-        owner: String::new(),
-        mode: Mode::Enforce,
-        ttl_ns: 0,
-        for_ns: 0,
-        keep_firing_for_ns: 0,
-        repeat_interval_ns: None,
-        file: String::new(),
         version: RuleVersion(said.map_or_else(|| "unknown".to_owned(), |said| said.version.clone())),
+        ..RuleHeader::new(rule, Action::Notify, reason_code)
     }
 }
 

@@ -129,7 +129,7 @@ impl Reader<'_> {
                 }
                 Err(error) if error.retry() == Retry::Backoff => {
                     tracing::warn!(%error, "history cannot be read yet");
-                    thread::sleep(AGAIN_AFTER);
+                    thread::park_timeout(AGAIN_AFTER);
                 }
                 Err(error) => {
                     tracing::error!(%error, "history cannot be read: the rules that wait for it begin at nothing");

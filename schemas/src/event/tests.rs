@@ -5,19 +5,13 @@ use crate::rule::RuleVersion;
 
 pub(super) fn rule() -> RuleHeader {
     RuleHeader {
-        name: "team_daily_budget".to_owned(),
         description: "Blocks a team that has spent its day.".to_owned(),
-        action: Action::Block,
-        reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
         severity: Severity::Critical,
         owner: "finops".to_owned(),
-        mode: Mode::Enforce,
         ttl_ns: 600_000_000_000,
-        for_ns: 0,
-        keep_firing_for_ns: 0,
-        repeat_interval_ns: None,
         file: "cost/team_daily_budget.sql".to_owned(),
         version: RuleVersion("0123456789abcdef".to_owned()),
+        ..RuleHeader::new("team_daily_budget", Action::Block, ReasonCode::parse("BUDGET_EXCEEDED").unwrap())
     }
 }
 

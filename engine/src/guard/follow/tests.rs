@@ -25,19 +25,11 @@ fn event(id: &str, revision: u32, team: &str) -> Vec<u8> {
 fn event_in(mode: Mode, id: &str, revision: u32, team: &str) -> Vec<u8> {
     let at = SystemClock::start().now();
     let rule = RuleHeader {
-        name: "budget".to_owned(),
-        description: String::new(),
-        action: Action::Block,
-        reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
         severity: Severity::Critical,
-        owner: String::new(),
         mode,
-        ttl_ns: 0,
-        for_ns: 0,
-        keep_firing_for_ns: 0,
-        repeat_interval_ns: None,
         file: "a.sql".to_owned(),
         version: RuleVersion("0".repeat(16)),
+        ..RuleHeader::new("budget", Action::Block, ReasonCode::parse("BUDGET_EXCEEDED").unwrap())
     };
     let subject = Subject(Map::from_iter([("team".to_owned(), json!(team))]));
     let finding = Finding { result: PolicyResult::Blocked, ..Finding::cleared(None) };

@@ -25,19 +25,12 @@ const DETECTED: EventTime = EventTime(1_772_359_202_000_000_000);
 
 fn rule(mode: Mode) -> RuleHeader {
     RuleHeader {
-        name: "team_daily_budget".to_owned(),
-        description: String::new(),
-        action: Action::Block,
-        reason_code: ReasonCode::parse("BUDGET_EXCEEDED").unwrap(),
         severity: Severity::Critical,
         owner: "finops".to_owned(),
         mode,
-        ttl_ns: 0,
-        for_ns: 0,
-        keep_firing_for_ns: 0,
-        repeat_interval_ns: None,
         file: "budget.sql".to_owned(),
         version: RuleVersion("0123456789abcdef".to_owned()),
+        ..RuleHeader::new("team_daily_budget", Action::Block, ReasonCode::parse("BUDGET_EXCEEDED").unwrap())
     }
 }
 
