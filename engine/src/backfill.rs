@@ -67,7 +67,7 @@ impl BackfillPlan {
         }
         let decoder = Decoder::new(&self.wanted, &self.columns, Arc::clone(&self.prices));
         let clocks = SourceClocks::new(self.tolerances);
-        Ok(ScanStage::new(decoder, scannings, clocks, Boundaries::default(), self.signals.clone()))
+        Ok(ScanStage::new(decoder, scannings, clocks, Boundaries::default(), self.signals.clone()).replaying())
     }
 
     /// Records that the broker got before this have no rows from `read_from` on that count.

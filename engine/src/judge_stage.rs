@@ -284,7 +284,12 @@ impl JudgeStage {
 
     /// Lets every rule say what the time that has come makes it say.
     fn step(&mut self, decided: &mut Vec<Decision>) {
+        let is_any_warming = self.stores.iter().any(|store| store.warming().is_some());
         for rule in (0..self.judging.rules.len()).map(RuleId) {
+            // Its time stands still: what is firing neither goes on nor ends before it is known.
+            if is_any_warming && self.is_warming(rule) {
+                continue;
+            }
             self.isolate(rule, decided, |judge, decided| judge.advance(rule, decided));
         }
         for store in &mut self.stores {
@@ -492,10 +497,6 @@ impl JudgeStage {
     }
 
     fn advance(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
-        // Its time stands still: what is firing neither goes on nor ends before it is known.
-        if self.is_warming(rule) {
-            return Ok(());
-        }
         self.settle(rule, decided)?;
         self.update(rule, decided)?;
         self.close(rule, decided)?;

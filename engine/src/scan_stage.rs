@@ -73,6 +73,8 @@ pub struct ScanStage {
     rows_pending: usize,
     /// When the broker has got the newest record that nothing was shipped of yet.
     newest: Option<EventTime>,
+    /// Whether all of it was read before: what is put aside is not committed again.
+    is_replay: bool,
 }
 
 impl ScanCounts {
@@ -112,7 +114,14 @@ impl ScanStage {
             counts: ScanCounts::default(),
             rows_pending: 0,
             newest: None,
+            is_replay: false,
         }
+    }
+
+    /// As the stage, for records that were read before by another one: nothing of them is urgent.
+    #[must_use]
+    pub(crate) fn replaying(self) -> Self {
+        Self { is_replay: true, ..self }
     }
 
     /// Rows decoded and not yet shown to the rules.
@@ -261,7 +270,7 @@ impl ScanStage {
         self.clocks.tick(now);
         self.show(&mut segment);
         // What is put aside is committed at once, and the offsets with it: no sum may stay behind.
-        let is_aside = !(self.dead.is_empty() && self.late.is_empty());
+        let is_aside = !(self.is_replay || (self.dead.is_empty() && self.late.is_empty()));
         let is_quiet = shipments.is_empty() && self.violations.is_empty() && self.failures.is_empty();
         let is_urgent = is_aside || !is_quiet;
         if is_urgent || !may_hold {

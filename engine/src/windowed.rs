@@ -114,11 +114,6 @@ impl WindowedState {
         }
     }
 
-    /// All groups of running windows are judged with the next change, whether they have changed or not.
-    pub(crate) fn judge_anew(&mut self) {
-        self.is_judged_anew = true;
-    }
-
     /// The rule.
     pub(crate) fn rule(&self) -> &WindowedRule {
         &self.rule
@@ -167,6 +162,20 @@ impl WindowedState {
             }
         }
         Ok(whole)
+    }
+
+    /// Judges all groups, window by window in the order of their ends; nothing for rules that speak on close.
+    ///
+    /// # Errors
+    /// The rule's query fails on a group's values.
+    pub(crate) fn judge_all(&mut self, store: &mut PaneStore) -> Result<Vec<(Window, Update)>, PaneError> {
+        if self.rule.emission == Emission::OnClose {
+            return Ok(Vec::new());
+        }
+        self.is_judged_anew = false;
+        let mut all = store.all_groups()?;
+        all.sort_by_key(|of_window| (of_window.window.end, of_window.window.start));
+        all.iter().map(|of_window| Ok((of_window.window, self.update(of_window, store)?))).collect()
     }
 
     /// Judges changed groups of a running window, and records in the store which of them violate the rule.

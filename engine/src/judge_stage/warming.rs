@@ -1,7 +1,7 @@
 //! Rules that wait for sums over what was read before they were there ([`crate::backfill`]): what they wait for, and
 //! what it makes them say when it comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lictor_connectors::TopicPartition;
 use lictor_schemas::tables::Signal;
@@ -13,14 +13,15 @@ use crate::backfill::Warming;
 use crate::decision::{Cleared, Decision};
 use crate::exchange::{RuleId, Shipment, StoreFailure, StoreId};
 use crate::pane::PaneError;
+use crate::windowed::Update;
 
 impl JudgeStage {
     /// The stores that wait for history, and for what, once it is known from where on every partition of their signals
     /// is fed.
     pub(crate) fn awaited(&self) -> impl Iterator<Item = (StoreId, Warming)> {
         (0..).map(StoreId).zip(&self.stores).filter_map(|(number, store)| {
-            let signals: BTreeSet<Signal> = store.plan().frontier.signals().collect();
             let mut warming = store.warming()?.clone();
+            let signals: BTreeSet<Signal> = store.plan().frontier.signals().collect();
             let sources: BTreeSet<&TopicPartition> = self.watermarks.sources(&signals).collect();
             warming.ends.retain(|partition, _| sources.contains(partition));
             (warming.ends.len() == sources.len() && !sources.is_empty()).then_some((number, warming))
@@ -60,17 +61,31 @@ impl JudgeStage {
         decided
     }
 
-    /// Closes windows up to `silent_to` without a word, since they were judged before, and judges those that are
-    /// running. What was found in them before and is not found any more does not hold any more.
+    /// Closes windows up to `silent_to` without a word, since they were judged before, and judges the others; those that
+    /// have ended since as if they had done so just now. What was found in a window before and is not found any more
+    /// does not hold any more.
     fn look_back(&mut self, rule: RuleId, silent_to: EventTime, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
         let header = &self.judging.rules[rule.0].header;
         let Some(windowed) = &mut self.states[rule.0].windowed else { return Ok(()) };
         let store = &mut self.stores[windowed.rule().store.0];
+        let watermark = store.plan().frontier.at(&self.watermarks);
         windowed.close(store, silent_to)?;
-        windowed.judge_anew();
-        let violations = windowed.take_update(store)?.map_or_else(Vec::new, |update| update.violations);
-        let cleared = outdated(self.decisions.running(header), &violations, silent_to);
-        decided.extend(self.decisions.change(header, cleared, violations));
+        let judged = windowed.judge_all(store)?;
+        let mut before: BTreeMap<Window, Vec<Subject>> = BTreeMap::new();
+        for (subject, window) in self.decisions.running(header) {
+            before.entry(window).or_default().push(subject);
+        }
+        let mut found_before = |window| before.remove(&window).unwrap_or_default();
+        for (window, Update { violations, .. }) in judged {
+            let cleared = outdated((window, found_before(window)), &violations, silent_to);
+            decided.extend(self.decisions.change(header, cleared, violations));
+            if window.end <= watermark {
+                decided.extend(self.decisions.close_window(header, window, window.end));
+            }
+        }
+        for of_window in before {
+            decided.extend(self.decisions.change(header, outdated(of_window, &[], silent_to), Vec::new()));
+        }
         Ok(())
     }
 
@@ -79,12 +94,10 @@ impl JudgeStage {
     }
 }
 
-/// What was found in running windows and is not any more, now that all of their groups are judged anew, as of `at`.
-fn outdated(running: Vec<(Subject, Window)>, violations: &[Violation], at: EventTime) -> Vec<Cleared> {
-    let found: BTreeSet<(String, Option<Window>)> =
-        violations.iter().map(|violation| (violation.subject.to_key(), violation.window)).collect();
-    let is_outdated = |(subject, window): &(Subject, Window)| !found.contains(&(subject.to_key(), Some(*window)));
-    let cleared =
-        |(subject, window): (Subject, Window)| Cleared { subject, window, at: at.max(window.start).min(window.end) };
-    running.into_iter().filter(is_outdated).map(cleared).collect()
+/// Who was found in a window and is not any more, now that all of its groups are judged anew, as of `at`.
+fn outdated((window, before): (Window, Vec<Subject>), violations: &[Violation], at: EventTime) -> Vec<Cleared> {
+    let found: BTreeSet<String> = violations.iter().map(|violation| violation.subject.to_key()).collect();
+    let at = at.max(window.start).min(window.end);
+    let is_outdated = |subject: &Subject| !found.contains(&subject.to_key());
+    before.into_iter().filter(is_outdated).map(|subject| Cleared { subject, window, at }).collect()
 }

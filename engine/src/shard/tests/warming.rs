@@ -166,3 +166,40 @@ fn sums_of_who_has_other_stores_do_not_count() {
     let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["c"]));
     assert_eq!(observed(&decisions), [("team=a".to_owned(), Some(3.0))]);
 }
+
+#[test]
+fn a_running_window_that_ends_while_a_rule_waits_has_its_directive() {
+    let busy = running("busy", 9).replace("<= 9", ">= 2");
+    let mut bench = bench(&busy);
+    bench.read(START, &teams(&["a"]));
+    bench.commit();
+    bench.restart(&busy.replace("HAVING sum(input_tokens)", "HAVING count(*)"));
+    bench.read(START.plus(1), &teams(&["a"]));
+    assert_eq!(bench.read(START.plus(2 * MINUTE_NS), &teams(&["a", "a"])), []);
+    let said = |d: &Decision| (d.event.data.state, (d.event.data.finding.window.unwrap().end.0 - START.0) / MINUTE_NS);
+    let expected = [(State::Firing, 1), (State::Resolved, 1), (State::Firing, 3)];
+    assert_eq!(bench.fill().iter().map(said).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn late_rows_in_history_are_no_reason_to_ship_sums_early() {
+    let mut bench = bench(&counted(""));
+    bench.read(START, &teams(&["late"]));
+    bench.read(START.plus(MINUTE_NS), &teams(&["a"]));
+    bench.commit();
+    bench.restart(&most(""));
+    bench.read(START.plus(MINUTE_NS), &teams(&["a"]));
+    let plan = bench.settings.backfill.as_ref().unwrap();
+    let mut stage = plan.stage(&BTreeSet::from([StoreId(0)])).unwrap();
+    let absorb = |stage: &mut ScanStage, record: usize| {
+        let (offset, key, payload) = (0, None, Some(bench.records[record].as_slice()));
+        stage.absorb(RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key, payload }, START);
+    };
+    absorb(&mut stage, 1);
+    assert!(!stage.flush(START, true).is_empty(), "time begins");
+    absorb(&mut stage, 0);
+    absorb(&mut stage, 2);
+    assert!(stage.flush(START, true).is_empty());
+    assert_eq!(stage.take_aside().1.len(), 1, "one row was late");
+    assert_eq!(stage.flush(START, false)[0].partials.len(), 1);
+}
