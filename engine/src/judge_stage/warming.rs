@@ -61,9 +61,9 @@ impl JudgeStage {
         decided
     }
 
-    /// Closes windows up to `silent_to` without a word, since they were judged before, and judges the others; those that
-    /// have ended since as if they had done so just now. What was found in a window before and is not found any more
-    /// does not hold any more.
+    /// Closes windows up to `silent_to` without a word, since they were judged before, and judges the others; those
+    /// that have ended since as if they had done so just now. What was found in a window before and is not found any
+    /// more does not hold any more.
     fn look_back(&mut self, rule: RuleId, silent_to: EventTime, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
         let header = &self.judging.rules[rule.0].header;
         let Some(windowed) = &mut self.states[rule.0].windowed else { return Ok(()) };
