@@ -286,19 +286,23 @@ fn the_call_that_crosses_the_line_is_soon_the_last() {
     let _judging = Running::start(&config, "run", ports.0);
     let mut guarding = Running::start(&config, "guard", ports.1);
     let sessions: Vec<String> = (0..TRIALS).map(|n| format!("session-{n}")).collect();
-    cluster.produce("spans", sessions.iter().map(|session| Some(call(session, 4.0))).collect()).unwrap();
+    // Its first message waits for its connections: that is no time of ours.
+    let mut sink = KafkaSink::try_new(&cluster.properties, "test-out").unwrap();
+    let mut spend = |session: &str, cost: f64| {
+        let (topic, payload) = (cluster.topic("spans"), Some(call(session, cost)));
+        sink.publish(&Outgoing { topic, key: None, payload, headers: Vec::new() }).unwrap();
+        sink.flush().unwrap();
+    };
+    sessions.iter().for_each(|session| spend(session, 4.0));
     wait("all calls are judged", || metric(ports.0, "lictor_records_total", "used") > 99.5);
     wait("what is only looked at is known", || metric(ports.1, "lictor_guard_directives", "") > 99.5);
 
     let (clock, mut gateway) = (SystemClock::start(), Gateway::connect(ports.1));
-    let mut sink = KafkaSink::try_new(&cluster.properties, "test-out").unwrap();
     let mut times = Vec::new();
     for session in &sessions {
         assert_eq!(gateway.ask(session), json!({"decision": "allow", "result": "ALLOWED"}), "{session}");
         let began = clock.monotonic();
-        let (topic, payload) = (cluster.topic("spans"), Some(call(session, 2.0)));
-        sink.publish(&Outgoing { topic, key: None, payload, headers: Vec::new() }).unwrap();
-        sink.flush().unwrap();
+        spend(session, 2.0);
         let answer = loop {
             let answer = gateway.ask(session);
             if answer["decision"] != "allow" {
@@ -312,7 +316,7 @@ fn the_call_that_crosses_the_line_is_soon_the_last() {
         assert_eq!(said, (&json!("deny"), &json!("costly"), &json!("BUDGET_EXCEEDED")));
     }
     times.sort();
-    let (p50, p99) = (times[TRIALS / 2], times[TRIALS * 99 / 100]);
+    let (p50, p99) = (times[TRIALS / 2], times[(TRIALS * 99).div_ceil(100) - 1]);
     eprintln!("span sent to call denied: p50 {p50:.1?}, p99 {p99:.1?}, {TRIALS} sessions");
     let followed = |s: &str| metric(ports.1, "lictor_guard_follow_latency_seconds_bucket", &format!("le=\"{s}\""));
     let within = ["0.05", "0.1", "0.25", "0.5", "1.0"].map(|s| format!("{} in {s} s", followed(s)));
