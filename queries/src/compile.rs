@@ -25,6 +25,7 @@ use crate::finish::Finish;
 use crate::frame::{self, Emission, RuleText, Statement, WithinText};
 use crate::gap_fill;
 use crate::join::{self, JoinSide, PlannedJoin, StreamJoin};
+use crate::metric::metric_of;
 use crate::options::{duration_ns, header, refuse_unreachable_for};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
@@ -437,7 +438,7 @@ impl Compiler {
             self.faults.push(fault);
             return;
         }
-        let Some(head) = head else { return };
+        let Some(head) = head.map(|head| RuleHeader { metric: metric_of(&plan), ..head }) else { return };
         let windows = shape.windowed.as_ref().map(|windowed| (emission, &windowed.spec));
         if let Some(fault) = windows.and_then(|windows| refuse_unreachable_for(file, rule, windows, &head)) {
             return self.faults.push(fault);

@@ -26,6 +26,7 @@ mod ignored;
 mod join;
 mod lineage;
 mod measures;
+mod metric;
 mod options;
 mod oracle;
 mod reference;

@@ -65,6 +65,9 @@ pub struct RuleHeader {
     /// is only renewed.
     #[serde(default)]
     pub repeat_interval_ns: Option<i64>,
+    /// What `observed` measures: its formula in terms of columns of tables; none if that is long or not said.
+    #[serde(default)]
+    pub metric: Option<String>,
     /// The file the rule was read from, relative to the rules directory.
     pub file: String,
     /// Changes whenever the meaning of the rule may have changed: a hash of its normalised text.
@@ -91,6 +94,7 @@ impl RuleHeader {
             for_ns: 0,
             keep_firing_for_ns: 0,
             repeat_interval_ns: None,
+            metric: None,
             file: String::new(),
             version: RuleVersion(String::new()),
         }

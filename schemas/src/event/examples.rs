@@ -36,8 +36,8 @@ fn examples_say_what_their_rules_would_say() {
     for ((name, _, expected), began) in examples().zip(BEGAN) {
         let data = expected.data.clone();
         let RuleReference { name: of_rule, version, file, owner, description } = data.rule.clone();
-        let (severity, version) = (data.severity, RuleVersion(version));
-        let header = RuleHeader { name: of_rule, version, file, owner, description, severity, ..rule() };
+        let (severity, version, metric) = (data.severity, RuleVersion(version), data.metric);
+        let header = RuleHeader { name: of_rule, version, file, owner, description, severity, metric, ..rule() };
         let subject = Subject(data.selector.matches);
         let began = EventTime::from_rfc3339(began).unwrap();
         let revision = Revision {
@@ -117,7 +117,8 @@ fn a_word_outside_its_closed_set_is_refused_by_type_and_schema() {
 #[test]
 fn an_event_without_what_was_added_later_is_read() {
     let (_, mut message, event) = examples().nth(1).unwrap();
-    message["data"].as_object_mut().unwrap().remove("started_at");
+    let data = message["data"].as_object_mut().unwrap();
+    assert!(data.remove("started_at").is_some() && data.remove("metric").is_some());
     message["data"]["window"].as_object_mut().unwrap().remove("kind");
     assert_eq!(schema_errors(&message), Vec::<String>::new());
     let read = EnforcementEvent::from_json(message.to_string().as_bytes()).unwrap();

@@ -151,6 +151,9 @@ pub struct Directive {
     pub selector: Selector,
     /// Which rule decided.
     pub rule: RuleReference,
+    /// What `observed` measures: its formula in terms of columns of tables; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
     /// What the rule found; empty apart from `result` and `window` once the directive has ended.
     #[serde(flatten)]
     pub finding: Finding,
@@ -374,6 +377,7 @@ impl EnforcementEvent {
             severity: rule.severity,
             selector: Selector { matches: revision.subject.0.clone() },
             rule: RuleReference::from(rule),
+            metric: rule.metric.clone().filter(|_| revision.finding.observed.is_some()),
             finding: revision.finding,
             started_at: revision.started_at,
             valid_from: revision.at,
