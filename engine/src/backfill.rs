@@ -4,12 +4,14 @@
 //! that were read before are read once more:
 //!
 //! 1. A shard that finds a store it has no sums of leaves the store's windows open as of then ([`Warming`]); its rules
-//!    say nothing, and what was said before them holds until its end.
+//!    say nothing, and what was said before them holds until its end. A store that was there is begun anew if a rule
+//!    comes to it that was waiting elsewhere, while windows ended that the store has let go of.
 //! 2. Whoever scans tells from which offset on rows are in its sums
 //!    ([`Feeding`](crate::exchange::Feeding)). Rows before that offset are history.
 //! 3. Once that is known of every input partition, history is summed up beside ([`BackfillPlan::stage`]), by what sums
 //!    up new rows, from where the oldest window that is still open begins. The sums are merged in one commit. Windows
-//!    that have ended before are looked back at and not judged: that was done. All others are judged now.
+//!    that had ended when a rule began to wait are looked back at and not judged: that was done. All others are
+//!    judged now.
 //!
 //! Sums do not depend on the order of rows, and the log of a topic does not change: until the commit everything can be
 //! begun anew, on another instance too.
@@ -81,8 +83,6 @@ impl BackfillPlan {
 /// A store that waits for sums over what was read before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warming {
-    /// Windows that have ended by then were judged before the store was there.
-    pub silent_to: EventTime,
     /// History is read from here on.
     pub read_from: EventTime,
     /// History ends at these offsets: from there on rows are in the sums of feeders.
@@ -92,8 +92,8 @@ pub struct Warming {
 }
 
 impl Warming {
-    /// A store whose time has come to `at` when it was found to be new, with windows like `spec`, of rules that look
-    /// back at so many of them; and up to when its windows are closed. History is read for `reach_ns` at most.
+    /// A store with windows like `spec`, of which those that end by `at` were judged before, by rules that look back at
+    /// so many of them; and up to when its windows are closed. History is read for `reach_ns` at most.
     pub(crate) fn begin(at: EventTime, spec: WindowSpec, rows_back: usize, reach_ns: i64) -> (Self, EventTime) {
         let first = spec.first_ending_after(at);
         let step_ns = spec.end_after(first).0.saturating_sub(first.end.0);
@@ -102,7 +102,7 @@ impl Warming {
         let closed_to = at.plus(-back_ns).max(floor);
         let oldest = spec.windows_at(closed_to).iter().map(|window| window.start).min();
         let read_from = oldest.unwrap_or(closed_to).max(floor);
-        (Self { silent_to: at, read_from, ends: BTreeMap::new(), feeders: BTreeSet::new() }, closed_to)
+        (Self { read_from, ends: BTreeMap::new(), feeders: BTreeSet::new() }, closed_to)
     }
 
     /// A feeder has told from where on it feeds `our` stores, or others. Returns whether the sums that have come until

@@ -281,11 +281,9 @@ impl PaneStore {
         }
     }
 
-    /// What it waited for has come, from `since` on; returns up to when windows were judged before.
-    pub(crate) fn warm(&mut self, since: EventTime) -> Option<EventTime> {
-        let silent_to = self.warming()?.silent_to;
+    /// What it waited for has come, from `since` on.
+    pub(crate) fn warm(&mut self, since: EventTime) {
         self.beginning = Beginning::Known(Some(since));
-        Some(silent_to)
     }
 
     /// Whoever reads telemetry has the rules of this store, too, and rows up to `high` were read before.
@@ -390,21 +388,22 @@ impl PaneStore {
         }
     }
 
-    /// The windows that end at or before the watermark and are not closed yet, by their ends. Those without rows only
-    /// if they are asked for, from the first watermark on, and at most so many.
-    pub(crate) fn due(&self, watermark: EventTime, empty_max: usize) -> Vec<Window> {
+    /// The windows that end after `after` and at or before the watermark and are not closed yet, by their ends. Those
+    /// without rows only if they are asked for, from the first watermark on, and at most so many.
+    pub(crate) fn due(&self, after: EventTime, watermark: EventTime, empty_max: usize) -> Vec<Window> {
+        let after = after.max(self.closed_to);
         let spec = self.plan.aggregation.spec();
         if self.plan.emission == Emission::OnUpdate || spec.is_zoned() {
-            let ended = self.panes.keys().filter(|w| w.end <= watermark && w.end > self.closed_to);
+            let ended = self.panes.keys().filter(|w| w.end <= watermark && w.end > after);
             let mut ended: Vec<Window> = ended.copied().collect();
             ended.sort_by_key(|window| (window.end, window.start));
             return ended;
         }
         let mut due = Vec::new();
         let first = self.panes.keys().next().map(|pane| pane.start);
-        let from = if empty_max > 0 && self.closed_to > EventTime::MIN { Some(self.closed_to) } else { first };
+        let from = if empty_max > 0 && after > EventTime::MIN { Some(after) } else { first };
         let Some(from) = from else { return due };
-        let mut window = spec.first_ending_after(self.closed_to.max(from));
+        let mut window = spec.first_ending_after(after.max(from));
         while window.end <= watermark {
             let mut at = window.end;
             if due.len() < empty_max || self.has_rows_in(window) {

@@ -37,6 +37,8 @@ pub struct WindowedState {
     /// The shard whose groups these are.
     place: Place,
     history: History,
+    /// Windows that end by then were judged before their sums were lost or were there: they are only looked back at.
+    judged_to: EventTime,
     /// Judge all groups of running windows anew: thresholds may be others than before.
     is_judged_anew: bool,
     has_new_history: bool,
@@ -95,7 +97,13 @@ impl WindowedState {
     /// The state as a log had it, beside a store that may have running windows.
     pub(crate) fn restored(rule: Arc<WindowedRule>, place: Place, history: History, is_judged_anew: bool) -> Self {
         let committed = Committed { history: history.clone(), is_judged_anew };
-        Self { rule, place, history, is_judged_anew, has_new_history: false, committed }
+        let judged_to = EventTime::MIN;
+        Self { rule, place, history, judged_to, is_judged_anew, has_new_history: false, committed }
+    }
+
+    /// The state of a rule that has judged windows up to then, beside a store without their sums.
+    pub(crate) fn judged_to(self, judged_to: EventTime) -> Self {
+        Self { judged_to, ..self }
     }
 
     /// What is there now stays.
@@ -112,6 +120,11 @@ impl WindowedState {
         if std::mem::take(&mut self.has_new_history) {
             self.history.clone_from(&self.committed.history);
         }
+    }
+
+    /// Windows that end by then were judged before their sums were there.
+    pub(crate) fn is_judged_to(&self) -> EventTime {
+        self.judged_to
     }
 
     /// The rule.
@@ -164,7 +177,8 @@ impl WindowedState {
         Ok(whole)
     }
 
-    /// Judges all groups, window by window in the order of their ends; nothing for rules that speak on close.
+    /// Judges all groups, window by window in the order of their ends, of windows that were not judged before; nothing
+    /// for rules that speak on close.
     ///
     /// # Errors
     /// The rule's query fails on a group's values.
@@ -174,6 +188,7 @@ impl WindowedState {
         }
         self.is_judged_anew = false;
         let mut all = store.all_groups()?;
+        all.retain(|of_window| of_window.window.end > self.judged_to);
         all.sort_by_key(|of_window| (of_window.window.end, of_window.window.start));
         all.iter().map(|of_window| Ok((of_window.window, self.update(of_window, store)?))).collect()
     }
@@ -203,6 +218,23 @@ impl WindowedState {
     /// # Errors
     /// The rule's query fails on a group's values.
     pub fn close(&mut self, store: &mut PaneStore, watermark: EventTime) -> Result<Vec<Closed>, PaneError> {
+        self.close_between(store, self.judged_to, watermark)
+    }
+
+    /// Remembers what windows had that were judged before.
+    ///
+    /// # Errors
+    /// The rule's query fails on a group's values.
+    pub(crate) fn look_back(&mut self, store: &mut PaneStore) -> Result<(), PaneError> {
+        self.close_between(store, EventTime::MIN, self.judged_to).map(drop)
+    }
+
+    fn close_between(
+        &mut self,
+        store: &mut PaneStore,
+        after: EventTime,
+        watermark: EventTime,
+    ) -> Result<Vec<Closed>, PaneError> {
         let rule = Arc::clone(&self.rule);
         let plan = Arc::clone(store.plan());
         let is_session = matches!(plan.aggregation.spec(), WindowSpec::Session { .. });
@@ -212,7 +244,7 @@ impl WindowedState {
         let since = store.since().unwrap_or(watermark);
         let empty_max = rule.finish.gap_fill().map_or(0, |_| FILLED_WINDOWS_MAX);
         let mut closed = Vec::new();
-        for window in store.due(watermark, empty_max) {
+        for window in store.due(after, watermark, empty_max) {
             if rule.emission == Emission::OnUpdate {
                 closed.push(Closed { window, next_end: window.end, violations: None });
                 continue;

@@ -315,7 +315,7 @@ impl Unstored {
 type Then = (Unstored, arrow::datatypes::SchemaRef, Vec<usize>);
 
 /// Raised when states that look the same mean something else than before.
-const STATE_VERSION: u32 = 3;
+const STATE_VERSION: u32 = 4;
 
 /// Groups of the same subject are on the same shard, whatever is summed up of them: an edit of that must find there
 /// what was said before. Where all groups are on one shard, not all such stores are to be on the same.

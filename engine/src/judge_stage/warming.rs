@@ -51,25 +51,25 @@ impl JudgeStage {
         }
         for number in filled {
             let newest = self.newest_of(&self.stores[number.0]);
-            let Some(silent_to) = self.stores[number.0].warm(since.unwrap_or(newest)) else { continue };
+            self.stores[number.0].warm(since.unwrap_or(newest));
             for rule in self.stores[number.0].plan().readers.clone() {
-                self.isolate(rule, &mut decided, |judge, decided| judge.look_back(rule, silent_to, decided));
+                self.isolate(rule, &mut decided, |judge, decided| judge.look_back(rule, decided));
             }
-            self.stores[number.0].let_go(silent_to);
         }
         self.step(&mut decided);
         decided
     }
 
-    /// Closes windows up to `silent_to` without a word, since they were judged before, and judges the others; those
-    /// that have ended since as if they had done so just now. What was found in a window before and is not found any
-    /// more does not hold any more.
-    fn look_back(&mut self, rule: RuleId, silent_to: EventTime, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
+    /// Closes windows that the rule has judged before without a word, and judges the others; those that have ended
+    /// since as if they had done so just now. What was found in a window before and is not found any more does not
+    /// hold any more.
+    fn look_back(&mut self, rule: RuleId, decided: &mut Vec<Decision>) -> Result<(), PaneError> {
         let header = &self.judging.rules[rule.0].header;
         let Some(windowed) = &mut self.states[rule.0].windowed else { return Ok(()) };
         let store = &mut self.stores[windowed.rule().store.0];
         let watermark = store.plan().frontier.at(&self.watermarks);
-        windowed.close(store, silent_to)?;
+        let judged_to = windowed.is_judged_to();
+        windowed.look_back(store)?;
         let judged = windowed.judge_all(store)?;
         let mut before: BTreeMap<Window, Vec<Subject>> = BTreeMap::new();
         for (subject, window) in self.decisions.running(header) {
@@ -77,16 +77,22 @@ impl JudgeStage {
         }
         let mut found_before = |window| before.remove(&window).unwrap_or_default();
         for (window, Update { violations, .. }) in judged {
-            let cleared = outdated((window, found_before(window)), &violations, silent_to);
+            let cleared = outdated((window, found_before(window)), &violations, judged_to);
             decided.extend(self.decisions.change(header, cleared, violations));
             if window.end <= watermark {
                 decided.extend(self.decisions.close_window(header, window, window.end));
             }
         }
         for of_window in before {
-            decided.extend(self.decisions.change(header, outdated(of_window, &[], silent_to), Vec::new()));
+            decided.extend(self.decisions.change(header, outdated(of_window, &[], judged_to), Vec::new()));
         }
         Ok(())
+    }
+
+    /// Up to when a rule had judged windows when it began to wait, if it waits.
+    pub(crate) fn awaits_from(&self, rule: RuleId) -> Option<EventTime> {
+        let windowed = self.states[rule.0].windowed.as_ref()?;
+        self.is_warming(rule).then(|| windowed.is_judged_to())
     }
 
     pub(super) fn is_warming(&self, rule: RuleId) -> bool {

@@ -7,7 +7,7 @@
 //! once and the deltas of two generations, and restoring it in the order of its offsets is right whatever compaction
 //! has already removed: of two rows of a group the later one is the newer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -20,7 +20,7 @@ use lictor_schemas::time::Window;
 
 use super::JudgeSettings;
 use super::dormant::Dormant;
-use super::record::{HistorySaid, Key, Manifest, Progress, RowsSaid, RuleSaid, StateRecord, StoreSaid, WarmingSaid};
+use super::record::{HistorySaid, Key, Manifest, Progress, RowsSaid, RuleSaid, StateRecord, StoreSaid};
 use crate::exchange::parcel::{MarkSaid, Names, PARCEL_BYTES, ROW_BYTES_MAX};
 use crate::exchange::route::Hash;
 use crate::exchange::{RuleId, StoreId};
@@ -88,7 +88,7 @@ pub(super) struct Position {
 impl Log {
     pub(super) fn new(settings: &JudgeSettings) -> Self {
         let mut position = Position::default();
-        let said = said(settings, &Said::default(), &mut position.progress);
+        let said = said(settings, (&Said::default(), &BTreeSet::new()), &mut position.progress);
         Self::restored(settings.names.clone(), said, Dormant::default(), position)
     }
 
@@ -241,16 +241,17 @@ impl Log {
 
     fn manifest(&mut self, stage: &JudgeStage, next: NextOffset) -> StateRecord {
         let (marks, watermarks) = stage.watermarks().parts();
-        let now = |(said, (_, state)): (&RuleSaid, (_, &RuleState))| RuleSaid {
+        let now = |(rule, (said, (_, state))): (RuleId, (&RuleSaid, (_, &RuleState)))| RuleSaid {
             quarantined: state.quarantined.clone(),
+            judged_to: stage.awaits_from(rule),
             ..said.clone()
         };
-        let rules = self.said.rules.iter().zip(stage.states()).map(now);
+        let rules = (0..).map(RuleId).zip(self.said.rules.iter().zip(stage.states())).map(now);
         let stores = (0..).map(StoreId).zip(self.said.stores.iter().zip(stage.stores()));
         let stores = stores.map(|(store, (said, panes))| StoreSaid {
             since: panes.since(),
             is_lost: !stage.is_read(store),
-            warming: panes.warming().map(|warming| WarmingSaid::new(warming, panes.closed_to())),
+            is_warming: panes.warming().is_some(),
             ..said.clone()
         });
         let manifest = Manifest {
@@ -267,8 +268,12 @@ impl Log {
 }
 
 /// What is to be said of an instance's rules and stores. Those that were there `before` with the same state keep their
-/// incarnation, all others get a new one.
-pub(super) fn said(settings: &JudgeSettings, before: &Said, progress: &mut Progress) -> Said {
+/// incarnation, all others get a new one, and so do stores that begin anew and their readers.
+pub(super) fn said(
+    settings: &JudgeSettings,
+    (before, anew): (&Said, &BTreeSet<StoreId>),
+    progress: &mut Progress,
+) -> Said {
     let mut said = Said::default();
     let mut next_incarnation = || {
         progress.incarnation += 1;
@@ -283,16 +288,18 @@ pub(super) fn said(settings: &JudgeSettings, before: &Said, progress: &mut Progr
         let is_it = |b: &&RuleSaid| b.name == name && b.state == state;
         // A quarantined rule has lost its state: a new version of it begins anew.
         let known = before.rules.iter().find(is_it).filter(|b| b.quarantined.is_none() || b.version == version);
-        let incarnation = known.map_or_else(&mut next_incarnation, |known| known.incarnation);
+        let goes_on = known.filter(|_| !rule.stores().iter().any(|store| anew.contains(store)));
+        let incarnation = goes_on.map_or_else(&mut next_incarnation, |known| known.incarnation);
         let quarantined = known.and_then(|known| known.quarantined.clone());
         let history = rule.windowed().map(|w| w.finish.history_id());
-        let is_dormant = false;
-        said.rules.push(RuleSaid { name, version, state, history, incarnation, quarantined, is_dormant });
+        let (is_dormant, judged_to) = (false, None);
+        said.rules.push(RuleSaid { name, version, state, history, incarnation, quarantined, is_dormant, judged_to });
     }
-    for plan in settings.judging.stores.iter() {
+    for (number, plan) in (0..).map(StoreId).zip(settings.judging.stores.iter()) {
         let is_read = plan.readers.iter().any(|rule| said.rules[rule.0].quarantined.is_none());
         let state = plan.state_id.clone();
         let known = before.stores.iter().find(|b| b.state == state).filter(|b| !(b.is_lost && is_read));
+        let known = known.filter(|_| !anew.contains(&number));
         let incarnation = known.map_or_else(&mut next_incarnation, |known| known.incarnation);
         let mut readers: Vec<String> = plan.readers.iter().map(|rule| said.rules[rule.0].name.clone()).collect();
         if !settings.is_whole {
@@ -301,8 +308,8 @@ pub(super) fn said(settings: &JudgeSettings, before: &Said, progress: &mut Progr
             readers.extend(of_known.filter(|name| settings.names.find_rule(name).is_none()).cloned());
         }
         let since = known.and_then(|known| known.since);
-        let warming = known.and_then(|known| known.warming.clone());
-        said.stores.push(StoreSaid { state, incarnation, since, is_lost: !is_read, readers, warming });
+        let is_warming = known.is_some_and(|known| known.is_warming);
+        said.stores.push(StoreSaid { state, incarnation, since, is_lost: !is_read, readers, is_warming });
     }
     said
 }

@@ -9,7 +9,7 @@
 //! | `r/<rule>` | the rule's head, of which events about its directives are made even when it is gone |
 //! | `s/<rule>/<subject>` | what was said about a subject; a tombstone when there is nothing to remember |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use lictor_connectors::NextOffset;
@@ -17,7 +17,6 @@ use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 use serde::{Deserialize, Serialize};
 
-use crate::backfill::Warming;
 use crate::exchange::parcel::MarkSaid;
 
 /// A record for the state topic; without a value it is a tombstone.
@@ -152,6 +151,9 @@ pub(super) struct RuleSaid {
     /// Whether what is kept of it are the bytes as they are, because it did not compile.
     #[serde(default)]
     pub(super) is_dormant: bool,
+    /// While it waits for history: windows that end by then were judged before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) judged_to: Option<EventTime>,
 }
 
 /// A store whose rows are in the log.
@@ -167,29 +169,9 @@ pub(super) struct StoreSaid {
     pub(super) is_lost: bool,
     /// The names of the rules that read it.
     pub(super) readers: Vec<String>,
-    /// What of it was read before it was there and is yet to come.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) warming: Option<WarmingSaid>,
-}
-
-/// What a store waits for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct WarmingSaid {
-    silent_to: EventTime,
-    read_from: EventTime,
-    pub(super) closed_to: EventTime,
-}
-
-impl WarmingSaid {
-    pub(super) fn new(warming: &Warming, closed_to: EventTime) -> Self {
-        let Warming { silent_to, read_from, .. } = warming;
-        Self { silent_to: *silent_to, read_from: *read_from, closed_to }
-    }
-
-    pub(super) fn warming(&self) -> Warming {
-        let (ends, feeders) = (BTreeMap::new(), BTreeSet::new());
-        Warming { silent_to: self.silent_to, read_from: self.read_from, ends, feeders }
-    }
+    /// Whether it waits for what was read before it was there: none of its rows are in the log.
+    #[serde(default)]
+    pub(super) is_warming: bool,
 }
 
 /// Where a shard's log stands.

@@ -3,7 +3,7 @@
 //! Records are taken in the order of their offsets. What the manifest says must be what the group has committed; if it
 //! is not, the log and the group speak of two different histories, and the process must not guess which is true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use crate::ipc;
 use crate::judge_stage::JudgeStage;
 use crate::packed::{PackedError, unpack};
 use crate::pane::{Pane, PaneError, RestoredRows, logged_schema};
-use crate::store::{Beginning, PaneStore};
+use crate::store::{Beginning, PaneStore, StorePlan};
 use crate::watermark::{Mark, Watermarks};
 use crate::windowed::WindowedState;
 
@@ -248,12 +248,13 @@ impl Restoring {
         let is_retried = |rule: &RuleSaid| self.is_retried && rule.quarantined.is_some();
         let rules = manifest.rules.iter().filter(|rule| !is_retried(rule)).cloned().collect();
         let before = Said { rules, stores: manifest.stores.clone() };
-        let said = said(&self.settings, &before, &mut position.progress);
         let marks = manifest.marks.iter().cloned().map(Mark::from);
         let marks: Vec<Mark> = marks.filter(|m| signals.iter().any(|t| **t == *m.partition.topic)).collect();
         let watermarks = Watermarks::from_parts(self.settings.lateness_ns, marks, manifest.watermarks.clone());
+        let anew = self.outrun(&manifest, &watermarks);
+        let said = said(&self.settings, (&before, &anew), &mut position.progress);
         let stores = self.stores(&said, &manifest, &watermarks)?;
-        let states = self.states(&said, &stores);
+        let states = self.states(&said, &stores, (&manifest, &watermarks));
         let mut stage = self.settings.stage(self.place);
         let quarantined = said.rules.iter().enumerate();
         let quarantined = quarantined.filter_map(|(n, r)| Some((RuleId(n), r.quarantined.clone()?)));
@@ -376,15 +377,13 @@ impl Restoring {
             let is_of_dormant = |name: &String| manifest.rules.iter().any(|rule| rule.is_dormant && rule.name == *name);
             b.readers.iter().all(is_of_dormant)
         };
-        if let Some(said) = before.and_then(|before| before.warming.as_ref()) {
-            return (Beginning::Warming(said.warming()), said.closed_to);
-        }
-        if let Some(before) = before.filter(|before| !is_dormant(before)) {
+        if let Some(before) = before.filter(|before| !before.is_warming && !is_dormant(before)) {
             return (Beginning::Known(before.since), closed_to);
         }
-        let can_fill = |backfill: &&BackfillPlan| backfill.scans.contains_key(&number) && closed_to > EventTime::MIN;
-        if let Some(backfill) = self.settings.backfill.as_ref().filter(can_fill).filter(|_| before.is_none()) {
-            let judged_to = self.judged_to(&plan.readers, manifest).min(closed_to);
+        let has_no_sums = before.is_none_or(|before| before.is_warming);
+        if let Some(backfill) = self.filler(number, closed_to).filter(|_| has_no_sums) {
+            let judged_to = plan.readers.iter().filter_map(|rule| self.judged_to(*rule, manifest)).min();
+            let judged_to = judged_to.unwrap_or(closed_to).min(closed_to);
             let finishes = plan.readers.iter().filter_map(|rule| self.settings.judging.rules[rule.0].windowed());
             let rows_back = finishes.map(|windowed| windowed.finish.rows_back()).max().unwrap_or_default();
             let spec = plan.aggregation.spec();
@@ -395,25 +394,53 @@ impl Restoring {
         (Beginning::New(high.unwrap_or(EventTime::MIN).max(closed_to)), closed_to)
     }
 
-    /// Up to when windows were judged by what rules were before, if that was waiting for history, too.
-    fn judged_to(&self, rules: &[RuleId], manifest: &Manifest) -> EventTime {
-        let names = rules.iter().map(|rule| self.settings.names.rule(*rule));
-        let before = names.filter_map(|name| manifest.rules.iter().find(|before| before.name == name));
-        let states = before.filter_map(|before| before.state.as_deref()).flat_map(|states| states.split(' '));
-        let stores = states.filter_map(|state| manifest.stores.iter().find(|store| store.state == state));
-        let judged_to = stores.filter_map(|store| Some(store.warming.as_ref()?.warming().silent_to));
-        judged_to.min().unwrap_or(EventTime::MAX)
+    /// How history is summed up for a store, if it can be and time has come to something.
+    fn filler(&self, store: StoreId, closed_to: EventTime) -> Option<&BackfillPlan> {
+        let can_fill = |backfill: &&BackfillPlan| backfill.scans.contains_key(&store) && closed_to > EventTime::MIN;
+        self.settings.backfill.as_ref().filter(can_fill)
+    }
+
+    /// Up to when a rule has judged windows, if it has waited for history since.
+    fn judged_to(&self, rule: RuleId, manifest: &Manifest) -> Option<EventTime> {
+        let name = self.settings.names.rule(rule);
+        manifest.rules.iter().find(|before| before.name == name)?.judged_to
+    }
+
+    /// The stores that have let go of windows which one of their rules, waiting elsewhere, has not judged.
+    fn outrun(&self, manifest: &Manifest, watermarks: &Watermarks) -> BTreeSet<StoreId> {
+        let is_outrun = |(number, plan): &(StoreId, &Arc<StorePlan>)| {
+            let closed_to = plan.frontier.at(watermarks);
+            let is_missed = |judged_to: EventTime| plan.aggregation.spec().pane_at(judged_to).end <= closed_to;
+            let is_known = manifest.stores.iter().any(|b| b.state == plan.state_id && !b.is_warming);
+            let mut judged_to = plan.readers.iter().filter_map(|rule| self.judged_to(*rule, manifest));
+            is_known && self.filler(*number, closed_to).is_some() && judged_to.any(is_missed)
+        };
+        let stores = (0..).map(StoreId).zip(self.settings.judging.stores.iter());
+        stores.filter(is_outrun).map(|(number, _)| number).collect()
     }
 
     /// What the windowed rules remember besides.
-    fn states(&mut self, said: &Said, stores: &[PaneStore]) -> Vec<(RuleId, WindowedState)> {
+    fn states(
+        &mut self,
+        said: &Said,
+        stores: &[PaneStore],
+        (manifest, watermarks): (&Manifest, &Watermarks),
+    ) -> Vec<(RuleId, WindowedState)> {
         let mut states = Vec::new();
         let settings = Arc::clone(&self.settings);
         for (number, (said, rule)) in said.rules.iter().zip(settings.judging.rules.iter()).enumerate() {
             let Some(windowed) = rule.windowed() else { continue };
             let history = self.history_of(said, windowed.finish.empty_history());
-            let is_judged_anew = stores[windowed.store.0].groups() > 0;
-            let state = WindowedState::restored(Arc::clone(windowed), self.place, history, is_judged_anew);
+            let store = &stores[windowed.store.0];
+            let state = WindowedState::restored(Arc::clone(windowed), self.place, history, store.groups() > 0);
+            let state = match store.warming() {
+                Some(_) => {
+                    let closed_to = store.plan().frontier.at(watermarks);
+                    let judged_to = self.judged_to(RuleId(number), manifest).unwrap_or(closed_to);
+                    state.judged_to(judged_to.min(closed_to))
+                }
+                None => state,
+            };
             states.push((RuleId(number), state));
         }
         states

@@ -108,6 +108,102 @@ fn windows_that_nobody_has_judged_while_rules_were_waiting_are_judged_in_the_end
     assert_eq!(observed(&bench.fill()), [("team=a".to_owned(), Some(1.0))]);
 }
 
+/// A rule beside `counted` that has the same sums.
+fn same_sums(text: &str) -> String {
+    text.replace("RULE counted", "RULE other")
+}
+
+fn said_of(decisions: &[Decision]) -> Vec<(String, String, Option<f64>)> {
+    let fires = |d: &&Decision| d.event.data.finding.observed.is_some();
+    let said =
+        |d: &Decision| (d.event.data.rule.name.clone(), d.event.to_subject_text(), d.event.data.finding.observed);
+    let mut said: Vec<_> = decisions.iter().filter(fires).map(said).collect();
+    said.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    said
+}
+
+fn found(rule: &str, team: &str, observed: f64) -> (String, String, Option<f64>) {
+    (rule.to_owned(), format!("team={team}"), Some(observed))
+}
+
+#[test]
+fn who_comes_back_to_sums_that_others_keep_misses_no_window() {
+    let both = |first: &str| format!("{first}{}", same_sums(&counted("")));
+    let mut bench = bench(&both(&counted("")));
+    bench.read(START, &teams(&["a"]));
+    bench.commit();
+    bench.restart(&both(&most("")));
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
+    assert_eq!(said_of(&decisions), [found("other", "a", 1.0)], "the other one does not wait");
+    bench.commit();
+    bench.restart(&both(&counted("")));
+    assert!(bench.is_warming(), "the store has let go of a minute that one of its rules has not judged");
+    assert_eq!(bench.read(START.plus(2 * MINUTE_NS + 1), &teams(&["b"])), []);
+    assert_eq!(said_of(&bench.fill()), [found("counted", "a", 1.0)], "and the other one has");
+    let decisions = bench.read(START.plus(4 * MINUTE_NS), &teams(&["c"]));
+    assert_eq!(said_of(&decisions), [found("counted", "b", 2.0), found("other", "b", 2.0)]);
+}
+
+#[test]
+fn who_comes_back_before_a_window_has_ended_need_not_wait() {
+    let both = |first: &str| format!("{first}{}", same_sums(&counted("")));
+    let mut bench = bench(&both(&counted("")));
+    bench.read(START, &teams(&["a"]));
+    bench.commit();
+    bench.restart(&both(&most("")));
+    bench.read(START.plus(1), &teams(&["a"]));
+    bench.commit();
+    bench.restart(&both(&counted("")));
+    assert!(!bench.is_warming());
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
+    assert_eq!(said_of(&decisions), [found("counted", "a", 2.0), found("other", "a", 2.0)]);
+}
+
+#[test]
+fn rules_that_begin_to_wait_for_one_store_at_two_times_judge_each_window_once() {
+    let least = |text: &str| text.replace("sum(input_tokens) AS tokens", "min(input_tokens) AS tokens");
+    let both = |first: &str, other: &str| format!("{first}{}", same_sums(other));
+    let mut bench = bench(&both(&counted(""), &counted("")));
+    bench.read(START, &teams(&["a"]));
+    bench.commit();
+    bench.restart(&both(&most(""), &counted("")));
+    let decisions = bench.read(START.plus(2 * MINUTE_NS), &teams(&["b"]));
+    assert_eq!(said_of(&decisions), [found("other", "a", 1.0)]);
+    bench.commit();
+    bench.restart(&both(&least(&counted("")), &least(&counted(""))));
+    assert_eq!(bench.read(START.plus(2 * MINUTE_NS + 1), &teams(&["b"])), []);
+    bench.commit();
+    bench.restart(&both(&least(&counted("")), &least(&counted(""))));
+    assert_eq!(bench.read(START.plus(4 * MINUTE_NS), &teams(&["c"])), []);
+    let expected = [found("counted", "a", 1.0), found("counted", "b", 2.0), found("other", "b", 2.0)];
+    assert_eq!(said_of(&bench.fill()), expected);
+}
+
+#[test]
+fn who_looks_back_further_and_comes_to_a_store_that_waits_has_its_history() {
+    let looks_back = "CREATE RULE other WITH (action = 'notify', reason_code = 'x_test') AS
+        SELECT team, window_start, window_end, n AS observed, tokens,
+               lag(n, 2) OVER (PARTITION BY team ORDER BY window_end) AS before
+        FROM (SELECT team, window_start, window_end, count(*) AS n, max(input_tokens) AS tokens
+              FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end);";
+    let mut bench = bench(&counted(""));
+    for minute in 0..4 {
+        bench.read(START.plus(minute * MINUTE_NS), &teams(&["a"]));
+    }
+    bench.read(START.plus(3 * MINUTE_NS + 11_000_000_000), &teams(&["a"]));
+    bench.commit();
+    bench.restart(&most(""));
+    bench.read(START.plus(3 * MINUTE_NS + 11_000_000_001), &teams(&["a"]));
+    bench.commit();
+    bench.restart(&format!("{}{looks_back}", most("")));
+    bench.read(START.plus(3 * MINUTE_NS + 11_000_000_002), &teams(&["a"]));
+    assert_eq!(bench.fill(), []);
+    let decisions = bench.read(START.plus(5 * MINUTE_NS), &teams(&["b"]));
+    let of_other =
+        decisions.iter().find(|d| d.event.data.rule.name == "other" && d.event.data.finding.observed.is_some());
+    assert_eq!(of_other.map(|d| d.event.data.finding.evidence["before"].clone()), Some(json!(1)));
+}
+
 #[test]
 fn earlier_windows_are_looked_back_at_and_not_judged_again() {
     let before = |over: &str| {
