@@ -11,6 +11,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::log::Logged;
@@ -20,6 +21,12 @@ use crate::error::{ConnectorError, Retry};
 
 /// How long a broker may take for one question. At the start, so generous.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// How long somebody waits more to be told why there was no answer: a refusal comes at once.
+const REASON_MAX: Duration = Duration::from_secs(3);
+
+/// Lines of librdkafka's log that can come in that time.
+const LINES_MAX: u32 = 100;
 
 /// The replication factor that means "the broker's default".
 const BROKER_DEFAULT: i32 = -1;
@@ -98,8 +105,8 @@ impl Difference {
 /// partitions than it must have, [`ConnectorError::TopicMissing`] if a topic cannot be created,
 /// [`ConnectorError::Kafka`] if no broker answers.
 pub fn ensure_topics(properties: &KafkaProperties, topics: &[TopicSpec]) -> Result<Vec<String>, ConnectorError> {
-    let admin: AdminClient<Logged> = properties.create(Role::Admin, &[], Logged)?;
-    let existing = existing(&admin)?;
+    let admin: AdminClient<Logged> = properties.create(Role::Admin, &[], Logged::default())?;
+    let existing = existing(&admin, properties)?;
     let (present, absent): (Vec<_>, Vec<_>) = topics.iter().partition(|topic| existing.contains_key(&topic.name));
     if properties.is_embedded()
         && let Some(topic) = absent.first()
@@ -118,8 +125,8 @@ pub fn ensure_topics(properties: &KafkaProperties, topics: &[TopicSpec]) -> Resu
 /// # Errors
 /// [`ConnectorError::Kafka`] if no broker answers.
 pub fn inspect_topics(properties: &KafkaProperties, topics: &[TopicSpec]) -> Result<Vec<TopicState>, ConnectorError> {
-    let admin: AdminClient<Logged> = properties.create(Role::Admin, &[], Logged)?;
-    states(&admin, properties, &topics.iter().collect::<Vec<_>>(), &existing(&admin)?)
+    let admin: AdminClient<Logged> = properties.create(Role::Admin, &[], Logged::default())?;
+    states(&admin, properties, &topics.iter().collect::<Vec<_>>(), &existing(&admin, properties)?)
 }
 
 fn not_on_embedded(topic: &TopicSpec) -> ConnectorError {
@@ -130,15 +137,36 @@ fn not_on_embedded(topic: &TopicSpec) -> ConnectorError {
 /// Numbers of partitions and of replicas.
 type Extent = (i32, i32);
 
-fn existing(admin: &AdminClient<Logged>) -> Result<BTreeMap<String, Extent>, ConnectorError> {
+fn existing(
+    admin: &AdminClient<Logged>,
+    properties: &KafkaProperties,
+) -> Result<BTreeMap<String, Extent>, ConnectorError> {
     // All topics and not these: asking for a topic by name makes some brokers create it.
-    let metadata = admin.inner().fetch_metadata(None, ANSWER_MAX).map_err(|error| refused("list topics", &error))?;
+    let metadata = admin.inner().fetch_metadata(None, ANSWER_MAX).map_err(|error| unanswered(properties, &error))?;
     let count = |items: usize| i32::try_from(items).unwrap_or(i32::MAX);
     let extents = metadata.topics().iter().map(|topic| {
         let replicas = topic.partitions().first().map_or(0, |partition| partition.replicas().len());
         (topic.name().to_string(), (count(topic.partitions().len()), count(replicas)))
     });
     Ok(extents.collect())
+}
+
+/// No broker has answered. Why connections come to nothing librdkafka tells only whom it can call back, and an admin
+/// client is not one of those; so another one asks once more.
+fn unanswered(properties: &KafkaProperties, error: &KafkaError) -> ConnectorError {
+    let error = refused("list topics", error);
+    let Ok(asking) = properties.create::<_, BaseConsumer<Logged>>(Role::Admin, &[], Logged::default()) else {
+        return error;
+    };
+    asking.client().fetch_metadata(None, REASON_MAX).ok();
+    // A call serves one line at a time, and the last one counts.
+    (0..LINES_MAX).for_each(|_| drop(asking.poll(Duration::from_millis(1))));
+    match (error, asking.context().trouble()) {
+        (ConnectorError::Kafka { action, message, fault, retry }, Some(trouble)) => {
+            ConnectorError::Kafka { action, message: format!("{message}: {trouble}"), fault, retry }
+        }
+        (error, _) => error,
+    }
 }
 
 fn create(admin: &AdminClient<Logged>, absent: &[&TopicSpec]) -> Result<Vec<String>, ConnectorError> {

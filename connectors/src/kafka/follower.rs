@@ -119,7 +119,7 @@ impl KafkaFollower {
         topic: &str,
     ) -> Result<Self, ConnectorError> {
         let own = [("group.id", group), ("client.id", group)];
-        let consumer = properties.create(Role::Consumer, &own, Logged)?;
+        let consumer = properties.create(Role::Consumer, &own, Logged::default())?;
         Ok(Self { consumer, topic: topic.to_string(), action, partitions: BTreeMap::new(), probes: 0 })
     }
 

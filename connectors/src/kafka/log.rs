@@ -1,5 +1,7 @@
 //! librdkafka's own log lines and errors, as tracing events.
 
+use std::sync::{Mutex, PoisonError};
+
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -9,12 +11,15 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 /// for all clients, so it is no news.
 const OTHER_CLIENT: &str = "property and will be ignored by this";
 
+fn is_error(level: RDKafkaLogLevel) -> bool {
+    use RDKafkaLogLevel as Level;
+    matches!(level, Level::Emerg | Level::Alert | Level::Critical | Level::Error)
+}
+
 /// Writes one line of librdkafka's log.
 pub(super) fn line(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-            tracing::error!(target: "librdkafka", facility, "{message}");
-        }
+        _ if is_error(level) => tracing::error!(target: "librdkafka", facility, "{message}"),
         RDKafkaLogLevel::Warning if !message.contains(OTHER_CLIENT) => {
             tracing::warn!(target: "librdkafka", facility, "{message}");
         }
@@ -39,10 +44,24 @@ pub(super) fn global_error(error: &KafkaError, reason: &str) {
 }
 
 /// The context of a client that has nothing else to tell: it lets librdkafka's log through to ours.
-pub(super) struct Logged;
+#[derive(Default)]
+pub(super) struct Logged {
+    trouble: Mutex<Option<String>>,
+}
+
+impl Logged {
+    /// The last error that librdkafka has told of by itself: why a connection came to nothing, where a call only says
+    /// that there is none.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 impl ClientContext for Logged {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if is_error(level) {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_owned());
+        }
         line(level, facility, message);
     }
 

@@ -70,8 +70,8 @@ impl KafkaRestorer {
     /// librdkafka refuses a property.
     pub fn try_new(properties: &KafkaProperties, group: &str, client_id: &str) -> Result<Self, ConnectorError> {
         let own = [("group.id", group), ("client.id", client_id)];
-        let committed = properties.create(Role::Consumer, &own, Logged)?;
-        let uncommitted = properties.create(Role::Consumer, &own, Logged)?;
+        let committed = properties.create(Role::Consumer, &own, Logged::default())?;
+        let uncommitted = properties.create(Role::Consumer, &own, Logged::default())?;
         Ok(Self { committed, uncommitted })
     }
 
