@@ -5,6 +5,7 @@
 #   tests/kafka.sh stop                stops the node that `start` started, by its own pid, and deletes its data
 #   tests/kafka.sh status              says whether it serves; exit status 0 if so, 3 if not
 #   tests/kafka.sh env                 prints KAFKA_BOOTSTRAP=… of the running node
+#   tests/kafka.sh secure              prints KAFKA_SECURE=127.0.0.1:<port> and KAFKA_CA=<file>: its other listener
 #   tests/kafka.sh restart             stops the node in order and starts it again: same port, same data
 #   tests/kafka.sh crash               ends the node with kill -9; its data stays
 #   tests/kafka.sh resume              starts a node that has crashed again: same port, same data
@@ -12,6 +13,11 @@
 #   tests/kafka.sh configs|groups …    `topics --list`, `configs --describe --topic t`, `groups --list`,
 #   tests/kafka.sh console-consumer …  `console-consumer --topic t --from-beginning --timeout-ms 5000`,
 #   tests/kafka.sh console-producer …  `console-producer --topic t`
+#   tests/kafka.sh acls …              `acls --list`
+#
+# Whoever comes by KAFKA_BOOTSTRAP may do everything. KAFKA_SECURE is TLS with SASL (PLAIN, SCRAM-SHA-256 and -512,
+# OAUTHBEARER with unsigned tokens); there nobody may do anything that no ACL grants. Its users are `lictor` and
+# `gateway`, both with the password `test-password`.
 #
 # LICTOR_KAFKA_HOME   where jars and run files live (default ~/.cache/lictor-kafka)
 # LICTOR_KAFKA_NAME   which node is meant, if several run side by side (default "default")
@@ -26,6 +32,7 @@ readonly state=$home/run/$name.env
 # Seconds; a cold JVM on two busy cores needs about ten.
 readonly start_deadline_s=90
 readonly stop_deadline_s=20
+readonly password=test-password
 
 say() { printf 'kafka.sh: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -86,14 +93,17 @@ free_port() {
 }
 
 write_server_properties() {
-  local broker=$1 controller=$2 data=$3
+  local broker=$1 controller=$2 secure=$3 data=$4
+  local plain=org.apache.kafka.common.security.plain.PlainLoginModule
+  local scram=org.apache.kafka.common.security.scram.ScramLoginModule
+  local bearer=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule
   cat >"$data/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$broker,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$broker
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$broker,SECURE://127.0.0.1:$secure,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=SECURE://127.0.0.1:$secure,PLAINTEXT://127.0.0.1:$broker
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$data/logs
@@ -113,7 +123,25 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 log.cleaner.backoff.ms=1000
 message.max.bytes=10485760
 auto.create.topics.enable=false
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
+listener.name.secure.ssl.keystore.type=PKCS12
+listener.name.secure.ssl.keystore.location=$data/node.p12
+listener.name.secure.ssl.keystore.password=$password
+listener.name.secure.plain.sasl.jaas.config=$plain required user_lictor="$password" user_gateway="$password";
+listener.name.secure.scram-sha-256.sasl.jaas.config=$scram required;
+listener.name.secure.scram-sha-512.sasl.jaas.config=$scram required;
+listener.name.secure.oauthbearer.sasl.jaas.config=$bearer required unsecuredLoginStringClaim_sub="node";
 PROPERTIES
+}
+
+# A certificate that vouches for itself, for clients that are told of it.
+make_certificate() {
+  local store=(-alias node -storetype PKCS12 -keystore "$1/node.p12" -storepass "$password")
+  keytool -genkeypair "${store[@]}" -keyalg EC -groupname secp256r1 -validity 30 -dname CN=127.0.0.1 \
+    -ext san=ip:127.0.0.1,dns:localhost -ext bc=ca:true >/dev/null 2>&1 || die 'keytool has made no certificate'
+  keytool -exportcert -rfc "${store[@]}" >"$1/node.pem" 2>/dev/null
 }
 
 # A pid alone may have been reused; the command line names our data directory.
@@ -135,7 +163,7 @@ serves() {
 # Starts a node on the data in $1 and waits until it serves; returns 1 if it ended by itself.
 run_node() {
   local data=$1 broker pid deadline
-  broker=$(sed -n 's/^advertised.listeners=.*:\([0-9]*\)$/\1/p' "$data/server.properties")
+  broker=$(sed -n 's/^advertised.listeners=.*PLAINTEXT.*:\([0-9]*\)$/\1/p' "$data/server.properties")
   # exec, so that the pid is the JVM's own; the lock and the caller's output are not inherited.
   (cd "$data" && exec setsid java -Xms256m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto \
     -Dorg.slf4j.simpleLogger.defaultLogLevel="${LICTOR_KAFKA_LOG:-warn}" -cp "$libs/*" \
@@ -159,14 +187,19 @@ run_node() {
 
 # Makes a node and starts it; returns 1 if it ended by itself (a port was taken between looking and binding).
 launch() {
-  local data broker controller
+  local data broker controller secure
   data=$(mktemp -d "${TMPDIR:-/tmp}/lictor-kafka.XXXXXX")
   broker=$(free_port)
   controller=$(free_port)
-  write_server_properties "$broker" "$controller" "$data"
-  local cluster_id
+  secure=$(free_port)
+  write_server_properties "$broker" "$controller" "$secure" "$data"
+  make_certificate "$data"
+  local cluster_id user users=()
+  for user in lictor gateway; do
+    users+=(-S "SCRAM-SHA-256=[name=$user,password=$password]" -S "SCRAM-SHA-512=[name=$user,password=$password]")
+  done
   cluster_id=$(jvm 128m kafka.tools.StorageTool random-uuid 2>/dev/null)
-  jvm 128m kafka.tools.StorageTool format -t "$cluster_id" -c "$data/server.properties" >"$data/format.log" 2>&1 ||
+  jvm 128m kafka.tools.StorageTool format -t "$cluster_id" -c "$data/server.properties" "${users[@]}" >"$data/format.log" 2>&1 ||
     { cat "$data/format.log" >&2; die 'formatting the storage did not succeed'; }
   run_node "$data" && return
   rm -rf "$data" "$state"
@@ -174,6 +207,14 @@ launch() {
 }
 
 print_bootstrap() { grep '^KAFKA_BOOTSTRAP=' "$state"; }
+
+print_secure() {
+  local KAFKA_DATA=''
+  # shellcheck disable=SC1090
+  . "$state"
+  sed -n 's/^advertised.listeners=SECURE:..\([^,]*\),.*/KAFKA_SECURE=\1/p' "$KAFKA_DATA/server.properties"
+  echo "KAFKA_CA=$KAFKA_DATA/node.pem"
+}
 
 start() {
   mkdir -p "$home/run"
@@ -279,11 +320,16 @@ case ${1:-} in
     is_running || die "no node named $name is running"
     print_bootstrap
     ;;
+  secure)
+    is_running || die "no node named $name is running"
+    print_secure
+    ;;
   restart) restart ;;
   crash) crash ;;
   resume) resume ;;
   topics) tool org.apache.kafka.tools.TopicCommand "${@:2}" ;;
   configs) tool kafka.admin.ConfigCommand "${@:2}" ;;
+  acls) tool org.apache.kafka.tools.AclCommand "${@:2}" ;;
   groups) tool org.apache.kafka.tools.consumer.group.ConsumerGroupCommand "${@:2}" ;;
   console-consumer) tool org.apache.kafka.tools.consumer.ConsoleConsumer "${@:2}" ;;
   console-producer) tool org.apache.kafka.tools.ConsoleProducer "${@:2}" ;;
