@@ -364,4 +364,6 @@ fn as_gauge(count: usize) -> i64 {
 }
 
 #[cfg(test)]
+mod shown;
+#[cfg(test)]
 mod tests;

@@ -48,7 +48,7 @@ pub struct GuardMetrics {
 
 impl GuardMetrics {
     /// Nothing has happened yet.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("lictor_guard");
         let decisions: Family<[(&str, &str); 1], Counter> = Family::default();
         registry.register("decisions", "Calls decided on, by outcome", decisions.clone());
@@ -161,7 +161,7 @@ impl GuardMetrics {
     }
 
     /// All metrics in the OpenMetrics text format, with how stale the guard is.
-    pub(super) fn encode(&self, age: Option<Duration>, is_ready: bool) -> String {
+    pub(crate) fn encode(&self, age: Option<Duration>, is_ready: bool) -> String {
         self.staleness.set(age.map_or(-1.0, |age| age.as_secs_f64()));
         self.ready.set(i64::from(is_ready));
         let mut text = String::new();

@@ -160,7 +160,7 @@ fn events_are_counted_by_rule_and_state_and_timed() {
     );
 }
 
-fn names() -> BTreeSet<String> {
+pub(super) fn names() -> BTreeSet<String> {
     let metrics = Metrics::new();
     let counts = ScanCounts { dead_letters: BTreeMap::from([("empty", 1)]), ..ScanCounts::default() };
     let limits = vec![LimitReport { rule: "r".to_owned(), subjects_max: 1 }];
@@ -209,19 +209,4 @@ fn these_are_all_metrics() {
         expected.extend(["sum", "count", "bucket"].map(|part| format!("lictor_{histogram}_seconds_{part}")));
     }
     assert_eq!(names(), expected);
-}
-
-#[test]
-fn the_dashboard_asks_for_metrics_that_exist() {
-    let dashboard = include_str!("../../deploy/grafana/dashboards/lictor.json");
-    let known = names();
-    let mut asked = 0;
-    for expression in dashboard.lines().filter(|line| line.contains("\"expr\"")) {
-        let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        for word in words.filter(|word| word.starts_with("lictor_")) {
-            assert!(known.contains(word), "{word} in {expression}");
-            asked += 1;
-        }
-    }
-    assert!(asked > 10, "only {asked} metrics found in the dashboard");
 }
