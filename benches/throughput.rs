@@ -24,10 +24,10 @@ use lictor_engine::clock::{Clock, SystemClock};
 use lictor_engine::company::Company;
 use lictor_engine::config::{Config, Outside};
 use lictor_engine::pipeline::{Pipeline, PipelineSettings, Stages};
-use lictor_engine::rules_dir;
 use lictor_engine::scan_stage::ScanCounts;
 use lictor_engine::tasks::{self, Stage, TaskObserver};
 use lictor_engine::watermark::Tolerances;
+use lictor_engine::{rules_dir, shipped};
 use lictor_queries::{References, RuleFile, RuleSet, compile};
 use lictor_schemas::otlp::{Decoder, RecordMeta};
 use lictor_schemas::prices::PriceTable;
@@ -111,8 +111,9 @@ fn rule_set(count: u32) -> RuleSet {
 }
 
 fn shipped() -> RuleSet {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
-    rules_dir::load(&dir, None).map(|l| l.rules).unwrap_or_else(|e| panic!("the shipped rules: {e}"))
+    let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder for rules: {e}"));
+    shipped::write_to(dir.path()).unwrap_or_else(|e| panic!("the shipped rules: {e}"));
+    rules_dir::load(dir.path(), None).map(|l| l.rules).unwrap_or_else(|e| panic!("the shipped rules: {e}"))
 }
 
 /// Runs a thing some times and prints its best rate, in spans per second; what is prepared for it does not count.

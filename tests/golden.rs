@@ -19,7 +19,6 @@ mod language;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::{env, fs};
 
 use difference::difference;
@@ -27,6 +26,7 @@ use killed::events_of_the_killed;
 use language::{Input, by_id, events_of_pipeline};
 use lictor_engine::company::Company;
 use lictor_engine::pipeline::Epoch;
+use lictor_engine::shipped;
 use lictor_schemas::event::{EnforcementEvent, State};
 use lictor_schemas::genops::PolicyResult;
 use lictor_schemas::otlp::encode::{RowDraft, encode_json, encode_protobuf};
@@ -34,6 +34,7 @@ use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 use serde_json::{Value, json};
 use support::{Arrival, epochs};
+use tempfile::TempDir;
 
 const SECOND_NS: i64 = 1_000_000_000;
 const MINUTE_NS: i64 = 60 * SECOND_NS;
@@ -283,10 +284,11 @@ fn both_encodings_give_the_same_events() {
 
 #[test]
 fn an_office_gives_the_same_events_when_killed_and_restored_at_every_epoch() {
-    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
+    let rules = TempDir::new().unwrap();
+    shipped::write_to(rules.path()).unwrap();
     let mut inputs: Vec<Input> = OFFICES[0].arrivals(0, encode_protobuf).into_iter().map(Input::Record).collect();
     inputs.push(Input::Tick(start().plus(48 * MINUTE_NS)));
-    let expected = by_id(events_of_pipeline(&rules, &inputs, &mut || false));
+    let expected = by_id(events_of_pipeline(rules.path(), &inputs, &mut || false));
     assert!(expected.len() >= 4, "{:?}", expected.keys());
-    assert_same("killed", &expected, &by_id(events_of_the_killed(&rules, &inputs)));
+    assert_same("killed", &expected, &by_id(events_of_the_killed(rules.path(), &inputs)));
 }

@@ -21,6 +21,7 @@ use cluster::{Cluster, Message, PATIENCE};
 use headers::headers;
 use instance::Instance;
 use lictor_engine::clock::{Clock, SystemClock};
+use lictor_engine::shipped;
 use lictor_schemas::event::{CONTENT_TYPE, EVENT_TYPE, EnforcementEvent, JSON_SCHEMA};
 use lictor_schemas::genops::PolicyResult;
 use lictor_schemas::otlp::encode::{RowDraft, encode_json, encode_protobuf};
@@ -173,7 +174,8 @@ fn verified(config: &Path, event: &EnforcementEvent) -> (String, Option<i32>) {
 fn assert_verified(cluster: &Cluster, events: &[EnforcementEvent]) {
     let folder = TempDir::new().unwrap();
     let config = folder.path().join("verify.yaml");
-    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
+    let rules = folder.path().join("rules");
+    shipped::write_to(&rules).unwrap();
     let text = format!(
         "kafka: {{bootstrap.servers: \"{}\"}}\nrules: {}\ntopics: {{traces: [{}]}}\n",
         cluster.properties.bootstrap_servers(),

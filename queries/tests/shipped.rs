@@ -40,7 +40,7 @@ fn the_shipped_rules_compile_without_a_fault() {
     let text_of = |file: &str| files.iter().find(|f| f.file == file).map_or("", |f| f.text.as_str());
     let rendered: String = faults.iter().map(|f| f.render(text_of(&f.file), false)).collect();
     assert!(faults.is_empty(), "{rendered}");
-    assert_eq!(rules.rules.len(), 6);
+    assert!(rules.rules.len() >= 6);
     for rule in &rules.rules {
         assert!(!rule.header.description.is_empty(), "{} has no description", rule.header.name);
     }

@@ -1,9 +1,9 @@
 //! The real binary, running beside a real Kafka.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Child, Command};
 
+use lictor_engine::shipped;
 use tempfile::TempDir;
 
 use crate::cluster::Cluster;
@@ -16,13 +16,15 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Reads the cluster's `spans`; what it writes begins with the application's name. `more` is added to the
-    /// configuration. Unless it says otherwise, the shipped rules are judged, and `kafka` has the brokers only.
+    /// configuration. Unless it says otherwise, the demo's rules are judged, and `kafka` has the brokers only.
     pub(crate) fn start(cluster: &Cluster, application: &str, more: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules").display().to_string();
+        let rules = folder.path().join("rules");
+        shipped::write_to(&rules).unwrap();
+        let rules = rules.display().to_string();
         let brokers = format!("{{bootstrap.servers: \"{}\"}}", cluster.properties.bootstrap_servers());
         let is_said = |key: &str| more.lines().any(|line| line.starts_with(key));
-        let defaults = [("rules: ", shipped), ("kafka: ", brokers)].into_iter().filter(|(key, _)| !is_said(key));
+        let defaults = [("rules: ", rules), ("kafka: ", brokers)].into_iter().filter(|(key, _)| !is_said(key));
         let defaults: String = defaults.map(|(key, value)| format!("{key}{value}\n")).collect();
         let topic = |purpose: &str| cluster.topic(&format!("{application}.{purpose}"));
         let text = format!(

@@ -1,14 +1,14 @@
-//! The whole pipeline over records in memory, under the shipped rules.
+//! The whole pipeline over records in memory, under the demo's rules.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use lictor_connectors::{RecordRef, TopicPartition};
 use lictor_engine::pipeline::{Epoch, Pipeline, PipelineSettings};
-use lictor_engine::rules_dir;
+use lictor_engine::{rules_dir, shipped};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
+use tempfile::TempDir;
 
 /// A record as it would lie in a partition.
 #[derive(Clone, Debug)]
@@ -27,8 +27,9 @@ const AFTERWARDS_NS: i64 = 3 * 86_400_000_000_000;
 /// Runs the records through a fresh pipeline that stands at `now` by the processing clock, and then lets time go on
 /// until nothing more can happen. `is_cut` says after which records an epoch ends.
 pub(crate) fn epochs(arrivals: &[Arrival], now: EventTime, is_cut: &mut dyn FnMut(usize) -> bool) -> Vec<Epoch> {
-    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
-    let loaded = rules_dir::load(&rules, None).unwrap();
+    let rules = TempDir::new().unwrap();
+    shipped::write_to(rules.path()).unwrap();
+    let loaded = rules_dir::load(rules.path(), None).unwrap();
     assert_eq!(loaded.diagnostics, []);
     let mut pipeline = Pipeline::new(loaded.rules, Arc::clone(&loaded.prices), &PipelineSettings::default());
     let partitions: BTreeSet<(Signal, i32)> = arrivals.iter().map(|a| (a.signal, a.partition)).collect();
