@@ -1,4 +1,4 @@
-//! Rules that ship with lictor, inside the binary: those that the demo runs, one of each kind. `queries/rules` has more.
+//! Rules that ship with lictor, inside the binary: those that the demo runs. `queries/rules` has more.
 
 use std::fs;
 use std::io;
