@@ -2,7 +2,8 @@ CREATE EXTERNAL TABLE polling_tools (tool_name VARCHAR) STORED AS CSV LOCATION '
 
 -- Blocks a session that calls the same tool with the same arguments five times within two minutes: whatever the tool
 -- said, the agent did not take it in. The block is taken back two minutes after fewer are seen.
--- A controller refuses this tool to the session; the agent may still do something else.
+-- A controller refuses the session this call and no other: it hashes the arguments as it writes them to telemetry. One
+-- that refuses the tool altogether leaves arguments_sha256 out of account.
 -- Arguments may hold what people wrote, so only their SHA-256 leaves the record, as arguments_sha256; it serves to
 -- tell them apart. Tool calls whose telemetry has no arguments (they are opt-in) are not judged.
 -- False alarms: tools that are meant to be asked again, such as the state of a job: name them in polling_tools.csv.
