@@ -3,6 +3,8 @@
 //! Nothing is lost and nothing stalls: a dead letter carries the original bytes and its coordinates in headers, late
 //! rows leave a note that says where they are.
 
+use std::collections::VecDeque;
+
 use lictor_connectors::{Outgoing, RecordRef, TopicPartition};
 use lictor_schemas::tables::Table;
 use lictor_schemas::time::{EventTime, NANOS_PER_MS};
@@ -77,6 +79,75 @@ impl DeadLetter {
             .chain(is_too_large.then_some(omitted))
             .collect(),
         }
+    }
+}
+
+/// What was put aside of an input partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AsideCounts {
+    /// Rows that came too late or from the future.
+    pub late_rows: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+impl AsideCounts {
+    /// Adds what was counted later.
+    pub fn add(&mut self, other: Self) {
+        self.late_rows += other.late_rows;
+        self.dead += other.dead;
+    }
+}
+
+/// That a dead letter was written, for people who look: everything but its bytes, which may be somebody's prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadNote {
+    /// A label from a closed set.
+    pub reason: &'static str,
+    /// The fault in words.
+    pub message: String,
+    /// Where the record was read.
+    pub partition: TopicPartition,
+    /// The record's offset.
+    pub offset: i64,
+    /// How many bytes it has, or those of its items that were rejected.
+    pub bytes: usize,
+    /// The broker's timestamp of the record; none if it has none.
+    pub stamped: Option<EventTime>,
+}
+
+impl DeadNote {
+    pub(crate) fn of(letter: &DeadLetter, timestamp_ms: i64) -> Self {
+        let DeadLetter { reason, message, partition, offset, payload, .. } = letter;
+        let stamped = (timestamp_ms > 0).then(|| EventTime::from_ms(timestamp_ms));
+        let bytes = payload.as_ref().map_or(0, Vec::len);
+        Self { reason, message: message.clone(), partition: partition.clone(), offset: *offset, bytes, stamped }
+    }
+}
+
+/// The last dead letters, the newest last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastDead(VecDeque<DeadNote>);
+
+/// Dead letters that are remembered: what is wrong with a producer is seen in a few of them. About 200 bytes each.
+const LAST_DEAD_MAX: usize = 100;
+
+impl LastDead {
+    pub(crate) fn push(&mut self, note: DeadNote) {
+        if self.0.len() == LAST_DEAD_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(note);
+    }
+
+    /// Adds later ones.
+    pub fn append(&mut self, later: Self) {
+        later.0.into_iter().for_each(|note| self.push(note));
+    }
+
+    /// The newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &DeadNote> {
+        self.0.iter().rev()
     }
 }
 

@@ -65,7 +65,7 @@ impl BackfillPlan {
         for store in stores {
             let Some((table, plan)) = self.scans.get(store) else { continue };
             let scanner = Scanner::Windowed(*store, plan.scan()?);
-            scannings.push(Scanning { table: *table, scanner, emits_on_update: false, is_quarantined: false });
+            scannings.push(Scanning::new(*table, scanner, false, Vec::new()));
         }
         let decoder = Decoder::new(&self.wanted, &self.columns, Arc::clone(&self.prices));
         let clocks = SourceClocks::new(self.tolerances);

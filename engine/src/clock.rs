@@ -45,6 +45,21 @@ impl Clock for SystemClock {
     }
 }
 
+/// Tells how long something has taken, for people who look at costs; nothing may be decided by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "what it measures is shown and decides nothing")]
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// A clock that stands still until it is moved: for tests.
 #[derive(Debug, Default)]
 pub struct ManualClock {

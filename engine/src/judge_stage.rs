@@ -4,10 +4,12 @@
 //! when the watermark of the rule's signal passes their end; rules that emit on update are judged at the end of every
 //! epoch on the groups that changed in it.
 
+mod look;
 mod warming;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use lictor_connectors::TopicPartition;
@@ -16,6 +18,7 @@ use lictor_schemas::rule::{Mode, RuleHeader};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::{EventTime, Window};
 
+use crate::clock::Stopwatch;
 use crate::decision::{Decision, Decisions, LimitReport};
 use crate::exchange::route::Place;
 use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
@@ -94,6 +97,8 @@ pub(crate) struct RuleState {
     /// Why it does not run any more.
     pub(crate) quarantined: Option<String>,
     was_quarantined: bool,
+    /// How long judging it has taken; for people who look.
+    spent: Duration,
 }
 
 /// Owns the state of all rules, of one shard of their groups.
@@ -157,6 +162,7 @@ impl JudgeStage {
             },
             quarantined: None,
             was_quarantined: false,
+            spent: Duration::ZERO,
         };
         let states = judging.rules.iter().map(state).collect();
         let stores = judging.stores.iter().map(|plan| PaneStore::new(Arc::clone(plan))).collect();
@@ -368,9 +374,11 @@ impl JudgeStage {
         if self.states[rule.0].quarantined.is_some() {
             return;
         }
+        let watch = Stopwatch::start();
         if let Err(error) = step(self, decided) {
             self.quarantine(rule, error.to_string());
         }
+        self.states[rule.0].spent += watch.elapsed();
     }
 
     /// The rule does not run any more, and forgets everything that no other rule needs.
@@ -406,11 +414,14 @@ impl JudgeStage {
         if !self.is_read(store) {
             return;
         }
+        let watch = Stopwatch::start();
         let added = match self.try_absorb(store, partial) {
             Ok(added) => added,
             Err(error) => return self.quarantine_readers(store, &error),
         };
         let plan = Arc::clone(self.stores[store.0].plan());
+        let each = watch.elapsed() / u32::try_from(plan.readers.len().max(1)).unwrap_or(u32::MAX);
+        plan.readers.iter().for_each(|rule| self.states[rule.0].spent += each);
         let is_warming = self.stores[store.0].warming().is_some();
         for rule in plan.readers.iter().filter(|_| !is_warming) {
             self.isolate(*rule, decided, |judge, decided| match plan.side {

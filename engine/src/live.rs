@@ -16,6 +16,7 @@ use crate::aside::{DecodeErrors, Undecodable};
 use crate::clock::Clock;
 use crate::outputs::OutputTopics;
 use crate::pipeline::{Epoch, Pipeline};
+use crate::windowed::Observed;
 
 /// How the loop cuts epochs and where it publishes.
 #[derive(Clone, Debug)]
@@ -56,6 +57,14 @@ pub trait Observer {
 
     /// The loop is alive; called once per epoch, before it is committed.
     fn alive(&mut self, _now: EventTime) {}
+
+    /// Whether what groups measure is to be looked at, after this epoch.
+    fn looks(&mut self) -> bool {
+        false
+    }
+
+    /// What groups of some rules measure.
+    fn observed(&mut self, _seen: &[(String, Observed)]) {}
 }
 
 /// When an epoch happened.
@@ -231,6 +240,9 @@ impl Loop<'_> {
         let latency = (newest > 0).then(|| Duration::from_nanos(u64::try_from(age_ns).unwrap_or_default()));
         let duration = self.ends.clock.monotonic().saturating_sub(started);
         observer.committed(&epoch, EpochTiming { duration, latency }, &self.pipeline);
+        if observer.looks() {
+            observer.observed(&self.pipeline.observe());
+        }
         Ok(())
     }
 

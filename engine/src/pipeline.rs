@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lictor_connectors::{RecordRef, TopicPartition};
 use lictor_queries::{
@@ -19,7 +20,7 @@ use lictor_schemas::time::EventTime;
 
 use crate::aside::{DeadLetter, LateRows};
 use crate::backfill::BackfillPlan;
-use crate::decision::{Decision, LimitReport, SUBJECTS_MAX};
+use crate::decision::{Decision, LimitReport, SUBJECTS_MAX, Standing};
 use crate::exchange::parcel::{Names, StoreName};
 use crate::exchange::route::{Place, Routes, StoreRoute};
 use crate::exchange::{RuleId, StoreId};
@@ -30,8 +31,9 @@ use crate::scan_stage::{ScanCounts, ScanStage, Scanner, Scanning};
 use crate::segment::Boundaries;
 use crate::shard::JudgeSettings;
 use crate::store::StorePlan;
-use crate::watermark::{SourceClocks, Tolerances};
-use crate::windowed::WindowedRule;
+use crate::tasks::Rota;
+use crate::watermark::{Mark, SourceClocks, Tolerances};
+use crate::windowed::{Observed, WindowedRule};
 
 /// What a pipeline must know besides its rules.
 #[derive(Clone, Debug)]
@@ -170,7 +172,7 @@ impl Parts {
             RuleKind::RowWise(row_wise) => {
                 self.boundaries.add_ttl(signal, header.ttl_ns);
                 let scanner = Scanner::RowWise(id, row_wise);
-                self.scannings.push(Scanning { table, scanner, emits_on_update: false, is_quarantined: false });
+                self.scannings.push(Scanning::new(table, scanner, false, vec![header.name.clone()]));
                 (RuleBody::Rows, Frontier::of(signal))
             }
             RuleKind::Windowed(windowed) => (RuleBody::Windowed(self.windowed(id, *windowed)), Frontier::of(signal)),
@@ -224,6 +226,7 @@ impl Parts {
             }
         }
         let route = StoreRoute { name: spread_by, keys: distribution };
+        let rules = readers.iter().map(|rule| self.judges[rule.0].header.name.clone()).collect();
         self.stores.push(Arc::new(StorePlan { state_id, frontier, emission, aggregation, route, side, readers }));
         let (table, scan, emits_on_update) = match feed {
             Feed::Table { table, scan } => (table, scan, emission == Emission::OnUpdate),
@@ -231,7 +234,7 @@ impl Parts {
             Feed::Joined { .. } => return,
         };
         let scanner = Scanner::Windowed(id, scan);
-        self.scannings.push(Scanning { table, scanner, emits_on_update, is_quarantined: false });
+        self.scannings.push(Scanning::new(table, scanner, emits_on_update, rules));
     }
 }
 
@@ -243,6 +246,7 @@ fn joining(join: &StreamJoin, tables: [Table; 2]) -> Joining {
 pub struct Pipeline {
     scan: ScanStage,
     judge: JudgeStage,
+    rota: Rota,
 }
 
 impl Pipeline {
@@ -250,7 +254,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(rules: RuleSet, prices: Arc<PriceTable>, settings: &PipelineSettings) -> Self {
         let Stages { scan, judge, .. } = Stages::new(rules, prices, settings);
-        Self { scan, judge: judge.stage(Place::ONLY) }
+        Self { scan, judge: judge.stage(Place::ONLY), rota: Rota::default() }
     }
 
     /// This instance reads `partition` from `now` on, by the processing clock: windows wait for it.
@@ -307,9 +311,48 @@ impl Pipeline {
         self.judge.status()
     }
 
+    /// The input partition that holds a signal's time back; none if all are idle.
+    #[must_use]
+    pub fn slowest(&self, signal: Signal) -> Option<&Mark> {
+        self.judge.slowest(signal)
+    }
+
+    /// Where every input partition stands.
+    #[must_use]
+    pub fn marks(&self) -> Vec<Mark> {
+        self.judge.marks().cloned().collect()
+    }
+
+    /// The directives that hold now; at most `max`.
+    #[must_use]
+    pub fn standing(&self, max: usize) -> Vec<Standing> {
+        self.judge.standing().take(max).collect()
+    }
+
+    /// How long scanning and judging have taken, of each rule.
+    #[must_use]
+    pub fn spent(&self) -> [BTreeMap<String, Duration>; 2] {
+        [self.scan.spent(), self.judge.spent().map(|(rule, spent)| (rule.to_owned(), spent)).collect()]
+    }
+
+    /// What groups measure of the rules whose turn it is.
+    pub fn observe(&mut self) -> Vec<(String, Observed)> {
+        let (mut seen, judge) = (Vec::new(), &mut self.judge);
+        self.rota.go(judge.rules(), |number| {
+            let observed = judge.observe(RuleId(number));
+            let is_seen = observed.is_some();
+            seen.extend(observed.map(|observed| (judge.name_of(RuleId(number)).to_owned(), observed)));
+            is_seen
+        });
+        seen
+    }
+
     /// The topics whose telemetry some rule reads.
     #[must_use]
     pub fn topics_read(&self) -> Vec<String> {
         self.scan.topics_read().into_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! nothing: what it has read and not yet shipped is read again after a failure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use lictor_connectors::{RecordRef, TopicPartition};
@@ -12,7 +13,8 @@ use lictor_schemas::otlp::{Decoder, RecordMeta};
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 
-use crate::aside::{DeadLetter, LateRows};
+use crate::aside::{AsideCounts, DeadLetter, DeadNote, LastDead, LateRows};
+use crate::clock::Stopwatch;
 use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
 use crate::segment::{Boundaries, Run, Segment};
 use crate::watermark::{SourceClocks, Untimely};
@@ -37,6 +39,18 @@ pub struct Scanning {
     pub emits_on_update: bool,
     /// Set once it has failed: it gets no more rows.
     pub is_quarantined: bool,
+    /// The rules that it works for.
+    pub rules: Vec<String>,
+    /// How long it has taken; for people who look.
+    pub spent: Duration,
+}
+
+impl Scanning {
+    /// Nothing has been done yet.
+    #[must_use]
+    pub fn new(table: Table, scanner: Scanner, emits_on_update: bool, rules: Vec<String>) -> Self {
+        Self { table, scanner, emits_on_update, is_quarantined: false, rules, spent: Duration::ZERO }
+    }
 }
 
 /// How many items and rows left the stage on which way.
@@ -54,6 +68,10 @@ pub struct ScanCounts {
     pub rows_untimely: BTreeMap<(Table, Untimely), u64>,
     /// Dead letters by reason.
     pub dead_letters: BTreeMap<&'static str, u64>,
+    /// What was put aside, by input partition.
+    pub aside: BTreeMap<TopicPartition, AsideCounts>,
+    /// The last dead letters.
+    pub last_dead: LastDead,
 }
 
 /// Decodes, judges timeliness, feeds the rules.
@@ -86,6 +104,8 @@ impl ScanCounts {
         other.rows_used.into_iter().for_each(|(table, rows)| *self.rows_used.entry(table).or_default() += rows);
         other.rows_untimely.into_iter().for_each(|(key, rows)| *self.rows_untimely.entry(key).or_default() += rows);
         other.dead_letters.into_iter().for_each(|(reason, n)| *self.dead_letters.entry(reason).or_default() += n);
+        other.aside.into_iter().for_each(|(partition, counts)| self.aside.entry(partition).or_default().add(counts));
+        self.last_dead.append(other.last_dead);
     }
 }
 
@@ -233,7 +253,7 @@ impl ScanStage {
         match self.decoder.absorb(signal, payload, meta) {
             Err(error) => {
                 self.counts.records_dead += 1;
-                self.bury(DeadLetter::of_record(record, error.reason(), &error.to_string()));
+                self.bury(DeadLetter::of_record(record, error.reason(), &error.to_string()), record.timestamp_ms);
             }
             Ok(absorbed) => {
                 let rows = std::array::from_fn(|t| self.decoder.rows(Table::ALL[t]) - before[t]);
@@ -243,7 +263,7 @@ impl ScanStage {
                 self.runs.push(Run { partition, offset: record.offset, stamped, rows });
                 if let Some(rejected) = absorbed.rejected {
                     self.counts.records_partly_dead += 1;
-                    self.bury(DeadLetter::of_items(record, rejected.payload, &rejected.reason));
+                    self.bury(DeadLetter::of_items(record, rejected.payload, &rejected.reason), record.timestamp_ms);
                 }
             }
         }
@@ -319,7 +339,10 @@ impl ScanStage {
         let mut partials = Vec::new();
         for scanning in self.scannings.iter_mut().filter(|s| !s.is_quarantined && which(s)) {
             let Scanner::Windowed(store, scan) = &mut scanning.scanner else { continue };
-            match scan.flush() {
+            let watch = Stopwatch::start();
+            let flushed = scan.flush();
+            scanning.spent += watch.elapsed();
+            match flushed {
                 Ok(batches) => partials.extend(batches.into_iter().map(|b| (*store, b))),
                 Err(error) => self.failures.add(scanning, &error),
             }
@@ -337,7 +360,9 @@ impl ScanStage {
         std::mem::take(&mut self.counts)
     }
 
-    fn bury(&mut self, letter: DeadLetter) {
+    fn bury(&mut self, letter: DeadLetter, timestamp_ms: i64) {
+        self.counts.aside.entry(letter.partition.clone()).or_default().dead += 1;
+        self.counts.last_dead.push(DeadNote::of(&letter, timestamp_ms));
         *self.counts.dead_letters.entry(letter.reason).or_default() += 1;
         self.dead.push(letter);
     }
@@ -370,6 +395,7 @@ impl ScanStage {
         });
         for (key, rows) in late {
             *self.counts.rows_untimely.entry(key).or_default() += rows.rows;
+            self.counts.aside.entry(rows.partition.clone()).or_default().late_rows += rows.rows;
             self.late.push(rows);
         }
         self.signals.get(partition.topic.as_ref()).copied().unwrap_or(Signal::Traces)
@@ -378,6 +404,7 @@ impl ScanStage {
     fn feed(&mut self, table: Table, rows: &RecordBatch, on_update: bool) {
         let wanted = |s: &&mut Scanning| s.table == table && !s.is_quarantined && s.emits_on_update == on_update;
         for scanning in self.scannings.iter_mut().filter(wanted) {
+            let watch = Stopwatch::start();
             let fed = match &mut scanning.scanner {
                 Scanner::Windowed(_, scan) => scan.absorb(rows),
                 Scanner::RowWise(rule, row_wise) => row_wise.judge(rows).map(|violations| {
@@ -386,10 +413,22 @@ impl ScanStage {
                     }
                 }),
             };
+            scanning.spent += watch.elapsed();
             if let Err(error) = fed {
                 self.failures.add(scanning, &error);
             }
         }
+    }
+
+    /// How long scanning has taken, of each rule; of what several rules share each bears a part.
+    #[must_use]
+    pub fn spent(&self) -> BTreeMap<String, Duration> {
+        let mut total: BTreeMap<String, Duration> = BTreeMap::new();
+        for Scanning { rules, spent, .. } in &self.scannings {
+            let each = *spent / u32::try_from(rules.len().max(1)).unwrap_or(u32::MAX);
+            rules.iter().for_each(|rule| *total.entry(rule.clone()).or_default() += each);
+        }
+        total
     }
 
     /// The topics whose telemetry some rule reads.

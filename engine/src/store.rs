@@ -235,6 +235,15 @@ impl PaneStore {
         self.panes.iter().map(all).collect()
     }
 
+    /// The running window that ends next, how many groups it has, and the first of them, finished; at most `max`.
+    pub(crate) fn first_groups(&self, max: usize) -> Option<(Window, usize, RecordBatch)> {
+        let running = self.panes.iter().filter(|(window, pane)| window.end > self.closed_to && pane.len() > 0);
+        let (window, pane) = running.min_by_key(|(window, _)| window.end)?;
+        let numbers: Vec<usize> = (0..pane.len().min(max)).collect();
+        let groups = pane.evaluate(&self.plan.aggregation, &numbers, *window).ok()?;
+        Some((*window, pane.len(), groups))
+    }
+
     /// Records whether a group violates the rule of a reader; returns whether it did before.
     pub(crate) fn set_violating(&mut self, window: Window, (group, reader): (usize, usize), violates: bool) -> bool {
         let Some(pane) = self.panes.get_mut(&window) else { return false };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, RecordBatch};
-use lictor_queries::{Emission, Finish, GroupRef, History, WindowSpec};
+use lictor_queries::{Emission, Finish, GroupRef, History, Observation, WindowSpec};
 use lictor_schemas::time::{EventTime, Window};
 use lictor_schemas::violation::{Subject, Violation};
 
@@ -43,7 +43,38 @@ pub struct WindowedState {
     is_judged_anew: bool,
     has_new_history: bool,
     committed: Committed,
+    looked_at: LookedAt,
 }
+
+/// What the groups of a window measure, as of a moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// The moment: the end of a window that has closed, or how far time had come.
+    pub at: EventTime,
+    /// Groups of the window.
+    pub groups: usize,
+    /// How many of them were looked at.
+    pub looked_at: usize,
+    /// What those measure that come closest to their thresholds, the closest first.
+    pub closest: Arc<[Observation]>,
+}
+
+/// Whether somebody looks at windows that close, and what he has seen. It decides nothing, so it is not undone.
+#[derive(Debug, Default)]
+struct LookedAt {
+    is_wanted: bool,
+    seen: Option<Observed>,
+}
+
+/// Subjects of one rule that a look returns: more lines nobody can tell apart in a chart.
+pub const OBSERVED_MAX: usize = 20;
+
+/// Groups of a running window that a look evaluates: about a millisecond's work.
+const LOOKED_AT_MAX: usize = 500;
+
+/// Groups of a window that closes which a look evaluates once more; of larger ones nothing is seen. The judge stage
+/// waits meanwhile, some milliseconds once per second at most.
+const CLOSED_LOOKED_AT_MAX: usize = 2_000;
 
 /// What was there at the last commit and is not any more.
 #[derive(Debug)]
@@ -97,8 +128,8 @@ impl WindowedState {
     /// The state as a log had it, beside a store that may have running windows.
     pub(crate) fn restored(rule: Arc<WindowedRule>, place: Place, history: History, is_judged_anew: bool) -> Self {
         let committed = Committed { history: history.clone(), is_judged_anew };
-        let judged_to = EventTime::MIN;
-        Self { rule, place, history, judged_to, is_judged_anew, has_new_history: false, committed }
+        let (judged_to, looked_at) = (EventTime::MIN, LookedAt::default());
+        Self { rule, place, history, judged_to, is_judged_anew, has_new_history: false, committed, looked_at }
     }
 
     /// The state of a rule that has judged windows up to then, beside a store without their sums.
@@ -254,12 +285,43 @@ impl WindowedState {
                 continue;
             }
             let groups = self.groups_of(store, window, is_filled)?;
+            self.look_at(&groups, window);
             let judged = rule.finish.close(&groups, window, &mut self.history)?;
             self.has_new_history = true;
             let violations = Some(judged.into_iter().map(|j| j.violation).collect());
             closed.push(Closed { window, next_end: plan.aggregation.spec().end_after(window), violations });
         }
         Ok(closed)
+    }
+
+    /// What groups measure: of a rule that speaks on update those of the running window that ends next, of another
+    /// those of the window that has closed since the last look. None if there is none, and for sessions.
+    pub(crate) fn observe(&mut self, store: &PaneStore, now: EventTime) -> Option<Observed> {
+        if matches!(store.plan().aggregation.spec(), WindowSpec::Session { .. }) || store.warming().is_some() {
+            return None;
+        }
+        if self.rule.emission == Emission::OnClose {
+            self.looked_at.is_wanted = true;
+            return self.looked_at.seen.take();
+        }
+        let (window, groups, rows) = store.first_groups(LOOKED_AT_MAX)?;
+        // A look must not stop a rule: without its filters a query may fail on what they keep from it.
+        let closest = self.rule.finish.observe(&rows, window, &self.rule.finish.empty_history(), OBSERVED_MAX).ok()?;
+        // As events are: of the row that came last, which is ahead of the watermark.
+        let latest = (0..rows.num_rows()).filter_map(|row| self.rule.finish.latest(&rows, GroupRef(row))).max();
+        let at = latest.unwrap_or(now).min(window.end);
+        Some(Observed { at, groups, looked_at: rows.num_rows(), closest })
+    }
+
+    /// Sees what groups of a window measure that is being closed, if somebody wants to know.
+    fn look_at(&mut self, groups: &RecordBatch, window: Window) {
+        let rows = groups.num_rows();
+        if !std::mem::take(&mut self.looked_at.is_wanted) || rows > CLOSED_LOOKED_AT_MAX {
+            return;
+        }
+        let closest = self.rule.finish.observe(groups, window, &self.history, OBSERVED_MAX).ok();
+        self.looked_at.seen =
+            closest.map(|closest| Observed { at: window.end, groups: rows, looked_at: rows, closest });
     }
 
     /// The violations in sessions that have ended, in the order of their ends; none for a rule with other windows.

@@ -25,6 +25,7 @@ use crate::EvaluationError;
 use crate::aggregation::GroupColumn;
 use crate::gap_fill::GapFill;
 use crate::lineage::{Origin, origin, origin_at};
+use crate::observe::{Observation, closest, without_last_filters};
 use crate::options::short_hash;
 use crate::rows::{GroupRef, Judged, Measures, ResultColumns};
 use crate::session::{Session, positional, scan_as};
@@ -66,6 +67,8 @@ struct Level {
 pub struct Finish {
     rule: String,
     levels: Vec<Level>,
+    /// The last level without the filters at its end, if it has any: for those who look.
+    unfiltered: Option<Stage>,
     columns: ResultColumns,
     gap_fill: Option<GapFill>,
 }
@@ -139,6 +142,23 @@ impl Finish {
         self.run(groups, &[window], &mut self.empty_history()).map_err(|e| self.failed(&e))
     }
 
+    /// What groups of a window measure, whether they violate the rule or not; at most `max`, those that come closest
+    /// to their thresholds. Nothing is decided by it, and the `history` stays as it is.
+    ///
+    /// # Errors
+    /// The query fails on these values, which it need not do with its filters.
+    pub fn observe(
+        &self,
+        groups: &RecordBatch,
+        window: TimeWindow,
+        history: &History,
+        max: usize,
+    ) -> Result<Arc<[Observation]>, EvaluationError> {
+        let rows = self.rows_of(groups, &[window], &mut history.clone(), self.unfiltered.as_ref());
+        let observed = rows.and_then(|rows| self.columns.observe(&rows));
+        observed.map(|observed| closest(observed, max)).map_err(|e| self.failed(&e))
+    }
+
     /// The subject that group `row` of `groups` has.
     ///
     /// # Errors
@@ -192,11 +212,25 @@ impl Finish {
     /// Judges groups of these windows; with more than one, violations are said to be in the first.
     fn run(&self, groups: &RecordBatch, windows: &[TimeWindow], history: &mut History) -> Result<Vec<Judged>> {
         let Some(first) = windows.first() else { return Ok(Vec::new()) };
-        let mut rows = vec![groups.clone()];
-        for (level, remembered) in self.levels.iter().zip(history.iter_mut()) {
-            rows = level.run(rows, windows, remembered)?;
-        }
+        let rows = self.rows_of(groups, windows, history, None)?;
         self.columns.judge(&rows, groups, *first)
+    }
+
+    /// The rows of the result, of which `last` may make others than the rule.
+    fn rows_of(
+        &self,
+        groups: &RecordBatch,
+        windows: &[TimeWindow],
+        history: &mut History,
+        last: Option<&Stage>,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut rows = vec![groups.clone()];
+        let top = self.levels.len().saturating_sub(1);
+        for (number, (level, remembered)) in self.levels.iter().zip(history.iter_mut()).enumerate() {
+            let stage = last.filter(|_| number == top).unwrap_or(&level.stage);
+            rows = level.run(stage, rows, windows, remembered)?;
+        }
+        Ok(rows)
     }
 
     fn failed(&self, error: &DataFusionError) -> EvaluationError {
@@ -207,6 +241,7 @@ impl Finish {
 impl Level {
     fn run(
         &self,
+        stage: &Stage,
         rows: Vec<RecordBatch>,
         windows: &[TimeWindow],
         remembered: &mut Option<RecordBatch>,
@@ -219,14 +254,14 @@ impl Level {
             }
             *remembered = Some(spec.trim(&input)?);
         }
-        let out = self.stage.run(&input)?;
+        let out = stage.run(&input)?;
         let out = match (&self.history, self.bounds) {
             (Some(_), Some(bounds)) => {
                 out.iter().map(|b| of_windows(b, bounds, windows)).collect::<Result<Vec<_>>>()?
             }
             _ => out,
         };
-        let schema = positional(self.stage.schema());
+        let schema = positional(stage.schema());
         out.into_iter()
             .map(|b| {
                 let options = RecordBatchOptions::new().with_row_count(Some(b.num_rows()));
@@ -303,10 +338,15 @@ pub(crate) fn plan_finish(
     let mut levels: Vec<Level> = Vec::new();
     let mut cut = LogicalPlan::Aggregate(windowed.aggregate.clone());
     let mut table = Arc::clone(groups);
+    let mut unfiltered = None;
     for i in 0..=windowed.levels.len() {
         let top = windowed.levels.get(i).map_or(plan, |w| w.input.as_ref());
         let piece = replace(top.clone(), &cut, &scan_as("__input", &table, cut.schema())?)?;
         let stage = session.stage(&piece, &table)?;
+        if i == windowed.levels.len() {
+            let open = without_last_filters(&piece)?;
+            unfiltered = open.map(|open| session.stage(&open, &table)).transpose()?;
+        }
         let history = i.checked_sub(1).and_then(|below| specs[below].clone());
         let bound = |group| (0..top.schema().fields().len()).find(|c| is_group(origin_at(top, *c), group, windowed));
         let bounds = bound(GroupColumn::WindowStart).zip(bound(GroupColumn::WindowEnd)).map(<[usize; 2]>::from);
@@ -321,7 +361,7 @@ pub(crate) fn plan_finish(
         levels.push(Level { stage, history, bounds });
         cut = top.clone();
     }
-    Ok(Ok(Finish { rule: rule.to_owned(), levels, columns, gap_fill: None }))
+    Ok(Ok(Finish { rule: rule.to_owned(), levels, unfiltered, columns, gap_fill: None }))
 }
 
 fn is_group(origin: Origin, group: GroupColumn, windowed: &Windowed) -> bool {

@@ -22,6 +22,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::aggregation::GroupColumn;
 use crate::lineage::{Origin, origin, origin_at};
+use crate::observe::{Numbers, Observation};
 use crate::shape::{Refusal, Windowed, refuse};
 
 /// The row number of a group in a batch of evaluated groups.
@@ -263,6 +264,24 @@ impl ResultColumns {
             exemplars: Vec::new(),
             at: EventTime::MIN,
         }))
+    }
+
+    /// What the rows of a result measure; nothing of those that measure nothing.
+    pub(crate) fn observe(&self, rows: &[RecordBatch]) -> Result<Vec<Observation>> {
+        let mut all = Vec::new();
+        for batch in rows {
+            let numbers = |name| self.verdict.get(name).map(|column| Numbers::of(batch, *column)).transpose();
+            let Some(observed) = numbers("observed")? else { break };
+            let threshold = numbers("threshold")?;
+            for row in 0..batch.num_rows() {
+                let Some(observed) = observed.at(row) else { continue };
+                let threshold = threshold.as_ref().and_then(|threshold| threshold.at(row));
+                let unit = self.text(batch, "unit", row)?.map(cut);
+                let subject = Subject(object(batch, &self.subject, row)?);
+                all.push(Observation { subject, observed, threshold, unit });
+            }
+        }
+        Ok(all)
     }
 
     /// The columns of the result that make the subject.

@@ -10,6 +10,7 @@ use lictor_schemas::violation::Subject;
 use serde::{Deserialize, Serialize};
 
 use super::hold::{Hold, Slot};
+use super::standing::Standing;
 use super::{Decision, DirectiveRecord};
 
 /// What every event of a rule has in common.
@@ -309,6 +310,22 @@ impl Active {
     fn valid_until(&self, rule: &RuleHeader) -> EventTime {
         let untils = self.holds.iter().map(|hold| hold.valid_until(rule.keep_firing_for_ns));
         untils.max().unwrap_or(EventTime::MIN)
+    }
+
+    /// The directive, as it was published last, with what holds now; none while it is pending.
+    pub(super) fn standing(&self, rule: &RuleHeader) -> Option<Standing> {
+        let Phase::Firing { published, .. } = &self.phase else { return None };
+        Some(Standing {
+            rule: rule.name.clone(),
+            directive_id: published.directive_id.clone(),
+            revision: published.revision,
+            subject: self.subject.clone(),
+            mode: published.mode(),
+            action: published.action.unwrap_or_else(|| Instruction::of(rule.action, published.result)),
+            finding: self.best()?.finding.clone(),
+            since: published.fired_at,
+            valid_until: published.valid_until,
+        })
     }
 
     fn best(&self) -> Option<&Hold> {

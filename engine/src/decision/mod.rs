@@ -46,6 +46,7 @@
 mod hold;
 mod holding;
 mod rule;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,6 +61,7 @@ use holding::Context;
 use rule::RuleDecisions;
 
 pub use rule::SubjectState;
+pub use standing::Standing;
 
 /// How many subjects of one rule may be in violation at once, unless the configuration says otherwise: at about 2 kB
 /// each they take 200 MB, and nobody reads more.

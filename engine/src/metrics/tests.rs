@@ -67,6 +67,7 @@ fn an_epoch_is_counted_by_outcome() {
         rows_used: BTreeMap::from([(Table::Spans, 40)]),
         rows_untimely: BTreeMap::from([((Table::Logs, Untimely::FutureSkew), 5)]),
         dead_letters: BTreeMap::from([("malformed_json", 2)]),
+        ..ScanCounts::default()
     };
     let limits = vec![LimitReport { rule: "r".to_owned(), subjects_max: 1 }];
     for _ in 0..2 {

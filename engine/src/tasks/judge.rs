@@ -8,7 +8,7 @@ use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
 use super::backfiller::Backfilled;
-use super::{Batch, Message, TaskTopics};
+use super::{Batch, Message, Rota, TaskTopics};
 use crate::backfill::{Backfill, Warming};
 use crate::decision::{Decision, LimitReport};
 use crate::exchange::StoreId;
@@ -22,12 +22,14 @@ use crate::watermark::Mark;
 #[derive(Debug)]
 pub struct JudgeTask {
     topics: TaskTopics,
-    shards: BTreeMap<i32, Served>,
+    pub(super) shards: BTreeMap<i32, Served>,
+    /// Whose turn it is to be looked at.
+    pub(super) rota: Rota,
 }
 
 #[derive(Debug)]
-struct Served {
-    shard: Shard,
+pub(super) struct Served {
+    pub(super) shard: Shard,
     next: Option<NextOffset>,
     decisions: Vec<Decision>,
 }
@@ -49,7 +51,7 @@ impl JudgeTask {
     /// No shard is served yet.
     #[must_use]
     pub fn new(topics: TaskTopics) -> Self {
-        Self { topics, shards: BTreeMap::new() }
+        Self { topics, shards: BTreeMap::new(), rota: Rota::default() }
     }
 
     /// This instance serves a shard from now on. Returns where its next parcel is read.

@@ -312,6 +312,9 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
         let now = self.clock.monotonic();
         if now >= self.status_at {
             self.status_at = now + STATUS_EVERY;
+            if self.observer.looks() {
+                self.observer.observed(&self.task.observe());
+            }
             self.observer.status(&self.task);
         }
     }

@@ -10,6 +10,7 @@ mod backfiller;
 mod committer;
 mod judge;
 mod judge_loop;
+mod look;
 mod reload;
 mod restorer;
 mod run;
@@ -19,6 +20,7 @@ mod scan_loop;
 use lictor_connectors::{Consumed, Outgoing};
 
 pub use judge::JudgeTask;
+pub(crate) use look::Rota;
 pub use run::{Delivery, ReadingOptions, Stage, Summary, TaskError, TaskObserver, TaskOptions, run, run_reloading};
 pub use scan::{ScanEpoch, ScanTask};
 

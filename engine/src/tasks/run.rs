@@ -1,5 +1,6 @@
 //! Both tasks of an instance, side by side until it is told to stop.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -25,6 +26,7 @@ use crate::pane::PaneError;
 use crate::pipeline::Stages;
 use crate::scan_stage::ScanCounts;
 use crate::shard::RestoreError;
+use crate::windowed::Observed;
 
 /// When events become visible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,6 +175,17 @@ pub trait TaskObserver: Sync {
 
     /// How the shards are doing; about once per second.
     fn status(&self, _task: &JudgeTask) {}
+
+    /// Whether what groups measure is to be looked at, which is told before the status then.
+    fn looks(&self) -> bool {
+        false
+    }
+
+    /// What groups of some rules measure.
+    fn observed(&self, _seen: &[(String, Observed)]) {}
+
+    /// How long scanning has taken, of each rule, since the rules were read; about once per second.
+    fn scan_spent(&self, _spent: BTreeMap<String, Duration>) {}
 }
 
 /// What an instance did, from start to stop.

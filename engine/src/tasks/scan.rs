@@ -198,6 +198,12 @@ impl ScanTask {
         self.stage.rows_pending()
     }
 
+    /// The stage, for those who look.
+    #[must_use]
+    pub fn stage(&self) -> &ScanStage {
+        &self.stage
+    }
+
     /// The stage, for what concerns silence.
     pub fn stage_mut(&mut self) -> &mut ScanStage {
         &mut self.stage

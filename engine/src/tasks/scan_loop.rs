@@ -28,6 +28,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 const SOURCES_EVERY: Duration = Duration::from_secs(1);
 /// As long as this we wait for a commit without polling; the group hears of us in the background.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// How often what scanning has cost is told.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct ScanLoop<'a, C> {
     source: KafkaSource,
@@ -48,6 +50,7 @@ pub(super) struct ScanLoop<'a, C> {
     sources_at: Option<Duration>,
     /// Silent partitions that the broker has said to go on, and up to where we had read them then.
     doubted: BTreeMap<TopicPartition, Option<NextOffset>>,
+    status_at: Duration,
     records: u64,
 }
 
@@ -86,6 +89,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
             committed_at: Duration::ZERO,
             sources_at: None,
             doubted: BTreeMap::new(),
+            status_at: Duration::ZERO,
             records: 0,
         })
     }
@@ -111,7 +115,16 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         }
         self.ask_for_sources()?;
         self.take_over()?;
+        self.tell_status();
         self.end_epoch()
+    }
+
+    fn tell_status(&mut self) {
+        let now = self.clock.monotonic();
+        if self.observer.looks() && now >= self.status_at {
+            self.status_at = now + STATUS_EVERY;
+            self.observer.scan_spent(self.task.stage().spent());
+        }
     }
 
     /// Goes over to other rules, if there are any.

@@ -1,0 +1,46 @@
+//! What people who look at a shard see: what groups measure, what holds, what rules cost. It decides nothing.
+
+use std::time::Duration;
+
+use super::JudgeStage;
+use crate::decision::Standing;
+use crate::exchange::RuleId;
+use crate::watermark::Mark;
+use crate::windowed::Observed;
+
+impl JudgeStage {
+    /// How many rules there are.
+    pub(crate) fn rules(&self) -> usize {
+        self.judging.rules.len()
+    }
+
+    /// The name of a rule.
+    pub(crate) fn name_of(&self, rule: RuleId) -> &str {
+        &self.judging.rules[rule.0].header.name
+    }
+
+    /// What groups of a rule measure, see [`WindowedState::observe`](crate::windowed::WindowedState::observe).
+    pub(crate) fn observe(&mut self, rule: RuleId) -> Option<Observed> {
+        let RuleId(number) = rule;
+        let windowed = self.states.get_mut(number).filter(|state| state.quarantined.is_none())?.windowed.as_mut()?;
+        let store = &self.stores[windowed.rule().store.0];
+        let now = store.plan().frontier.at(&self.watermarks);
+        windowed.observe(store, now)
+    }
+
+    /// The directives that hold now, rule by rule.
+    pub(crate) fn standing(&self) -> impl Iterator<Item = Standing> {
+        self.judging.rules.iter().flat_map(|rule| self.decisions.standing(&rule.header))
+    }
+
+    /// How long judging has taken since the shard is served, of each rule; of what several rules share each bears a
+    /// part.
+    pub(crate) fn spent(&self) -> impl Iterator<Item = (&str, Duration)> {
+        self.states().map(|(rule, state)| (rule.header.name.as_str(), state.spent))
+    }
+
+    /// Where every input partition stands, whoever reads it, as far as it was told.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = &Mark> {
+        self.watermarks.parts().0
+    }
+}

@@ -1,0 +1,127 @@
+//! What people who look at a pipeline see.
+
+use lictor_queries::{References, RuleFile, compile};
+use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
+use serde_json::json;
+
+use super::*;
+
+/// Calls of a minute, as they come; of nobody but those who have called three times.
+const ON_UPDATE: &str = "CREATE RULE called WITH (action = 'warn', reason_code = 'x_test') AS
+    SELECT team, window_start, window_end, count(*) AS observed, 3 AS threshold, 'calls' AS unit
+    FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end
+    HAVING count(*) >= 3 EMIT ON UPDATE;";
+
+/// Calls of a minute against those of the minute before, where there is one and they have doubled.
+const ON_CLOSE: &str = "CREATE RULE doubled WITH (action = 'warn', reason_code = 'x_test') AS
+    SELECT team, window_start, window_end, calls AS observed, 2 * before AS threshold
+    FROM (SELECT team, window_start, window_end, calls,
+                 lag(calls) OVER (PARTITION BY team ORDER BY window_end) AS before
+          FROM (SELECT team, window_start, window_end, count(*) AS calls
+                FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end) AS c) AS b
+    WHERE before IS NOT NULL AND calls >= 2 * before EMIT ON CLOSE;";
+
+/// Fails on a group that its own filter keeps from it.
+const FAILING: &str = "CREATE RULE failing WITH (action = 'warn', reason_code = 'x_test') AS
+    SELECT team, window_start, window_end, count(*) AS observed, 1 / (count(*) - 1) AS threshold
+    FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end
+    HAVING count(*) > 1 EMIT ON UPDATE;";
+
+fn start() -> EventTime {
+    EventTime::from_rfc3339("2026-03-01T08:00:00Z").unwrap()
+}
+
+fn at(second: i64) -> EventTime {
+    start().plus(second * 1_000_000_000)
+}
+
+/// Team, observed, threshold.
+type Seen = (String, f64, Option<f64>);
+
+struct Running {
+    pipeline: Pipeline,
+    offset: i64,
+}
+
+impl Running {
+    fn of(rule: &str) -> Self {
+        let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text: rule.into() }], &References::new());
+        assert_eq!(faults, []);
+        let settings = PipelineSettings::default();
+        Self { pipeline: Pipeline::new(rules, Arc::new(PriceTable::empty()), &settings), offset: 0 }
+    }
+
+    /// An epoch in which each of the teams calls once, at a second.
+    fn call(&mut self, second: i64, teams: &str) -> Epoch {
+        let now = at(second);
+        for team in teams.chars() {
+            let columns = [("team".to_owned(), json!(team.to_string()))].into();
+            let payload =
+                encode_protobuf(Signal::Traces, &[RowDraft { table: Table::Spans, event_time: now, columns }]).unwrap();
+            self.offset += 1;
+            let (topic, offset, timestamp_ms) = ("otlp_spans", self.offset, now.to_ms());
+            let record =
+                RecordRef { topic, partition: 0, offset, timestamp_ms, key: None, payload: Some(payload.as_slice()) };
+            self.pipeline.absorb(record, now);
+        }
+        self.pipeline.end_epoch(now)
+    }
+
+    /// What is seen of a look: its second, and who.
+    fn look(&mut self) -> Vec<(i64, Vec<Seen>)> {
+        let seen = self.pipeline.observe();
+        let teams = |observed: &Observed| {
+            let of = |o: &lictor_queries::Observation| {
+                (o.subject.0["team"].as_str().unwrap_or_default().to_owned(), o.observed, o.threshold)
+            };
+            observed.closest.iter().map(of).collect()
+        };
+        seen.iter().map(|(_, o)| ((o.at.0 - start().0) / 1_000_000_000, teams(o))).collect()
+    }
+}
+
+fn seen(team: &str, observed: f64, threshold: impl Into<Option<f64>>) -> Seen {
+    (team.to_owned(), observed, threshold.into())
+}
+
+#[test]
+fn who_does_not_violate_a_rule_is_seen_too() {
+    let mut running = Running::of(ON_UPDATE);
+    assert_eq!(running.look(), [], "nothing has come yet");
+    running.call(1, "aab");
+    assert_eq!(running.look(), [(1, vec![seen("a", 2.0, 3.0), seen("b", 1.0, 3.0)])]);
+    let fired = running.call(5, "a").decisions;
+    assert_eq!(running.look(), [(5, vec![seen("a", 3.0, 3.0), seen("b", 1.0, 3.0)])]);
+    assert_eq!((fired.len(), running.pipeline.standing(10).len(), running.pipeline.standing(0).len()), (1, 1, 0));
+    let [standing] = running.pipeline.standing(10).try_into().unwrap();
+    assert_eq!((standing.rule.as_str(), standing.directive_id), ("called", fired[0].event.data.directive_id.clone()));
+    assert_eq!((standing.since, standing.finding.observed), (Some(at(5)), Some(3.0)));
+}
+
+#[test]
+fn of_a_rule_that_speaks_on_close_the_window_is_seen_that_closes_after_a_look() {
+    let mut running = Running::of(ON_CLOSE);
+    running.call(1, "aabc");
+    assert_eq!(running.look(), [], "a look asks for the next window");
+    running.call(61, "aaab");
+    assert_eq!(running.look(), []);
+    running.call(71, "b");
+    let first = vec![seen("a", 2.0, None), seen("b", 1.0, None), seen("c", 1.0, None)];
+    assert_eq!(running.look(), [(60, first)], "nobody has a past yet, and the rule judges nobody");
+    let decided = running.call(131, "a").decisions;
+    assert_eq!(decided.iter().map(|d| d.event.data.finding.observed).collect::<Vec<_>>(), [Some(2.0)]);
+    assert_eq!(running.look(), [(120, vec![seen("b", 2.0, 2.0), seen("a", 3.0, 4.0)])]);
+    running.call(191, "a");
+    assert_eq!(running.look().len(), 1);
+}
+
+#[test]
+fn a_look_that_fails_stops_no_rule() {
+    let mut running = Running::of(FAILING);
+    running.call(1, "a");
+    assert_eq!(running.look(), [], "division by zero");
+    assert_eq!(running.call(2, "a").decisions.len(), 1);
+    assert_eq!(running.pipeline.status()[0].quarantined, None);
+    let [scanning, judging] = running.pipeline.spent();
+    assert!(scanning["failing"] > Duration::ZERO && judging["failing"] > Duration::ZERO);
+}
