@@ -173,13 +173,31 @@ impl HttpServer {
         reload: SyncSender<ReloadRequest>,
         clock: C,
     ) -> Result<Self, HttpError> {
+        Self::start_beside(address, metrics, health, reload, clock, Router::new())
+    }
+
+    /// As [`HttpServer::start`], with the pages of `others` beside ours.
+    ///
+    /// # Errors
+    /// As [`HttpServer::start`].
+    pub fn start_beside<C: Clock + Send + Sync + 'static>(
+        address: SocketAddr,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        reload: SyncSender<ReloadRequest>,
+        clock: C,
+        others: Router,
+    ) -> Result<Self, HttpError> {
         let reload = Some(reload).filter(|_| address.ip().is_loopback());
-        Self::serve((address, "http"), router(Arc::new(Shared { metrics, health, reload, clock })))
+        Self::serve((address, "http"), router(Arc::new(Shared { metrics, health, reload, clock })).merge(others))
     }
 
     /// Answers by `router` at an address that a key of the configuration has named; its thread is called
     /// by that key.
-    pub(crate) fn serve((address, key): (SocketAddr, &'static str), router: Router) -> Result<Self, HttpError> {
+    ///
+    /// # Errors
+    /// As [`HttpServer::start`].
+    pub fn serve((address, key): (SocketAddr, &'static str), router: Router) -> Result<Self, HttpError> {
         let listen = |source| HttpError::Listen { address, key, source };
         let listener = TcpListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;

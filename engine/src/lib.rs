@@ -12,6 +12,7 @@ pub mod backfill;
 pub mod clock;
 pub mod company;
 pub mod config;
+pub mod console;
 pub mod decision;
 pub mod exchange;
 pub mod fingerprint;

@@ -122,12 +122,12 @@ fn cells(rules: &RuleSet, rule: &CompiledRule) -> [String; 6] {
 }
 
 /// How a rule runs, in words.
-struct RuleText {
-    window: String,
-    emission: &'static str,
+pub(super) struct RuleText {
+    pub(super) window: String,
+    pub(super) emission: &'static str,
 }
 
-fn describe(rules: &RuleSet, rule: &CompiledRule) -> RuleText {
+pub(super) fn describe(rules: &RuleSet, rule: &CompiledRule) -> RuleText {
     let windowed = match &rule.kind {
         RuleKind::Windowed(windowed) => windowed,
         RuleKind::Joined(joined) => match &joined.then {

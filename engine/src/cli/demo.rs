@@ -25,6 +25,7 @@ use lictor_engine::{rules_dir, shipped};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
+use super::demo_console::{Audience, Watched};
 use super::demo_report::Narrator;
 use super::terminal::Painter;
 
@@ -55,6 +56,9 @@ pub(super) struct Arguments {
     /// Rules to run instead of the shipped ones.
     #[arg(long)]
     rules: Option<PathBuf>,
+    /// Where the console is served, or `off`; a free port if this one is taken and none was named.
+    #[arg(long)]
+    http: Option<String>,
     /// Another company: the same seed gives the same telemetry.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -76,8 +80,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let broker = EmbeddedBroker::start(&TOPICS)?;
     let start = story_start(clock.now());
     let company = Company::new(arguments.seed, start);
+    let watched = Watched::start(arguments.http.as_deref(), &loaded, clock)?;
     let mut narrator = Narrator::new(io::stdout(), Painter::for_stream(&io::stdout()), company.incidents());
-    narrator.introduce(&loaded, broker.bootstrap())?;
+    narrator.introduce(&loaded, broker.bootstrap(), watched.address())?;
     // The company's clock runs far ahead of the broker's timestamps, and that is what the skew guard is there to
     // refuse.
     let tolerances = Tolerances { future_skew_ns: i64::MAX, ..Tolerances::default() };
@@ -93,7 +98,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Generator { company, start, properties: broker.properties(), until: arguments.duration, clock, produced };
     narrator.stop_after(Arc::clone(&generator.produced), Arc::clone(&stop));
     let generator = generator.spawn(Arc::clone(&stop))?;
-    let judged = live::run(ends, pipeline, options, &stop, &mut narrator);
+    let mut audience = Audience { narrator, watched };
+    let judged = live::run(ends, pipeline, options, &stop, &mut audience);
+    let narrator = audience.narrator;
     stop.store(true, Ordering::Relaxed);
     let told = generator.join().map_err(|_| anyhow::anyhow!("the generator panicked"))??;
     let summary = judged?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -59,9 +60,17 @@ impl<W: Write> Narrator<W> {
     }
 
     /// Says what is about to happen and where to look.
-    pub(super) fn introduce(&mut self, loaded: &LoadedRules, bootstrap: &str) -> io::Result<()> {
+    pub(super) fn introduce(
+        &mut self,
+        loaded: &LoadedRules,
+        bootstrap: &str,
+        console: Option<SocketAddr>,
+    ) -> io::Result<()> {
         writeln!(self.to, "A small company sends telemetry of its AI workloads; about an hour passes per minute.")?;
         writeln!(self.to, "Kafka:  {bootstrap}   (kcat -b {bootstrap} -t lictor.enforcement -C)")?;
+        if let Some(address) = console {
+            writeln!(self.to, "Console: http://{address}/")?;
+        }
         for rule in &loaded.rules.rules {
             let first = rule.header.description.split('.').next().unwrap_or_default().replace('\n', " ");
             writeln!(self.to, "Rule:   {:18} {first}.", rule.header.name)?;

@@ -80,7 +80,12 @@ impl<W: Write> Table<'_, W> {
     }
 }
 
-fn write_rule(to: &mut impl Write, rule: &CompiledRule, loaded: &LoadedRules, painter: Painter) -> io::Result<()> {
+pub(super) fn write_rule(
+    to: &mut impl Write,
+    rule: &CompiledRule,
+    loaded: &LoadedRules,
+    painter: Painter,
+) -> io::Result<()> {
     let header = &rule.header;
     let Some(Explanation { sources, join, windowed }) = loaded.rules.explain(&header.name) else {
         return Ok(());

@@ -5,7 +5,9 @@
 
 mod acls;
 mod check;
+mod console;
 mod demo;
+mod demo_console;
 mod demo_report;
 mod explain;
 mod guard;

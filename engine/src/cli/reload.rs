@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arrow::array::RecordBatch;
+use lictor_engine::clock::{Clock as _, SystemClock};
 use lictor_engine::config::Config;
+use lictor_engine::console::{Console, ReloadNote};
 use lictor_engine::fingerprint::fingerprint;
 use lictor_engine::http::ReloadRequest;
 use lictor_engine::metrics::Metrics;
@@ -27,6 +29,7 @@ use lictor_schemas::prices::PriceTable;
 use signal_hook::consts::SIGHUP;
 
 use super::check::render_faults;
+use super::console;
 use super::topic_tables::TopicTables;
 
 /// How often files, topics and signals are looked at. Files that change are read when they have stayed the same from
@@ -39,6 +42,7 @@ const NOTHING_CHANGED: &str = "no rule and no reference table has changed\n";
 pub(super) struct Reloader {
     config: Config,
     metrics: Arc<Metrics>,
+    console: Option<Arc<Console>>,
     outlines: Vec<RuleOutline>,
     references: References,
     prices: Arc<PriceTable>,
@@ -59,12 +63,12 @@ impl Reloader {
     pub(super) fn new(
         config: &Config,
         (loaded, at): (&LoadedRules, u64),
-        metrics: Arc<Metrics>,
+        (metrics, console): (Arc<Metrics>, Option<Arc<Console>>),
         topics: TopicTables,
     ) -> Self {
         let (outlines, references) = (RuleOutline::of_set(&loaded.rules), loaded.references.clone());
         let (config, prices, seen) = (config.clone(), Arc::clone(&loaded.prices), Seen { read: at, looked: at });
-        Self { config, metrics, outlines, references, prices, topics, seen }
+        Self { config, metrics, console, outlines, references, prices, topics, seen }
     }
 
     /// Watches until the tasks end. Rule sets go to `tasks`, answers to whoever has sent one of the `requests`.
@@ -97,6 +101,7 @@ impl Reloader {
                     continue;
                 }
                 let (answer, is_over) = self.reload(is_asked, &mut sources, &tasks);
+                self.tell_refused(&answer);
                 if let Some(request) = request {
                     // Whoever asked may have gone.
                     let _ = request.send(answer);
@@ -108,6 +113,13 @@ impl Reloader {
         };
         thread::Builder::new().name("reload".to_owned()).spawn(watch).context("cannot watch the rules")?;
         Ok(())
+    }
+
+    /// What is wrong is for people who look to know, too, however rules came to be read.
+    fn tell_refused(&self, answer: &Result<String, String>) {
+        if let (Some(console), Err(why)) = (&self.console, answer) {
+            console::set_refused(console, SystemClock::start().now(), why);
+        }
     }
 
     /// Whether files have changed since they were read, and have stayed as they are since the last look.
@@ -147,6 +159,7 @@ impl Reloader {
             return (Ok(NOTHING_CHANGED.to_owned()), false);
         }
         let said = self.tell(&outlines, &loaded.references);
+        let cards = self.console.as_ref().map(|_| console::cards(&loaded)).unwrap_or_default();
         let prices = Arc::clone(&loaded.prices);
         let stages = Stages::new(loaded.rules, loaded.prices, &self.config.pipeline_settings());
         if stages.scan.topics_read().is_empty() {
@@ -159,6 +172,10 @@ impl Reloader {
                 (self.outlines, self.references, self.prices) = (outlines, loaded.references, prices);
                 *sources = loaded.sources;
                 self.metrics.observe_reload(true);
+                if let Some(console) = &self.console {
+                    let at = SystemClock::start().now();
+                    console.set_rules(cards, ReloadNote { at, is_applied: true, text: said.clone() });
+                }
                 (Ok(said), false)
             }
             Err(TrySendError::Full(_)) => {

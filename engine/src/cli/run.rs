@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context as _, anyhow, bail};
+use axum::Router;
 use clap::Args;
 use lictor_connectors::{KafkaFollower, ensure_topics};
 use lictor_engine::alerts::client::{Alertmanager, Endpoint};
 use lictor_engine::alerts::forwarder::{Forwarder, ForwarderOptions, Teller};
-use lictor_engine::clock::SystemClock;
+use lictor_engine::clock::{Clock as _, SystemClock};
 use lictor_engine::config::{self, Alertmanagers, Config, LogFormat};
 use lictor_engine::fingerprint::fingerprint;
 use lictor_engine::http::{Health, HttpServer};
@@ -28,7 +29,7 @@ use super::reload::Reloader;
 use super::terminal::Painter;
 use super::topic_tables::TopicTables;
 use super::watched::Watcher;
-use super::{explain, stop_flag};
+use super::{console, explain, stop_flag};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -78,8 +79,19 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     let clock = SystemClock::start();
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
     let (ask, requests) = sync_channel(1);
-    let serve = |address| HttpServer::start(address, Arc::clone(&metrics), Arc::clone(&health), ask, clock);
-    let _server = config.http.map(serve).transpose()?;
+    let placed = console::Placed::of(config);
+    let (pages, _console_server) = match &placed {
+        Some(placed) => placed.serve(&health, &ask, &clock)?,
+        None => (Router::new(), None),
+    };
+    let serve =
+        |at| HttpServer::start_beside(at, Arc::clone(&metrics), Arc::clone(&health), ask.clone(), clock, pages.clone());
+    let server = config.http.map(serve).transpose()?;
+    if placed.as_ref().is_some_and(console::Placed::is_beside_metrics) {
+        server.iter().for_each(|server| console::tell(server.address()));
+    }
+    drop(ask);
+    let console = placed.map(|placed| placed.console);
     let (to_tasks, rule_sets) = sync_channel(1);
     let created = ensure_topics(&config.kafka, &config.topic_specs())
         .with_context(|| format!("brokers {}", config.kafka.bootstrap_servers()))?;
@@ -92,7 +104,8 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
         loaded => loaded?,
     };
     let (rules, sources) = (loaded.rules.rules.len(), loaded.sources.clone());
-    let reloader = Reloader::new(config, (&loaded, read), Arc::clone(&metrics), topics);
+    console.iter().for_each(|console| console::set_rules(console, &loaded, clock.now(), None));
+    let reloader = Reloader::new(config, (&loaded, read), (Arc::clone(&metrics), console.clone()), topics);
     let stages = Stages::new(loaded.rules, loaded.prices, &config.pipeline_settings());
     let topics: Vec<String> = stages.scan.topics_read().into_iter().collect();
     if topics.is_empty() {
@@ -102,7 +115,7 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     tracing::info!(application_id, instance_id, rules, topics = topics.join(", "), "judging");
     reloader.start(requests, sources, to_tasks)?;
     let _forwarders = start_forwarders(config, &metrics, clock)?;
-    let (options, watcher) = (config.task_options(topics), Watcher::new(metrics, health, clock));
+    let (options, watcher) = (config.task_options(topics), Watcher::new(metrics, health, console, clock));
     let summary = tasks::run_reloading(&config.kafka, stages, &options, clock, (&stop, &watcher), rule_sets)?;
     tracing::info!(summary.records, summary.events, "stopped");
     Ok(ExitCode::SUCCESS)

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use lictor_connectors::TopicPartition;
 use lictor_engine::clock::Clock;
+use lictor_engine::console::{Console, DIRECTIVES_MAX, Status};
 use lictor_engine::decision::{Decision, LimitReport};
 use lictor_engine::http::{Health, SignalTime};
 use lictor_engine::metrics::Metrics;
 use lictor_engine::scan_stage::ScanCounts;
 use lictor_engine::tasks::{JudgeTask, Stage, TaskObserver};
+use lictor_engine::windowed::Observed;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
@@ -20,13 +22,14 @@ use lictor_schemas::time::EventTime;
 pub(super) struct Watcher<C> {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    console: Option<Arc<Console>>,
     clock: C,
 }
 
 impl<C: Clock> Watcher<C> {
     /// `clock` is the one that the HTTP server compares progress with.
-    pub(super) fn new(metrics: Arc<Metrics>, health: Arc<Health>, clock: C) -> Self {
-        Self { metrics, health, clock }
+    pub(super) fn new(metrics: Arc<Metrics>, health: Arc<Health>, console: Option<Arc<Console>>, clock: C) -> Self {
+        Self { metrics, health, console, clock }
     }
 }
 
@@ -38,20 +41,26 @@ impl<C: Clock + Sync> TaskObserver for Watcher<C> {
     fn assigned(&self, stage: Stage, partitions: usize) {
         self.metrics.observe_partitions(stage, partitions);
         self.health.serving(stage);
+        if let (Some(console), Stage::Scan) = (&self.console, stage) {
+            console.reads(partitions);
+        }
     }
 
     fn scanned(&self, counts: &ScanCounts) {
         self.metrics.observe_scan(counts);
+        self.console.iter().for_each(|console| console.scanned(counts));
     }
 
     fn judged(&self, decisions: &[Decision], limits: &[LimitReport], latency: Option<Duration>) {
         self.metrics.observe_judging(decisions, limits, latency);
+        self.console.iter().for_each(|console| console.judged(decisions, latency));
     }
 
     fn committed(&self, stage: Stage, took: Duration, lag: &[(TopicPartition, i64)]) {
         self.metrics.observe_commit(stage, took);
         if stage == Stage::Scan {
             self.metrics.observe_lag(lag);
+            self.console.iter().for_each(|console| console.lags(lag));
         }
     }
 
@@ -63,8 +72,23 @@ impl<C: Clock + Sync> TaskObserver for Watcher<C> {
         self.metrics.observe_restore(bytes, took);
     }
 
+    fn looks(&self) -> bool {
+        self.console.is_some()
+    }
+
+    fn observed(&self, seen: &[(String, Observed)]) {
+        self.console.iter().for_each(|console| console.observed(seen));
+    }
+
+    fn scan_spent(&self, spent: BTreeMap<String, Duration>) {
+        if let Some(console) = &self.console {
+            console.scan_spent(spent);
+        }
+    }
+
     fn status(&self, task: &JudgeTask) {
-        self.metrics.observe_status(&task.status());
+        let rules = task.status();
+        self.metrics.observe_status(&rules);
         let mut times = BTreeMap::new();
         for signal in Signal::ALL {
             let (watermark, held_by) = (task.watermark(signal), task.slowest(signal).cloned());
@@ -73,7 +97,12 @@ impl<C: Clock + Sync> TaskObserver for Watcher<C> {
                 times.insert(signal, SignalTime { watermark, held_by });
             }
         }
-        self.health.set_times(times);
+        self.health.set_times(times.clone());
+        let Some(console) = &self.console else { return };
+        let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
+        let standing = console.is_watched(monotonic).then(|| task.standing(DIRECTIVES_MAX));
+        let (spent, marks, shards) = (task.spent(), task.marks(), task.shards());
+        console.publish(Status { rules, spent, standing, marks, times, shards }, (now, monotonic));
     }
 }
 
@@ -98,7 +127,7 @@ mod tests {
 
     fn watcher(at: Duration) -> (Watcher<Still>, Arc<Metrics>, Arc<Health>) {
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-        (Watcher::new(Arc::clone(&metrics), Arc::clone(&health), Still(at)), metrics, health)
+        (Watcher::new(Arc::clone(&metrics), Arc::clone(&health), None, Still(at)), metrics, health)
     }
 
     #[test]

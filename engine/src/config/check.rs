@@ -48,6 +48,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     let guard = reader.guard(said.guard.as_ref());
     let alertmanager = said.alertmanager.as_ref().and_then(|said| reader.alertmanager(said));
     let http = reader.or("http", said.http.as_ref(), Some(SocketAddr::from(([127, 0, 0, 1], 8080))), http);
+    let console = reader.console(said.console.as_ref());
     let log_format = said.log.as_ref().and_then(|log| log.format.as_ref());
     let log = reader.or("log.format", log_format, LogFormat::default(), log);
     reader.faults.sort_by_key(|fault| (fault.line, fault.column));
@@ -70,6 +71,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
         guard,
         alertmanager,
         http,
+        console,
         log,
         secrets,
     })
@@ -88,7 +90,7 @@ impl Reader<'_> {
     }
 
     /// The text of a value with its references replaced.
-    fn text(&mut self, key: &str, said: &Said) -> Option<String> {
+    pub(super) fn text(&mut self, key: &str, said: &Said) -> Option<String> {
         match expand(&said.value, self.outside) {
             Ok(expanded) => {
                 // Whoever cannot reach the brokers must see which.

@@ -9,6 +9,7 @@
 
 mod alertmanager;
 mod check;
+mod console;
 pub mod duration;
 mod expand;
 mod guard;
@@ -30,6 +31,7 @@ use thiserror::Error;
 
 pub use alertmanager::Alertmanagers;
 pub use check::{http, instance_id};
+pub use console::{ConsoleListen, ConsoleSettings};
 pub use expand::Outside;
 pub use guard::guard_http;
 
@@ -75,6 +77,8 @@ pub struct Config {
     pub alertmanager: Option<Alertmanagers>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; none if they are off.
     pub http: Option<SocketAddr>,
+    /// Where the console is, and who may look.
+    pub console: ConsoleSettings,
     /// How the log is written.
     pub log: LogFormat,
     secrets: Vec<String>,

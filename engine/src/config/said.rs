@@ -29,6 +29,7 @@ pub(super) struct ConfigFile {
     pub(super) guard: Option<GuardSaid>,
     pub(super) alertmanager: Option<AlertmanagerSaid>,
     pub(super) http: Option<Said>,
+    pub(super) console: Option<ConsoleSaid>,
     pub(super) log: Option<LogSaid>,
 }
 
@@ -86,6 +87,14 @@ pub(super) struct GuardSaid {
     pub(super) stale_after: Option<Said>,
     pub(super) headers: Option<BTreeMap<String, Said>>,
     pub(super) directives_max: Option<Said>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ConsoleSaid {
+    pub(super) listen: Option<Said>,
+    pub(super) token: Option<Said>,
+    pub(super) allow_reload: Option<Said>,
 }
 
 #[derive(Debug, Default, Deserialize)]

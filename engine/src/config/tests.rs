@@ -11,6 +11,7 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
     let env = |name: &str| match name {
         "KAFKA_PASSWORD" => Some("hunter2".to_owned()),
         "LATENESS" => Some("a-long-time".to_owned()),
+        "CONSOLE_TOKEN" => Some("correct-horse-battery".to_owned()),
         _ => None,
     };
     let file = |path: &Path| match path.to_str() {
@@ -75,6 +76,7 @@ guard: {http: 0.0.0.0:9, on_stale: deny, stale_after: 1m, headers: {X-Team: team
 alertmanager: {urls: ['http://am-0:9093/', 'http://[::1]:80/am'], username: u, password: secret-pass, resend: 2m}
 mode: shadow
 http: off
+console: {listen: 0.0.0.0:81, token: '${env:CONSOLE_TOKEN}', allow_reload: true}
 log: {format: json}
 ";
 
@@ -88,6 +90,9 @@ fn every_key_is_read() {
     let limits = Limits { groups_max: 5, subjects_max: 6, history_ns, decode_error_ratio_max: 1.0 };
     assert_eq!(config.limits, limits);
     assert_eq!((config.http, config.log), (None, LogFormat::Json));
+    let ConsoleSettings { listen, token, allow_reload } = &config.console;
+    assert_eq!((*listen, *allow_reload), (ConsoleListen::At("0.0.0.0:81".parse().unwrap()), true));
+    assert_eq!(token.as_deref(), Some("correct-horse-battery"));
     let GuardOptions { http, on_stale, stale_after, headers, directives_max } = &config.guard;
     assert_eq!((http.to_string().as_str(), *on_stale), ("0.0.0.0:9", OnStale::Deny));
     assert_eq!((*stale_after, *directives_max), (Duration::from_secs(60), 7));
@@ -231,6 +236,15 @@ fn bounds_are_held() {
     );
     check_key("guard: {on_stale: maybe}\n", "3:19: guard.on_stale: `maybe` is neither `allow` nor `deny`");
     check_key("guard: {stale_after: 0s}\n", "3:22: guard.stale_after: `0s` must be longer than nothing");
+    check_key(
+        "console: {listen: here}\n",
+        "3:19: console.listen: `here` is not an IP address and port such as \
+               127.0.0.1:8081, nor `http`, nor `off`",
+    );
+    check_key(
+        "console: {allow_reload: perhaps}\n",
+        "3:25: console.allow_reload: `perhaps` is neither `true` nor `false`",
+    );
     check_key("guard: {http: off}\n", "3:15: guard.http: `off` is not an IP address and port such as 127.0.0.1:8090");
     check_key("mode: Shadow\n", "3:7: mode: `Shadow` is neither `enforce` nor `shadow`");
     check_key("log: {format: xml}\n", "3:15: log.format: `xml` is neither `text` nor `json`");
@@ -303,6 +317,29 @@ fn the_credentials_of_an_alertmanager_are_in_no_message() {
     assert_eq!(endpoint.authorization.as_deref(), Some("Basic dTpodW50ZXIy"));
     assert_eq!(format!("{endpoint:?}"), "http://am:1");
     assert_eq!(config.redact("it says hunter2 and dTpodW50ZXIy and Basic dTpodW50ZXIy"), "it says *** and *** and ***");
+}
+
+#[test]
+fn a_console_that_others_can_reach_needs_a_token() {
+    check_key(
+        "console: {listen: \"0.0.0.0:81\"}\n",
+        "3:19: console.listen: 0.0.0.0:81 is no loopback address: say a `console.token`, without which anybody who \
+         reaches it could look",
+    );
+    let token = "3:18: console.token: is shorter than 16 characters or has others than letters, digits and signs of \
+                 ASCII: `openssl rand -hex 24` makes one";
+    check_key("console: {token: hunter2}\n", token);
+    check_key("console: {token: \"hunter2 hunter2 hunter2\"}\n", token);
+    let console = |more: &str| parse(&format!("{MINIMAL}{more}")).unwrap().console;
+    let at = |text: &str| Some(text.parse().unwrap());
+    let (plain, with_token) = (console(""), console("console: {token: \"${env:CONSOLE_TOKEN}\"}\n"));
+    assert_eq!(plain.place(at("127.0.0.1:8080")), Ok(ConsoleListen::Http));
+    assert!(plain.place(at("0.0.0.0:8080")).unwrap_err().contains("`console.token`"));
+    assert_eq!(with_token.place(at("0.0.0.0:8080")), Ok(ConsoleListen::Http));
+    assert_eq!(with_token.place(None), Ok(ConsoleListen::Off), "there is no place beside what is off");
+    let own = console("console: {listen: \"[::1]:81\"}\n");
+    assert_eq!(own.place(None), Ok(ConsoleListen::At("[::1]:81".parse().unwrap())));
+    assert_eq!(console("console: {listen: off}\n").place(at("127.0.0.1:8080")), Ok(ConsoleListen::Off));
 }
 
 #[test]
