@@ -1,5 +1,5 @@
 -- Fires when an agent's context grows with every step: from eight calls on, the input tokens of a session follow time
--- in a straight line upwards (R² of at least 0.9), and the largest call has 50,000 of them. Each step then pays for
+-- in a straight line upwards (R² of at least 90 %), and the largest call has 50,000 of them. Each step then pays for
 -- all steps before it, so that the session's cost grows with the square of its length.
 -- A controller tells the owners, or has the agent compact its context; nothing is stopped. The directive goes when the
 -- context has been compacted, or the session is over, fifteen minutes after its last call.

@@ -1,4 +1,4 @@
--- Fires when a successful call of a project costs at least 1.3 times what it used to: an hour's cost by its calls
+-- Fires when a successful call of a project costs at least 30 % more than it used to: an hour's cost by its calls
 -- without an error, against the median of the last 168 such hours but one. It finds what no budget does: longer
 -- prompts, a dearer model, retries that are paid for. Failed calls cost, too, but are not counted below the line, so
 -- failures show.

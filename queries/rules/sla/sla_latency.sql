@@ -1,4 +1,4 @@
--- Fires with a unit of work that took longer than its own service level says (GenOps' sla attributes, §6.3), and holds
+-- Fires with a unit of work that took longer than its own service level says (GenOps' sla attributes), and holds
 -- for five minutes after the last one. latency_p95 judges a project as a whole; this rule has each promise kept by
 -- itself.
 -- A controller may route the tier's next calls to a faster model; nothing is stopped.
