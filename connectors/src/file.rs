@@ -1,14 +1,16 @@
 //! Recorded OTLP from files, as the OpenTelemetry Collector's file exporter writes it.
 //!
 //! JSON (one object per line, or pretty-printed documents) and protobuf (frames with a length of four bytes, or one
-//! bare message). A file is read as a partition of its own, because its order is the only order known: rows of one
-//! file are never late because of another's. Files are read one after the other, each is given up at its end, and
-//! nothing is loaded beyond the record at hand.
+//! bare message), as they are or packed with gzip or zstd, whole or frame by frame. A file is read as a partition of
+//! its own, because its order is the only order known: rows of one file are never late because of another's. Files are
+//! read one after the other, each is given up at its end, and nothing is loaded beyond the record at hand.
 //!
 //! Invariant: the same files in the same order give the same records with the same coordinates.
 
+mod packing;
 mod recording;
 mod shape;
+mod track;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,8 +21,11 @@ use lictor_schemas::tables::Signal;
 
 use crate::error::ConnectorError;
 use crate::record::{NextOffset, RecordRef, TopicPartition};
+use crate::recorded::Meter;
 use crate::source::{AssignmentChange, Polled, Source};
 use recording::Recording;
+
+pub use track::FileTrack;
 
 /// Which topic a recorded record would have come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +72,7 @@ impl FileSource {
     pub fn open(paths: &[PathBuf], binding: TopicBinding) -> Result<Self, ConnectorError> {
         let mut first = Vec::new();
         for (index, path) in paths.iter().enumerate() {
-            let mut recording = Recording::open(path)?;
+            let mut recording = Recording::open(path, &Meter::default())?;
             if recording.read_next()? {
                 let topic = topic_of(&recording, &binding, path)?;
                 first.push(TopicPartition { topic, partition: partition_of(index) });
@@ -87,7 +92,7 @@ impl FileSource {
     fn read_current(&mut self, path: &Path, absorb: &mut dyn FnMut(RecordRef<'_>)) -> Result<bool, ConnectorError> {
         let recording = match &mut self.recording {
             Some(recording) => recording,
-            none => none.insert(Recording::open(path)?),
+            none => none.insert(Recording::open(path, &Meter::default())?),
         };
         if !recording.read_next()? {
             self.recording = None;

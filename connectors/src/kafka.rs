@@ -14,6 +14,7 @@ mod sink;
 mod source;
 mod start;
 mod table;
+mod track;
 mod transaction;
 
 pub use admin::{Difference, TopicSpec, TopicState, ensure_topics, inspect_topics};
@@ -24,6 +25,7 @@ pub use restore::{Committed, KafkaRestorer};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
 pub use table::{Followed, KafkaTable};
+pub use track::KafkaTrack;
 pub use transaction::{AbortCause, Consumed, KafkaTransactions, TransactionError};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

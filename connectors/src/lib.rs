@@ -14,19 +14,21 @@ pub mod failpoint;
 pub mod file;
 pub mod kafka;
 pub mod record;
+pub mod recorded;
 pub mod reference;
 pub mod sink;
 pub mod source;
 
 pub use embedded::EmbeddedBroker;
 pub use error::{ConnectorError, Fault, Retry};
-pub use file::{FileSource, TopicBinding};
+pub use file::{FileSource, FileTrack, TopicBinding};
 pub use kafka::{
     AbortCause, AbsorbRecord, Committed, Consumed, Difference, Followed, KafkaFollower, KafkaProperties, KafkaRestorer,
-    KafkaSink, KafkaSource, KafkaTable, KafkaTransactions, Membership, TopicSpec, TopicState, TransactionError,
-    ensure_topics, inspect_topics,
+    KafkaSink, KafkaSource, KafkaTable, KafkaTrack, KafkaTransactions, Membership, TopicSpec, TopicState,
+    TransactionError, ensure_topics, inspect_topics,
 };
 pub use record::{NextOffset, Outgoing, RecordRef, TopicPartition};
+pub use recorded::{Meter, Recorded, Track};
 pub use reference::{ReferenceError, RefusedRecord, TableFormat, load_table};
 pub use sink::Sink;
 pub use source::{AssignmentChange, Polled, Source};

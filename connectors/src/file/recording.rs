@@ -1,29 +1,24 @@
 //! One recorded file, read record by record into one buffer.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
+use super::packing::{self, Unpacked, ZSTD_MAGIC};
 use super::shape::{Nesting, Shape, shape_of};
 use crate::error::ConnectorError;
+use crate::recorded::Meter;
 
 /// The largest record taken from a file. The collector's own limit for a received message is 20 MiB; anything near
 /// this size is a misread length.
 const RECORD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// How much is read at once; also how much of a file tells its shape.
-const BUFFER_BYTES: usize = 64 * 1024;
-
 /// What an editor on another system may have put in front of a JSON file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// How a frame begins that the exporter compressed.
-const ZSTD_MAGIC: &[u8] = b"\x28\xb5\x2f\xfd";
 
 /// A file being read, and the record at hand.
 pub(super) struct Recording {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: Unpacked,
     shape: Shape,
     record: Vec<u8>,
     /// The ordinal of the record at hand; -1 before the first.
@@ -35,14 +30,14 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Opens the file and tells its shape.
-    pub(super) fn open(path: &Path) -> Result<Self, ConnectorError> {
+    /// Opens the file and tells its shape; `meter` counts what is read of it.
+    pub(super) fn open(path: &Path, meter: &Meter) -> Result<Self, ConnectorError> {
         let failed = |source: io::Error| ConnectorError::File { path: path.to_path_buf(), source };
-        let mut reader = BufReader::with_capacity(BUFFER_BYTES, File::open(path).map_err(failed)?);
+        let mut reader = packing::open(path, meter).map_err(failed)?;
         let has_mark = reader.fill_buf().map_err(failed)?.starts_with(BYTE_ORDER_MARK);
         let position = if has_mark { BYTE_ORDER_MARK.len() } else { 0 };
         reader.consume(position);
-        let extension = path.extension().and_then(|extension| extension.to_str());
+        let extension = packing::unpacked_name(path).extension().and_then(|extension| extension.to_str());
         let shape = shape_of(extension, reader.buffer()).ok_or_else(|| ConnectorError::Recording {
             path: path.to_path_buf(),
             position: 0,
@@ -79,9 +74,13 @@ impl Recording {
         self.ordinal
     }
 
-    /// Whether the records are JSON text.
+    /// Whether the record at hand is JSON text. A packed frame may hold either; no OTLP message begins with a brace.
     pub(super) fn is_json(&self) -> bool {
-        matches!(self.shape, Shape::Json | Shape::JsonLines | Shape::JsonDocuments)
+        match self.shape {
+            Shape::Json | Shape::JsonLines | Shape::JsonDocuments => true,
+            Shape::Frames => self.record.first() == Some(&b'{'),
+            Shape::BareMessage => false,
+        }
     }
 
     fn read_json(&mut self) -> Result<bool, ConnectorError> {
@@ -151,9 +150,21 @@ impl Recording {
             return Err(self.broken(format!("the frame says {length} bytes, the file ends after {read}")));
         }
         if self.record.starts_with(ZSTD_MAGIC) {
-            return Err(self.broken("the frame is compressed: export with `compression: none`".to_string()));
+            self.record = self.unpacked()?;
         }
         Ok(true)
+    }
+
+    /// What the frame at hand holds, which the exporter packed by itself (`compression: zstd`).
+    fn unpacked(&self) -> Result<Vec<u8>, ConnectorError> {
+        let broken = |error: io::Error| self.broken(format!("the frame cannot be unpacked: {error}"));
+        let mut unpacked = Vec::new();
+        let decoder = zstd::Decoder::with_buffer(self.record.as_slice()).map_err(broken)?;
+        decoder.take(RECORD_BYTES_MAX + 1).read_to_end(&mut unpacked).map_err(broken)?;
+        if unpacked.len() as u64 > RECORD_BYTES_MAX {
+            return Err(self.broken(format!("the frame unpacks to more than {RECORD_BYTES_MAX} bytes")));
+        }
+        Ok(unpacked)
     }
 
     fn read_bare(&mut self) -> Result<bool, ConnectorError> {
@@ -205,7 +216,7 @@ mod tests {
         let path = dir.path().join(name);
         fs::write(&path, bytes).unwrap();
         let strip = |error: ConnectorError| error.to_string().split_at(dir.path().as_os_str().len() + 1).1.to_string();
-        let mut recording = Recording::open(&path).map_err(strip)?;
+        let mut recording = Recording::open(&path, &Meter::default()).map_err(strip)?;
         let mut records = Vec::new();
         while recording.read_next().map_err(strip)? {
             assert_eq!(recording.ordinal(), i64::try_from(records.len()).unwrap());
@@ -274,10 +285,17 @@ mod tests {
     #[test]
     fn what_is_no_otlp_is_refused() {
         check_broken("a.parquet", b"PAR1", "a.parquet: byte 0: the file is neither OTLP/JSON nor OTLP protobuf");
-        check_broken(
-            "a.pb",
-            b"\0\0\0\x05\x28\xb5\x2f\xfdz",
-            "a.pb: byte 0: the frame is compressed: export with `compression: none`",
-        );
+    }
+
+    #[test]
+    fn frames_that_the_exporter_packed_are_unpacked() {
+        let frame = |bytes: &[u8]| {
+            let packed = zstd::encode_all(bytes, 1).unwrap();
+            [&u32::try_from(packed.len()).unwrap().to_be_bytes(), packed.as_slice()].concat()
+        };
+        let frames = [frame(b"\x0a\x01z"), frame(b"{\"a\":1}")].concat();
+        check("a.pb", &frames, &["\n\u{1}z", "{\"a\":1}"]);
+        let broken = read_all("a.pb", b"\0\0\0\x05\x28\xb5\x2f\xfdz").unwrap_err();
+        assert!(broken.starts_with("a.pb: byte 0: the frame cannot be unpacked: "), "{broken}");
     }
 }

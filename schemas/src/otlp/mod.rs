@@ -12,6 +12,7 @@ mod derive;
 pub mod encode;
 mod error;
 pub mod evaluation;
+mod first_time;
 mod json;
 mod leaf;
 mod logs;
@@ -35,6 +36,7 @@ use opentelemetry_proto::tonic::trace::v1::TracesData;
 use prost::Message;
 
 pub use error::{DecodeError, Flaw};
+pub use first_time::first_time;
 
 use crate::columns::ExtraSource;
 use crate::prices::PriceTable;
@@ -155,6 +157,14 @@ impl Decoder {
         let filled = self.tables.iter_mut().filter(|(_, rows)| rows.len() > 0);
         filled.map(|(table, rows)| (*table, rows.take())).collect()
     }
+}
+
+/// The one signal whose shape a protobuf message has; none if it has the shape of none, or says nothing that would tell.
+#[must_use]
+pub fn signal_of_protobuf(payload: &[u8]) -> Option<Signal> {
+    let mut fitting = Signal::ALL.into_iter().filter(|signal| wire::fits(*signal, payload));
+    let only = fitting.next()?;
+    fitting.next().is_none().then_some(only)
 }
 
 fn read<M: Message + Default>(

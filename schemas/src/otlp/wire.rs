@@ -10,7 +10,7 @@
 use crate::tables::Signal;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wire {
+pub(super) enum Wire {
     Varint,
     Fixed64,
     Len,
@@ -133,7 +133,7 @@ fn walk(shape: &Shape, mut bytes: &[u8]) -> Option<()> {
 }
 
 /// Groups (3 and 4) are deprecated and occur in no OTLP message.
-fn wire_type(code: u64) -> Option<Wire> {
+pub(super) fn wire_type(code: u64) -> Option<Wire> {
     match code {
         0 => Some(Varint),
         1 => Some(Fixed64),
@@ -143,13 +143,13 @@ fn wire_type(code: u64) -> Option<Wire> {
     }
 }
 
-fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+pub(super) fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
     Some(taken)
 }
 
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for (at, byte) in bytes.iter().enumerate().take(10) {
         value |= u64::from(byte & 0x7f) << (7 * at);
