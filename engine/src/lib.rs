@@ -14,6 +14,7 @@ pub mod company;
 pub mod config;
 pub mod console;
 pub mod decision;
+pub mod decoding;
 pub mod exchange;
 pub mod fingerprint;
 pub mod frontier;

@@ -21,9 +21,10 @@ use lictor_schemas::time::EventTime;
 use crate::aside::{DeadLetter, LateRows};
 use crate::backfill::BackfillPlan;
 use crate::decision::{Decision, LimitReport, SUBJECTS_MAX, Standing};
+use crate::decoding::Decoded;
 use crate::exchange::parcel::{Names, StoreName};
 use crate::exchange::route::{Place, Routes, StoreRoute};
-use crate::exchange::{RuleId, StoreId};
+use crate::exchange::{RuleId, Shipment, StoreId};
 use crate::frontier::{Frontier, Joining, Term};
 use crate::join::{JoinRule, JoinThen};
 use crate::judge_stage::{JudgeRule, JudgeStage, Judging, RuleBody, RuleStatus};
@@ -287,8 +288,19 @@ impl Pipeline {
 
     /// Ends an epoch at `now`, by the processing clock.
     pub fn end_epoch(&mut self, now: EventTime) -> Epoch {
+        let shipments = self.scan.flush(now, false);
+        self.judge(shipments)
+    }
+
+    /// As [`Pipeline::absorb`] and [`Pipeline::end_epoch`], for records that were decoded elsewhere.
+    pub fn take_over(&mut self, decoded: Decoded, now: EventTime) -> Epoch {
+        let shipments = self.scan.take_over(decoded, now);
+        self.judge(shipments)
+    }
+
+    fn judge(&mut self, shipments: Vec<Shipment>) -> Epoch {
         let mut decisions = Vec::new();
-        for shipment in self.scan.flush(now, false) {
+        for shipment in shipments {
             decisions.extend(self.judge.absorb(shipment));
         }
         if let Err(error) = self.judge.commit() {
@@ -303,6 +315,12 @@ impl Pipeline {
     #[must_use]
     pub fn watermark(&self, signal: Signal) -> EventTime {
         self.judge.watermark(signal)
+    }
+
+    /// The newest row that counts; none before the first.
+    #[must_use]
+    pub fn newest(&self) -> Option<EventTime> {
+        self.scan.newest()
     }
 
     /// How every rule is doing.

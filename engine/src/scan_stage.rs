@@ -9,12 +9,13 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use lictor_connectors::{RecordRef, TopicPartition};
 use lictor_queries::{EvaluationError, RowWise, Scan};
-use lictor_schemas::otlp::{Decoder, RecordMeta};
+use lictor_schemas::otlp::Decoder;
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 
-use crate::aside::{AsideCounts, DeadLetter, DeadNote, LastDead, LateRows};
+use crate::aside::{AsideCounts, DeadLetter, LastDead, LateRows};
 use crate::clock::Stopwatch;
+use crate::decoding::{Decoded, Decoding};
 use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
 use crate::segment::{Boundaries, Run, Segment};
 use crate::watermark::{SourceClocks, Untimely};
@@ -76,19 +77,17 @@ pub struct ScanCounts {
 
 /// Decodes, judges timeliness, feeds the rules.
 pub struct ScanStage {
-    decoder: Decoder,
+    decoding: Decoding,
     scannings: Vec<Scanning>,
     clocks: SourceClocks,
     boundaries: Boundaries,
-    signals: BTreeMap<String, Signal>,
-    partitions: Vec<TopicPartition>,
-    runs: Vec<Run>,
+    /// The partitions that records were read of.
+    heard: BTreeSet<TopicPartition>,
     failures: Failures,
     violations: Vec<(RuleId, Vec<lictor_schemas::violation::Violation>)>,
     late: Vec<LateRows>,
     dead: Vec<DeadLetter>,
     counts: ScanCounts,
-    rows_pending: usize,
     /// When the broker has got the newest record that nothing was shipped of yet.
     newest: Option<EventTime>,
     /// Whether all of it was read before: what is put aside is not committed again.
@@ -120,19 +119,16 @@ impl ScanStage {
         signals: BTreeMap<String, Signal>,
     ) -> Self {
         Self {
-            decoder,
+            decoding: Decoding::new(decoder, signals),
             scannings,
             clocks,
             boundaries,
-            signals,
-            partitions: Vec::new(),
-            runs: Vec::new(),
+            heard: BTreeSet::new(),
             failures: Failures::default(),
             violations: Vec::new(),
             late: Vec::new(),
             dead: Vec::new(),
             counts: ScanCounts::default(),
-            rows_pending: 0,
             newest: None,
             is_replay: false,
         }
@@ -147,12 +143,12 @@ impl ScanStage {
     /// Rows decoded and not yet shown to the rules.
     #[must_use]
     pub fn rows_pending(&self) -> usize {
-        self.rows_pending
+        self.decoding.rows()
     }
 
     /// This instance reads `partition` from `now` on.
     pub fn assign(&mut self, partition: TopicPartition, now: EventTime) {
-        if let Some(signal) = self.signals.get(partition.topic.as_ref()) {
+        if let Some(signal) = self.decoding.signals().get(partition.topic.as_ref()) {
             self.clocks.assign(partition, *signal, now);
         }
     }
@@ -164,7 +160,7 @@ impl ScanStage {
 
     /// As [`ScanStage::assign`], for a partition of which rows up to `high` were read before.
     pub fn resume(&mut self, partition: TopicPartition, high: Option<EventTime>, now: EventTime) {
-        if let Some(signal) = self.signals.get(partition.topic.as_ref()) {
+        if let Some(signal) = self.decoding.signals().get(partition.topic.as_ref()) {
             self.clocks.resume(partition, *signal, high, now);
             if let Some(low) = self.clocks.low(*signal).filter(|_| high.is_some()) {
                 self.boundaries.resume(*signal, low);
@@ -188,10 +184,16 @@ impl ScanStage {
         self.clocks.high(partition)
     }
 
+    /// The newest row that counts, of all partitions.
+    #[must_use]
+    pub fn newest(&self) -> Option<EventTime> {
+        self.clocks.marks().into_iter().filter_map(|mark| mark.high).max()
+    }
+
     /// What a topic carries.
     #[must_use]
     pub fn signal_of(&self, topic: &str) -> Option<Signal> {
-        self.signals.get(topic).copied()
+        self.decoding.signals().get(topic).copied()
     }
 
     /// Partitions that are about to fall idle at `now`, by the processing clock.
@@ -209,13 +211,11 @@ impl ScanStage {
     /// the caller must set back with [`ScanStage::resume`]. Who has failed since then runs again, unless it is among
     /// the `quarantined`.
     pub fn discard(&mut self, quarantined: &BTreeSet<usize>) {
-        self.decoder.take();
-        self.runs.clear();
+        self.decoding.take();
         self.violations.clear();
         self.late.clear();
         self.dead.clear();
         self.counts = ScanCounts::default();
-        self.rows_pending = 0;
         // Who has failed since has sums, too.
         self.scannings.iter_mut().for_each(|scanning| scanning.is_quarantined = false);
         self.flush_scans(|_| true);
@@ -238,34 +238,8 @@ impl ScanStage {
 
     /// Decodes one record, read at `now` by the processing clock.
     pub fn absorb(&mut self, record: RecordRef<'_>, now: EventTime) {
-        let Some(signal) = self.signals.get(record.topic).copied() else { return };
-        let partition = self.partition(record, signal, now);
-        self.clocks.touch(&self.partitions[partition], now);
-        self.counts.records += 1;
-        let payload = record.payload.unwrap_or_default();
-        let meta = RecordMeta {
-            topic: record.topic,
-            partition: record.partition,
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-        };
-        let before = Table::ALL.map(|t| self.decoder.rows(t));
-        match self.decoder.absorb(signal, payload, meta) {
-            Err(error) => {
-                self.counts.records_dead += 1;
-                self.bury(DeadLetter::of_record(record, error.reason(), &error.to_string()), record.timestamp_ms);
-            }
-            Ok(absorbed) => {
-                let rows = std::array::from_fn(|t| self.decoder.rows(Table::ALL[t]) - before[t]);
-                self.rows_pending += rows.iter().sum::<usize>();
-                let stamped = (record.timestamp_ms > 0).then(|| EventTime::from_ms(record.timestamp_ms));
-                self.newest = self.newest.max(stamped);
-                self.runs.push(Run { partition, offset: record.offset, stamped, rows });
-                if let Some(rejected) = absorbed.rejected {
-                    self.counts.records_partly_dead += 1;
-                    self.bury(DeadLetter::of_items(record, rejected.payload, &rejected.reason), record.timestamp_ms);
-                }
-            }
+        if let Some((partition, signal)) = self.decoding.absorb(record, now) {
+            hear(&mut self.clocks, &mut self.heard, partition, signal, now);
         }
     }
 
@@ -276,14 +250,30 @@ impl ScanStage {
     ///
     /// If it `may_hold` and nothing is urgent, it ships nothing: the sums go on.
     pub fn flush(&mut self, now: EventTime, may_hold: bool) -> Vec<Shipment> {
-        self.rows_pending = 0;
-        let mut segment = Segment::new(self.decoder.take());
+        let decoded = self.decoding.take();
+        self.feed_all(decoded, now, may_hold)
+    }
+
+    /// As [`ScanStage::absorb`] and [`ScanStage::flush`], for records that were decoded elsewhere.
+    pub fn take_over(&mut self, decoded: Decoded, now: EventTime) -> Vec<Shipment> {
+        for (partition, signal, at) in &decoded.heard {
+            hear(&mut self.clocks, &mut self.heard, partition, *signal, *at);
+        }
+        self.feed_all(decoded, now, false)
+    }
+
+    fn feed_all(&mut self, decoded: Decoded, now: EventTime, may_hold: bool) -> Vec<Shipment> {
+        let Decoded { batches, runs, dead, counts, newest, heard: _ } = decoded;
+        self.dead.extend(dead);
+        self.counts.add(counts);
+        self.newest = self.newest.max(newest);
+        let mut segment = Segment::new(batches);
         let mut shipments = Vec::new();
-        for run in std::mem::take(&mut self.runs) {
-            let signal = self.judge_run(&run, &mut segment);
+        for run in runs {
+            self.judge_run(&run, &mut segment);
             self.feed_updates(&run, &mut segment, now, &mut shipments);
             segment.step(&run);
-            if self.boundaries.cross(signal, self.clocks.low(signal)) {
+            if self.boundaries.cross(run.signal, self.clocks.low(run.signal)) {
                 shipments.push(self.ship(&mut segment, now));
             }
         }
@@ -360,28 +350,10 @@ impl ScanStage {
         std::mem::take(&mut self.counts)
     }
 
-    fn bury(&mut self, letter: DeadLetter, timestamp_ms: i64) {
-        self.counts.aside.entry(letter.partition.clone()).or_default().dead += 1;
-        self.counts.last_dead.push(DeadNote::of(&letter, timestamp_ms));
-        *self.counts.dead_letters.entry(letter.reason).or_default() += 1;
-        self.dead.push(letter);
-    }
-
-    fn partition(&mut self, record: RecordRef<'_>, signal: Signal, now: EventTime) -> usize {
-        let is_it = |p: &TopicPartition| p.partition == record.partition && *p.topic == *record.topic;
-        if let Some(known) = self.partitions.iter().position(is_it) {
-            return known;
-        }
-        let partition = TopicPartition::new(record.topic, record.partition);
-        self.clocks.assign(partition.clone(), signal, now);
-        self.partitions.push(partition);
-        self.partitions.len() - 1
-    }
-
     /// Judges the rows of one record, of all tables together, against its partition's clock.
-    fn judge_run(&mut self, run: &Run, segment: &mut Segment) -> Signal {
+    fn judge_run(&mut self, run: &Run, segment: &mut Segment) {
         let times = segment.times_of(run);
-        let partition = &self.partitions[run.partition];
+        let partition = &run.partition;
         let mut late: BTreeMap<(Table, Untimely), LateRows> = BTreeMap::new();
         let mut row = 0;
         self.clocks.judge(partition, run.stamped, times.iter().map(|t| t.1), &mut |at, untimely, by_ns| {
@@ -398,7 +370,6 @@ impl ScanStage {
             self.counts.aside.entry(rows.partition.clone()).or_default().late_rows += rows.rows;
             self.late.push(rows);
         }
-        self.signals.get(partition.topic.as_ref()).copied().unwrap_or(Signal::Traces)
     }
 
     fn feed(&mut self, table: Table, rows: &RecordBatch, on_update: bool) {
@@ -435,8 +406,23 @@ impl ScanStage {
     #[must_use]
     pub fn topics_read(&self) -> BTreeSet<String> {
         let signals: BTreeSet<Signal> = self.scannings.iter().map(|s| s.table.signal()).collect();
-        self.signals.iter().filter(|(_, s)| signals.contains(s)).map(|(t, _)| t.clone()).collect()
+        self.decoding.signals().iter().filter(|(_, s)| signals.contains(s)).map(|(t, _)| t.clone()).collect()
     }
+}
+
+/// A record of `partition` was read at `now`. Windows wait for one that was never heard from then on.
+fn hear(
+    clocks: &mut SourceClocks,
+    heard: &mut BTreeSet<TopicPartition>,
+    partition: &TopicPartition,
+    signal: Signal,
+    now: EventTime,
+) {
+    if !heard.contains(partition) {
+        clocks.assign(partition.clone(), signal, now);
+        heard.insert(partition.clone());
+    }
+    clocks.touch(partition, now);
 }
 
 /// What has failed since the last shipment.

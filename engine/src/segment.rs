@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampNanosecondType;
+use lictor_connectors::TopicPartition;
 use lictor_queries::WindowSpec;
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::{EventTime, Window};
@@ -12,8 +13,10 @@ use lictor_schemas::time::{EventTime, Window};
 /// The rows of one record: so many of each table, in the order of [`Table::ALL`].
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
-    /// The number of its partition.
-    pub partition: usize,
+    /// Where it was read.
+    pub partition: TopicPartition,
+    /// What that carries.
+    pub signal: Signal,
     /// Its offset.
     pub offset: i64,
     /// Its broker timestamp, if it has one.
