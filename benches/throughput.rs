@@ -1,5 +1,6 @@
 //! How many spans per second and core: decoding alone, 1, 20, 100 and 1,000 rules and what one more costs, the shipped
-//! rules, and the whole path from a real Kafka beside a bare consumer of the same topic.
+//! rules, a backtest, which decodes beside judging, and the whole path from a real Kafka beside a bare consumer of the
+//! same topic.
 //!
 //! `cargo bench` prints one line per measurement, all over the same records in one run, so that ratios hold on any
 //! machine. The last two need `KAFKA_BOOTSTRAP` (see `tests/kafka.sh`).
@@ -9,6 +10,7 @@
 #[path = "cpu.rs"]
 mod cpu;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +19,10 @@ use std::time::Duration;
 
 use cpu::cpu_s;
 use lictor_connectors::{
-    KafkaProperties, KafkaSink, KafkaSource, Outgoing, Polled, RecordRef, Sink, Source, TopicPartition, TopicSpec,
-    ensure_topics,
+    ConnectorError, KafkaProperties, KafkaSink, KafkaSource, Outgoing, Polled, RecordRef, Recorded, Sink, Source,
+    TopicPartition, TopicSpec, Track, ensure_topics,
 };
+use lictor_engine::backtest::{self, Backtest, Range, Witness};
 use lictor_engine::clock::{Clock, SystemClock};
 use lictor_engine::company::Company;
 use lictor_engine::config::{Config, Outside};
@@ -29,6 +32,7 @@ use lictor_engine::tasks::{self, Stage, TaskObserver};
 use lictor_engine::watermark::Tolerances;
 use lictor_engine::{rules_dir, shipped};
 use lictor_queries::{References, RuleFile, RuleSet, compile};
+use lictor_schemas::event::EnforcementEvent;
 use lictor_schemas::otlp::{Decoder, RecordMeta};
 use lictor_schemas::prices::PriceTable;
 use lictor_schemas::tables::{Signal, Table};
@@ -60,6 +64,10 @@ fn main() {
         );
     }
     measure("decode + the 6 shipped rules", spans, shipped, |rules| pipeline(&records, rules));
+    let replayed = measure("backtest, 20 rules, one thread decodes", spans, || rule_set(20), |r| replay(&records, [r]));
+    println!("{:44} {:>5.0} % of decode alone", "", 100.0 * replayed / decode);
+    let both = || [rule_set(20), rule_set(20)];
+    measure("backtest, 20 rules against 20", spans, both, |rules| replay(&records, rules));
     match std::env::var("KAFKA_BOOTSTRAP") {
         Ok(bootstrap) => from_kafka(&bootstrap, &records, spans),
         Err(_) => println!("KAFKA_BOOTSTRAP is not set: the path from Kafka is not measured"),
@@ -163,6 +171,45 @@ fn pipeline(records: &[Vec<u8>], rules: RuleSet) {
         }
     }
     pipeline.end_epoch(EventTime(0));
+}
+
+/// Records in memory, as a partition that was recorded.
+struct InMemory(std::vec::IntoIter<Recorded>);
+
+impl Track for InMemory {
+    fn read_next(&mut self) -> Result<Option<Recorded>, ConnectorError> {
+        Ok(self.0.next())
+    }
+}
+
+/// Nobody listens.
+struct Deaf;
+
+impl Witness for Deaf {
+    fn see(&mut self, _: &EnforcementEvent) {}
+}
+
+/// A backtest of the records under some rule sets: one thread decodes, and one judges for each of them.
+fn replay<const SETS: usize>(records: &[Vec<u8>], sets: [RuleSet; SETS]) {
+    let partition = TopicPartition::new("otlp_spans", 0);
+    let recorded = (0..).zip(records).map(|(offset, payload)| {
+        let payload = Some(payload.clone());
+        Recorded { partition: partition.clone(), offset, timestamp_ms: 0, key: None, payload }
+    });
+    let track = InMemory(recorded.collect::<Vec<_>>().into_iter());
+    let prices = Arc::new(PriceTable::empty());
+    let backtest = Backtest {
+        tracks: vec![Box::new(track)],
+        range: Range::default(),
+        sets: sets.into_iter().map(|rules| (rules, Arc::clone(&prices))).collect(),
+        settings: settings(),
+        leaves_open: false,
+        decoders: 1,
+    };
+    let mut deaf: Vec<Deaf> = backtest.sets.iter().map(|_| Deaf).collect();
+    let witnesses = deaf.iter_mut().map(|deaf| deaf as &mut dyn Witness).collect();
+    let outcome = backtest::run(backtest, &BTreeSet::new(), witnesses, &AtomicBool::new(false));
+    assert_eq!(outcome.map(|o| o.reading.records).unwrap_or_default(), records.len() as u64);
 }
 
 /// The same records on a real topic: read by a bare consumer, then judged by twenty rules.

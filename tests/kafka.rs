@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "kafka/backtest.rs"]
+mod backtest;
 #[path = "support/cluster.rs"]
 mod cluster;
 #[path = "support/headers.rs"]

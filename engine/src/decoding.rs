@@ -74,7 +74,8 @@ impl Decoding {
         match self.decoder.absorb(signal, payload, meta) {
             Err(error) => {
                 self.decoded.counts.records_dead += 1;
-                self.decoded.bury(DeadLetter::of_record(record, error.reason(), &error.to_string()), record.timestamp_ms);
+                self.decoded
+                    .bury(DeadLetter::of_record(record, error.reason(), &error.to_string()), record.timestamp_ms);
             }
             Ok(absorbed) => {
                 let rows = std::array::from_fn(|t| self.decoder.rows(Table::ALL[t]) - before[t]);

@@ -9,6 +9,7 @@
 pub mod alerts;
 pub mod aside;
 pub mod backfill;
+pub mod backtest;
 pub mod clock;
 pub mod company;
 pub mod config;

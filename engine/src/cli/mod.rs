@@ -4,6 +4,7 @@
 //! with 1 if it found something wrong or could not do its work, with 2 if it was called wrongly.
 
 mod acls;
+mod backtest;
 mod check;
 mod console;
 mod demo;
@@ -55,6 +56,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Runs the tests that lie beside the rules.
     Test(test::Arguments),
+    /// Replays recorded telemetry under rules: what they would have said, and what an edit of them changes.
+    Backtest(Box<backtest::Arguments>),
     /// Shows the tables that rules read: columns, types, units and the attributes they come from.
     Schema(schema::Arguments),
     /// Shows enforcement events as they are published.
@@ -70,6 +73,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Backtest(arguments) => backtest::run(&arguments),
         Command::Guard(arguments) => guard::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

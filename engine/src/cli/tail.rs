@@ -162,7 +162,7 @@ fn state(state: State) -> &'static str {
 }
 
 /// `observed / threshold unit`, of which each may be missing.
-fn measured(observed: Option<f64>, threshold: Option<f64>, unit: Option<&str>) -> Option<String> {
+pub(super) fn measured(observed: Option<f64>, threshold: Option<f64>, unit: Option<&str>) -> Option<String> {
     let mut text = format_number(observed?);
     if let Some(threshold) = threshold {
         let _ = write!(text, " / {}", format_number(threshold));

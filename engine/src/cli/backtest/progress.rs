@@ -1,0 +1,79 @@
+//! How far a replay has come, for whoever looks at a terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use lictor_connectors::Meter;
+use lictor_engine::clock::Clock;
+
+/// How often the bar is drawn.
+const REDRAW: Duration = Duration::from_millis(100);
+const WIDTH: usize = 30;
+
+/// A bar on standard error.
+pub(super) struct Bar {
+    meter: Meter,
+    total: u64,
+    unit: &'static str,
+}
+
+impl Bar {
+    pub(super) fn new(meter: Meter, total: u64, unit: &'static str) -> Self {
+        Self { meter, total, unit }
+    }
+
+    /// Does `work` with the bar beside it, if standard error is a terminal.
+    pub(super) fn during<T>(&self, clock: impl Clock + Sync, work: impl FnOnce() -> T) -> T {
+        if !io::stderr().is_terminal() {
+            return work();
+        }
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let drawer = scope.spawn(|| {
+                let began = clock.monotonic();
+                while !is_done.load(Ordering::Relaxed) {
+                    let passed = clock.monotonic().saturating_sub(began);
+                    // Who cannot see the bar misses nothing.
+                    let _ = write!(io::stderr(), "\r{}\u{1b}[K", self.line(self.meter.read(), passed));
+                    thread::park_timeout(REDRAW);
+                }
+                let _ = write!(io::stderr(), "\r\u{1b}[K");
+            });
+            let done = work();
+            is_done.store(true, Ordering::Relaxed);
+            drawer.thread().unpark();
+            done
+        })
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a picture"
+    )]
+    fn line(&self, read: u64, passed: Duration) -> String {
+        let share = (read as f64 / self.total.max(1) as f64).min(1.0);
+        let full = (share * WIDTH as f64) as usize;
+        let left = if share > 0.0 { passed.as_secs_f64() * (1.0 - share) / share } else { 0.0 };
+        let bar = format!("{}{}", "█".repeat(full), "░".repeat(WIDTH - full));
+        let (percent, unit) = (share * 100.0, self.unit);
+        format!("{bar} {percent:5.1} %  {read} of {} {unit}, {left:.0} s left", self.total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_fills_and_says_how_long_it_takes() {
+        let bar = Bar::new(Meter::default(), 200, "records");
+        let line = bar.line(50, Duration::from_secs(2));
+        assert!(line.starts_with("███████░") && line.ends_with(" 25.0 %  50 of 200 records, 6 s left"), "{line}");
+        assert!(bar.line(0, Duration::ZERO).contains("0.0 %"));
+        assert!(Bar::new(Meter::default(), 0, "bytes").line(5, Duration::ZERO).contains("100.0 %"));
+    }
+}
