@@ -75,7 +75,8 @@ fn company(start: EventTime, minutes: i64) -> Vec<Option<Vec<u8>>> {
 fn configuration(cluster: &Cluster, folder: &Path, more: &str) -> PathBuf {
     let path = folder.join("lictor.yaml");
     let text = format!(
-        "application_id: {name}.judge\nkafka: {{bootstrap.servers: \"{servers}\"}}\ntopics: {{traces: [{spans}]}}\n{more}\n",
+        "application_id: {name}.judge\nkafka: {{bootstrap.servers: \"{servers}\"}}\n\
+         topics: {{traces: [{spans}]}}\n{more}\n",
         name = cluster.name,
         servers = cluster.properties.bootstrap_servers(),
         spans = cluster.topic("spans"),

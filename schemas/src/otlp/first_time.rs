@@ -62,7 +62,8 @@ fn first(way: &[&[u64]], times: &[u64], mut bytes: &[u8]) -> Option<u64> {
     None
 }
 
-/// The number behind the first member of that name. A text that looks like one misleads nobody for longer than a record.
+/// The number behind the first member of that name. A text that looks like one misleads nobody for longer than a
+/// record.
 fn in_json(signal: Signal, text: &[u8]) -> Option<u64> {
     let names: &[&[u8]] = match signal {
         Signal::Traces => &[b"\"endTimeUnixNano\"", b"\"end_time_unix_nano\""],

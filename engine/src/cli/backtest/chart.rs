@@ -106,10 +106,13 @@ impl Scale {
     }
 }
 
-/// The chart of a rule over `came`; none if it has said nothing.
-pub(super) fn svg(rule: &RuleDigest, measures: Option<&Measures>, came: (EventTime, EventTime)) -> Option<String> {
-    let last = rule.span.map_or(came.1, |span| span.1.max(came.1));
-    let scale = Scale { from: came.0, to: last };
+/// The chart of a rule over some event time; none if it has said nothing.
+pub(super) fn svg(
+    rule: &RuleDigest,
+    measures: Option<&Measures>,
+    (from, to): (EventTime, EventTime),
+) -> Option<String> {
+    let scale = Scale { from, to };
     let subjects = drawn(rule, measures);
     if subjects.is_empty() {
         return None;

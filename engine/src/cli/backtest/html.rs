@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use lictor_engine::backtest::{Difference, Episode};
 use lictor_schemas::event::EnforcementEvent;
+use lictor_schemas::time::EventTime;
 
 use super::chart::{self, Measures, SUBJECTS_DRAWN_MAX};
 use super::report::{Report, episode_text, held_text, peak_text, states_text};
@@ -72,8 +73,8 @@ fn write_difference(html: &mut String, difference: &Difference, examples: usize)
     let (added, removed, moved, unchanged) = difference.totals();
     let _ = writeln!(
         html,
-        "<h2>What the edit changes</h2>\n<p>It adds {added} episodes, removes {removed}, moves {moved}; {unchanged} are \
-         the same.</p>"
+        "<h2>What the edit changes</h2>\n<p>It adds {added} episodes, removes {removed}, moves {moved}; {unchanged} \
+         are the same.</p>"
     );
     for (name, rule) in difference.rules.iter().filter(|(_, rule)| !rule.is_empty()) {
         let _ = writeln!(
@@ -101,7 +102,17 @@ fn write_difference(html: &mut String, difference: &Difference, examples: usize)
     }
 }
 
+/// The event time that charts show, the same for all: telemetry may have come long after it happened.
+fn shown_time(report: &Report) -> Option<(EventTime, EventTime)> {
+    let spans = || report.rules.values().filter_map(|rule| rule.span);
+    let (came, newest) = (report.reading.came?.0, report.account.newest?);
+    let from = spans().map(|span| span.0).chain((came < newest).then_some(came)).min()?;
+    let to = spans().map(|span| span.1).chain([newest]).max()?;
+    Some((from, to))
+}
+
 fn write_rules(html: &mut String, report: &Report) {
+    let time = shown_time(report);
     html.push_str("<h2>What the rules say</h2>\n");
     for rule in report.rules.values() {
         let name = escaped(&rule.header.name);
@@ -124,7 +135,7 @@ fn write_rules(html: &mut String, report: &Report) {
             let _ = writeln!(html, "<p class=\"facts\">{}</p>", escaped(&text));
         }
         let measures = report.charts.as_ref().and_then(|charts| charts.rules.get(&rule.header.name));
-        if let Some(svg) = report.reading.came.and_then(|came| chart::svg(rule, measures, came)) {
+        if let Some(svg) = time.and_then(|time| chart::svg(rule, measures, time)) {
             html.push_str(&svg);
         }
         html.push_str("</section>\n");
