@@ -159,7 +159,8 @@ impl Decoder {
     }
 }
 
-/// The one signal whose shape a protobuf message has; none if it has the shape of none, or says nothing that would tell.
+/// The one signal whose shape a protobuf message has; none if it has the shape of none, or says nothing that would
+/// tell.
 #[must_use]
 pub fn signal_of_protobuf(payload: &[u8]) -> Option<Signal> {
     let mut fitting = Signal::ALL.into_iter().filter(|signal| wire::fits(*signal, payload));
