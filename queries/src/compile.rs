@@ -30,6 +30,7 @@ use crate::options::{duration_ns, header, refuse_unreachable_for};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
 use crate::scan::{Scan, ScanPlan};
+use crate::sequence::help_for;
 use crate::session::Session;
 use crate::shape::{Refusal, Source, analyse, refuse};
 use crate::slot::{Slot, SlotTable};
@@ -486,6 +487,10 @@ impl Compiler {
     /// A planner's error, with the nearest name when a table or function is unknown.
     fn explain(&self, file: &str, span: TextSpan, error: &DataFusionError) -> Diagnostic {
         let fault = Diagnostic::from_plan_error(file, span, error);
+        let called = fault.message.strip_prefix("Invalid function '").and_then(|rest| rest.split('\'').next());
+        if let Some(help) = called.and_then(help_for) {
+            return Diagnostic { help: Some(help), ..fault };
+        }
         let Some(unknown) = fault.message.strip_prefix("table '").and_then(|m| m.split('\'').next()) else {
             return fault;
         };

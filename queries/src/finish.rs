@@ -28,6 +28,7 @@ use crate::lineage::{Origin, origin, origin_at};
 use crate::observe::{Observation, closest, without_last_filters};
 use crate::options::short_hash;
 use crate::rows::{GroupRef, Judged, Measures, ResultColumns};
+use crate::sequence::{Detecting, cut, has_detectors, is_detector, refuse_misuse};
 use crate::session::{Session, positional, scan_as};
 use crate::shape::{Refusal, Windowed, refuse};
 use crate::slot::SlotTable;
@@ -51,11 +52,14 @@ pub struct LookBack {
     pub rows: usize,
 }
 
-/// The rows that each level remembers, in the order of their windows; starts empty.
+/// What is remembered from window to window; starts empty. First the rows that each level looks back at, in the order of
+/// their windows; then the states of each level's detectors, a row per key; last the keys that gaps are filled with.
 pub type History = Vec<Option<RecordBatch>>;
 
 #[derive(Debug)]
 struct Level {
+    /// What folds rows before the stage runs.
+    detecting: Option<Detecting>,
     stage: Stage,
     history: Option<HistorySpec>,
     /// Where the level's output has the window's start and end.
@@ -77,7 +81,10 @@ impl Finish {
     /// A history in which nothing has happened.
     #[must_use]
     pub fn empty_history(&self) -> History {
-        self.levels.iter().map(|_| None).chain(self.gap_fill.as_ref().map(|_| None)).collect()
+        let detecting = self.levels.iter().filter_map(|level| level.detecting.as_ref());
+        let of_detectors = detecting.map(Detecting::histories).sum::<usize>();
+        let of_gaps = usize::from(self.gap_fill.is_some());
+        vec![None; self.levels.len() + of_detectors + of_gaps]
     }
 
     /// Which keys are filled in, if any are; what is known of them is the last history.
@@ -182,13 +189,21 @@ impl Finish {
     pub fn history_id(&self) -> String {
         let specs: Vec<_> = self.levels.iter().map(|l| (&l.history, l.stage.input_schema())).collect();
         let known = self.gap_fill.as_ref().and_then(|gap_fill| gap_fill.keep_ns).map(|_| "known keys");
-        short_hash(&format!("{specs:?}{}", known.unwrap_or_default()))
+        let detecting = (0..).zip(&self.levels).filter_map(|(n, level)| Some((n, level.detecting.as_ref()?)));
+        // A state is of the values that it was folded from, so what makes them counts, too.
+        let below = |n: usize| self.levels[..n].iter().map(|level| level.stage.explain()).collect::<Vec<_>>();
+        let folded: String = detecting.map(|(n, detecting)| format!(" {} {:?}", detecting.id(), below(n))).collect();
+        short_hash(&format!("{specs:?}{}{folded}", known.unwrap_or_default()))
     }
 
-    /// How many rows back the window functions look, summed over nested ones.
+    /// How many rows back the window functions look, summed over nested ones; of detectors, which look back to the
+    /// beginning, after how many rows they have settled.
     #[must_use]
     pub fn rows_back(&self) -> usize {
-        let of_level = |l: &Level| l.history.iter().flat_map(|h| &h.overs).map(|o| o.rows).max().unwrap_or_default();
+        let of_level = |l: &Level| {
+            let overs = l.history.iter().flat_map(|h| &h.overs).map(|over| over.rows);
+            overs.chain(l.detecting.as_ref().map(Detecting::rows_back)).max().unwrap_or_default()
+        };
         self.levels.iter().map(of_level).sum()
     }
 
@@ -200,7 +215,8 @@ impl Finish {
 
     /// What is done with finished groups, level by level.
     pub(crate) fn explain(&self) -> Vec<Vec<String>> {
-        self.levels.iter().map(|level| level.stage.explain()).collect()
+        let detected = |level: &Level| level.detecting.as_ref().map_or_else(Vec::new, Detecting::explain);
+        self.levels.iter().map(|level| [detected(level), level.stage.explain()].concat()).collect()
     }
 
     pub(crate) fn with(mut self, head: &RuleHeader, measures: Measures, gap_fill: Option<GapFill>) -> Self {
@@ -226,9 +242,12 @@ impl Finish {
     ) -> Result<Vec<RecordBatch>> {
         let mut rows = vec![groups.clone()];
         let top = self.levels.len().saturating_sub(1);
-        for (number, (level, remembered)) in self.levels.iter().zip(history.iter_mut()).enumerate() {
+        let (of_levels, mut others) = history.split_at_mut(self.levels.len());
+        for (number, (level, remembered)) in self.levels.iter().zip(of_levels).enumerate() {
             let stage = last.filter(|_| number == top).unwrap_or(&level.stage);
-            rows = level.run(stage, rows, windows, remembered)?;
+            let (states, rest) = others.split_at_mut(level.detecting.as_ref().map_or(0, Detecting::histories));
+            rows = level.run(stage, rows, windows, (remembered, states))?;
+            others = rest;
         }
         Ok(rows)
     }
@@ -244,16 +263,20 @@ impl Level {
         stage: &Stage,
         rows: Vec<RecordBatch>,
         windows: &[TimeWindow],
-        remembered: &mut Option<RecordBatch>,
+        (remembered, states): (&mut Option<RecordBatch>, &mut [Option<RecordBatch>]),
     ) -> Result<Vec<RecordBatch>> {
         let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(rows) };
-        let mut input = concat_batches(&schema, &rows)?;
+        let now = concat_batches(&schema, &rows)?;
+        let past = remembered.take().filter(|_| self.history.is_some());
         if let Some(spec) = &self.history {
-            if let Some(past) = remembered {
-                input = concat_batches(&schema, [&*past, &input])?;
-            }
-            *remembered = Some(spec.trim(&input)?);
+            let all = past.as_ref().map(|past| concat_batches(&schema, [past, &now])).transpose()?;
+            *remembered = Some(spec.trim(all.as_ref().unwrap_or(&now))?);
         }
+        let input = match (&self.detecting, &past) {
+            (Some(detecting), past) => detecting.run(past.as_ref(), &now, states)?,
+            (None, Some(past)) => concat_batches(&schema, [past, &now])?,
+            (None, None) => now,
+        };
         let out = stage.run(&input)?;
         let out = match (&self.history, self.bounds) {
             (Some(_), Some(bounds)) => {
@@ -327,7 +350,8 @@ pub(crate) fn plan_finish(
     windowed: &Windowed,
     groups: &Arc<SlotTable>,
 ) -> Result<Result<Finish, Refusal>> {
-    let specs = match windowed.levels.iter().map(|w| look_back(w, &windowed.groups)).collect::<Result<Vec<_>, _>>() {
+    let checked = |w| refuse_misuse(w, windowed.spec, &windowed.groups).and_then(|()| look_back(w, &windowed.groups));
+    let specs = match windowed.levels.iter().map(checked).collect::<Result<Vec<_>, _>>() {
         Ok(specs) => specs,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -336,16 +360,27 @@ pub(crate) fn plan_finish(
         Err(refusal) => return Ok(Err(refusal)),
     };
     let mut levels: Vec<Level> = Vec::new();
-    let mut cut = LogicalPlan::Aggregate(windowed.aggregate.clone());
+    let mut lower = LogicalPlan::Aggregate(windowed.aggregate.clone());
     let mut table = Arc::clone(groups);
     let mut unfiltered = None;
     for i in 0..=windowed.levels.len() {
         let top = windowed.levels.get(i).map_or(plan, |w| w.input.as_ref());
-        let piece = replace(top.clone(), &cut, &scan_as("__input", &table, cut.schema())?)?;
-        let stage = session.stage(&piece, &table)?;
+        let below = i.checked_sub(1).map(|below| &windowed.levels[below]).filter(|window| has_detectors(window));
+        let (detecting, piece, input) = match below {
+            Some(window) => {
+                let parts = cut(session, window, windowed.spec, &table)?;
+                let piece = replace(top.clone(), &LogicalPlan::Window(window.clone()), &parts.plan)?;
+                (Some(parts.detecting), piece, parts.table)
+            }
+            None => {
+                let piece = replace(top.clone(), &lower, &scan_as("__input", &table, lower.schema())?)?;
+                (None, piece, Arc::clone(&table))
+            }
+        };
+        let stage = session.stage(&piece, &input)?;
         if i == windowed.levels.len() {
             let open = without_last_filters(&piece)?;
-            unfiltered = open.map(|open| session.stage(&open, &table)).transpose()?;
+            unfiltered = open.map(|open| session.stage(&open, &input)).transpose()?;
         }
         let history = i.checked_sub(1).and_then(|below| specs[below].clone());
         let bound = |group| (0..top.schema().fields().len()).find(|c| is_group(origin_at(top, *c), group, windowed));
@@ -358,8 +393,8 @@ pub(crate) fn plan_finish(
             ));
         }
         table = SlotTable::new(positional(stage.schema()));
-        levels.push(Level { stage, history, bounds });
-        cut = top.clone();
+        levels.push(Level { detecting, stage, history, bounds });
+        lower = top.clone();
     }
     Ok(Ok(Finish { rule: rule.to_owned(), levels, unfiltered, columns, gap_fill: None }))
 }
@@ -382,7 +417,7 @@ fn replace(plan: LogicalPlan, target: &LogicalPlan, with: &LogicalPlan) -> Resul
 /// What a window-function node must remember; none if it stays within one window.
 fn look_back(window: &Window, groups: &[GroupColumn]) -> Result<Option<HistorySpec>, Refusal> {
     let mut overs = Vec::new();
-    for expr in &window.window_expr {
+    for expr in window.window_expr.iter().filter(|expr| !is_detector(expr)) {
         let expr = match expr {
             Expr::Alias(alias) => alias.expr.as_ref(),
             other => other,

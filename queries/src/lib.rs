@@ -35,6 +35,7 @@ mod row_wise;
 mod rows;
 mod rule_plan;
 mod scan;
+mod sequence;
 mod session;
 mod shape;
 mod slot;

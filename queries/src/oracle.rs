@@ -20,6 +20,7 @@ use crate::EvaluationError;
 use crate::compile::{Compiler, References};
 use crate::lineage::{Origin, origin};
 use crate::reference::RuleFile;
+use crate::sequence::with_times;
 use crate::window::Planning;
 use crate::window_spec::WindowSpec;
 
@@ -49,7 +50,7 @@ fn run(
     references: &References,
     telemetry: &BTreeMap<Table, RecordBatch>,
 ) -> Result<Vec<RecordBatch>> {
-    let physical = compiler.session.physical(&with_sessions(planned.plan.clone())?)?;
+    let physical = compiler.session.physical(&with_times(with_sessions(planned.plan.clone())?)?)?;
     for (table, slots) in &compiler.tables {
         for slot in slots.take_planned() {
             slot.fill(&telemetry.get(table).cloned().into_iter().collect::<Vec<_>>())?;

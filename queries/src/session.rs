@@ -28,6 +28,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::exemplar::{Exemplar, Pick};
 use crate::flink::without_flinks_words;
 use crate::ignored::refuse_ignored;
+use crate::sequence;
 use crate::slot::{Slot, SlotTable};
 use crate::stage::{Runner, Stage};
 use crate::window::{Planning, Tables, WindowPlanner};
@@ -64,6 +65,7 @@ impl Session {
         for pick in [Pick::Heaviest, Pick::Last] {
             context.register_udaf(AggregateUDF::new_from_impl(Exemplar::new(pick)));
         }
+        sequence::register(&context);
         let runner = Runner::try_new(context.task_ctx())?;
         Ok(Self { context, tables, runner: Arc::new(runner) })
     }

@@ -428,6 +428,19 @@ pub(crate) fn window_argument(plan: &LogicalPlan) -> Option<(&LogicalPlan, &Colu
     }
 }
 
+/// The windows that a plan's rows are put into, whatever it says of them.
+pub(crate) fn window_spec_in(plan: &LogicalPlan) -> Option<WindowSpec> {
+    let assigned = |expr: &Expr| match strip_alias(expr) {
+        Expr::ScalarFunction(call) => call.func.inner().downcast_ref::<AssignWindow>().map(|assign| assign.spec),
+        _ => None,
+    };
+    let own = match plan {
+        LogicalPlan::Projection(projection) => projection.expr.iter().find_map(assigned),
+        _ => None,
+    };
+    own.or_else(|| plan.inputs().into_iter().find_map(window_spec_in))
+}
+
 /// The window that an expression stands for, if it is a window column of [`WindowPlanner`]'s making: the spec, and
 /// whether it is the start.
 pub(crate) fn window_column(expr: &Expr) -> Option<(WindowSpec, bool)> {

@@ -111,6 +111,17 @@ impl WindowSpec {
         }
     }
 
+    /// At most how long a window lasts; of sessions, how long nothing may come.
+    pub(crate) fn length_ns_max(&self) -> i64 {
+        match *self {
+            Self::Hop { size_ns, .. } => size_ns,
+            Self::Session { gap_ns } => gap_ns,
+            Self::Cumulate { .. } | Self::Calendar { .. } | Self::ZonedCalendar { .. } => {
+                self.longest_alone_ns().unwrap_or_default()
+            }
+        }
+    }
+
     /// The pane that holds `at`.
     #[must_use]
     pub fn pane_at(&self, at: EventTime) -> Window {
