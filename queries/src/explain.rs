@@ -113,7 +113,7 @@ impl RuleSet {
             spec: store.aggregation.spec(),
             states: store.aggregation.explain_states(),
             distribution: store.distribution.iter().filter_map(|key| keys.get(*key).cloned()).collect(),
-            rows_back: windowed.finish.rows_back(),
+            rows_back: windowed.finish.rows_kept(),
             finish: windowed.finish.explain(),
             shared_with: self.rules.iter().filter(shares).map(|other| other.header.name.clone()).collect(),
             keys,

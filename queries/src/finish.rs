@@ -200,11 +200,14 @@ impl Finish {
     /// beginning, after how many rows they have settled.
     #[must_use]
     pub fn rows_back(&self) -> usize {
-        let of_level = |l: &Level| {
-            let overs = l.history.iter().flat_map(|h| &h.overs).map(|over| over.rows);
-            overs.chain(l.detecting.as_ref().map(Detecting::rows_back)).max().unwrap_or_default()
-        };
-        self.levels.iter().map(of_level).sum()
+        let settled = |level: &Level| level.detecting.as_ref().map_or(0, Detecting::rows_back);
+        self.levels.iter().map(|level| level.rows_kept().max(settled(level))).sum()
+    }
+
+    /// How many rows of earlier windows are kept of each partition, summed over nested window functions.
+    #[must_use]
+    pub fn rows_kept(&self) -> usize {
+        self.levels.iter().map(Level::rows_kept).sum()
     }
 
     /// The event time of a group's latest row, if the aggregate knows it.
@@ -258,6 +261,10 @@ impl Finish {
 }
 
 impl Level {
+    fn rows_kept(&self) -> usize {
+        self.history.iter().flat_map(|history| &history.overs).map(|over| over.rows).max().unwrap_or_default()
+    }
+
     fn run(
         &self,
         stage: &Stage,

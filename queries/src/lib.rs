@@ -64,6 +64,7 @@ pub use reference::{ReferenceDecl, RuleFile, references};
 pub use row_wise::RowWise;
 pub use rows::{GroupRef, Judged};
 pub use scan::{Scan, ScanPlan};
+pub use sequence::{SequenceSignature, sequence_functions};
 pub use window_spec::WindowSpec;
 
 /// An evaluation that went wrong at run time (overflow, a failing cast, a bug in a function): the rule is at fault or

@@ -6,6 +6,8 @@
 
 #[path = "diagnostics/refusals.rs"]
 mod refusals;
+#[path = "diagnostics/sequences.rs"]
+mod sequences;
 #[path = "diagnostics/unshared.rs"]
 mod unshared;
 #[path = "diagnostics/verdicts.rs"]

@@ -11,6 +11,7 @@
 mod difference;
 mod generated;
 mod joined;
+mod series;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -405,6 +406,11 @@ fn joins_with_reference_tables() {
 #[test]
 fn window_functions_and_second_aggregates() {
     check(include_str!("queries/over.sql"), "CLOSE");
+}
+
+#[test]
+fn sequence_detectors() {
+    check(include_str!("queries/sequences.sql"), "CLOSE");
 }
 
 #[test]

@@ -14,12 +14,25 @@ pub(crate) struct Parameter {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    Number { default: Option<f64>, min: f64, max: f64 },
-    Whole { default: u32, min: u32, max: u32 },
-    Flag { default: bool },
+    Number {
+        default: Option<f64>,
+        min: f64,
+        max: f64,
+    },
+    Whole {
+        default: u32,
+        min: u32,
+        max: u32,
+    },
+    Flag {
+        default: bool,
+    },
     /// The first is the default.
     Word(&'static [&'static str]),
-    Span { default: u32, max: u32 },
+    Span {
+        default: u32,
+        max: u32,
+    },
 }
 
 /// So many rows, or so long.

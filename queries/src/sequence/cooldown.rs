@@ -11,7 +11,7 @@ use super::{Detector, Row, Sequence, Value, no_check};
 pub(super) const COOLDOWN: Detector = Detector {
     name: "cooldown",
     says: "true where the condition holds, then false for so many rows (or so long)",
-    source: "research on NAB",
+    source: "–",
     values: &[Value::Flag],
     parameters: &[Parameter::span("silence", 12, 1_000_000)],
     fields: &[Field::flag("fires")],

@@ -45,10 +45,11 @@ impl Sequence for Cusum {
         } else {
             0.0
         };
+        // What is said of the row are the sums that made the alarm.
+        reading.copy_from_slice(&[alarm, self.high, self.low]);
         if alarm != 0.0 {
             (self.high, self.low) = (0.0, 0.0);
         }
-        reading.copy_from_slice(&[alarm, self.high, self.low]);
     }
 
     fn save(&self, to: &mut Saving) {

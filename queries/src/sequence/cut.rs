@@ -13,9 +13,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, Result, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::expr::WindowFunction;
-use datafusion::logical_expr::{
-    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Window, WindowFrameBound, col,
-};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Window, WindowFrameBound, col};
 
 use super::arguments::Settings;
 use super::function::{SequenceFunction, called, coerced};
@@ -25,7 +23,7 @@ use super::{DETECTORS, Detector, Value};
 use crate::aggregation::GroupColumn;
 use crate::lineage::{Origin, origin, strip_alias, top_aggregate};
 use crate::session::{Session, scan_as};
-use crate::shape::{Refusal, refuse};
+use crate::shape::Refusal;
 use crate::slot::SlotTable;
 use crate::stage::Stage;
 use crate::window_spec::WindowSpec;
@@ -98,7 +96,12 @@ impl Detecting {
         let call = |(over, nth): &(usize, usize)| {
             let over = &self.overs[*over];
             let call = &over.calls[*nth];
-            format!("detect {} {:?}, a state per key of {} columns", call.detector.name, call.settings, over.partition.len())
+            format!(
+                "detect {} {:?}, a state per key of {} columns",
+                call.detector.name,
+                call.settings,
+                over.partition.len()
+            )
         };
         self.calls.iter().map(call).collect()
     }
@@ -203,9 +206,10 @@ fn without_detectors(window: &Window, table: &Arc<SlotTable>) -> Result<LogicalP
     let (like, width) = (window.input.schema(), window.input.schema().fields().len());
     let detectors = window.window_expr.iter().filter(|expr| is_detector(expr)).count();
     let provider: Arc<dyn TableProvider> = Arc::<SlotTable>::clone(table);
-    let own = like.iter().enumerate().map(|(n, (qualifier, field))| {
-        col(format!("c{n}")).alias_qualified(qualifier.cloned(), field.name())
-    });
+    let own = like
+        .iter()
+        .enumerate()
+        .map(|(n, (qualifier, field))| col(format!("c{n}")).alias_qualified(qualifier.cloned(), field.name()));
     let made = (0..detectors).map(|n| col(format!("c{}", width + n)).alias(format!("__detector{n}")));
     let rows = LogicalPlanBuilder::scan("__input", provider_as_source(provider), None)?.project(own.chain(made))?;
     let others: Vec<Expr> = window.window_expr.iter().filter(|expr| !is_detector(expr)).cloned().collect();
@@ -249,16 +253,7 @@ struct Checked<'a> {
 
 impl Checked<'_> {
     fn usage(&self) -> String {
-        let Detector { name, values, parameters, .. } = self.detector;
-        let of_value = |value: &Value| match value {
-            Value::Number => "number",
-            Value::Share => "failed",
-            Value::Flag => "condition",
-            Value::Time => "time",
-        };
-        let mut arguments: Vec<String> = values.iter().map(|value| of_value(value).to_owned()).collect();
-        arguments.extend(parameters.iter().map(super::arguments::Parameter::says));
-        format!("{name}({}) OVER (PARTITION BY key ORDER BY window_end)", arguments.join(", "))
+        format!("{} OVER (PARTITION BY key ORDER BY window_end)", self.detector.signature().call)
     }
 
     fn refuse(&self, message: String, help: String) -> Result<(), Refusal> {
@@ -311,12 +306,14 @@ impl Checked<'_> {
         let is_unbounded = matches!(&params.window_frame.start_bound, WindowFrameBound::Preceding(n) if n.is_null())
             && params.window_frame.end_bound == WindowFrameBound::CurrentRow;
         if !is_unbounded && !params.order_by.is_empty() {
-            let message = format!("{name} looks back to the first window of a key in bounded state, so it has no frame");
+            let message =
+                format!("{name} looks back to the first window of a key in bounded state, so it has no frame");
             return self.refuse(message, "leave ROWS … out".to_owned());
         }
         if params.filter.is_some() || params.null_treatment.is_some() || params.distinct {
             let message = format!("{name} takes every row; it ignores values that are null");
-            return self.refuse(message, "make the value null where it is to be ignored: CASE WHEN … THEN x END".to_owned());
+            return self
+                .refuse(message, "make the value null where it is to be ignored: CASE WHEN … THEN x END".to_owned());
         }
         let bound = |expr: &Expr| self.group(expr).filter(|group| !matches!(group, GroupColumn::Key(_)));
         let mut order = params.order_by.iter();

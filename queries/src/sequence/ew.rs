@@ -40,7 +40,7 @@ pub(super) const EW_VAR: Detector = Detector {
 pub(super) const EW_Z: Detector = Detector {
     name: "ew_z",
     says: "deviations from the exponentially weighted mean of the rows before, within ±50",
-    source: "research on NAB",
+    source: "EWMA",
     parameters: &[ALPHA, Parameter::number("floor", 0.1, 0.0, 1.0)],
     fields: &[Field::number("z")],
     start: |settings| {

@@ -19,7 +19,7 @@ use super::{Detector, Row, Sequence, Value, no_check};
 pub(super) const EW_LEVEL_DIFF: Detector = Detector {
     name: "ew_level_diff",
     says: "how unusual level and step are; an alert from about 1.1 on, 0 while it warms up",
-    source: "research on NAB",
+    source: "tuned on NAB",
     values: &[Value::Number],
     parameters: &[
         Parameter::number("a_short", 0.08, 1e-6, 1.0),

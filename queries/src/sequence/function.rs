@@ -113,7 +113,7 @@ impl WindowUDFImpl for SequenceFunction {
 
     fn partition_evaluator(&self, arguments: PartitionEvaluatorArgs) -> Result<Box<dyn PartitionEvaluator>> {
         let behind = arguments.input_exprs().get(self.detector.values.len()..).unwrap_or_default();
-        let literals: Vec<ScalarValue> = behind.iter().map_while(|expr| literal(expr)).collect();
+        let literals: Vec<ScalarValue> = behind.iter().map_while(literal).collect();
         // Behind the settings `with_times` has put when windows end and how long a silent key is kept.
         let Some((keep, said)) = literals.split_last().filter(|_| behind.len() > literals.len()) else {
             return exec_err!("{} runs above a window only", self.name);

@@ -12,12 +12,7 @@ use super::{Detector, Row, Sequence};
 pub(super) const HDDM_W: Detector = Detector {
     name: "hddm_w",
     source: "river HDDMW",
-    parameters: &[
-        DRIFT_CONFIDENCE,
-        WARNING_CONFIDENCE,
-        Parameter::number("lambda", 0.05, 1e-6, 1.0),
-        TWO_SIDED,
-    ],
+    parameters: &[DRIFT_CONFIDENCE, WARNING_CONFIDENCE, Parameter::number("lambda", 0.05, 1e-6, 1.0), TWO_SIDED],
     start: |settings| Box::new(HddmW::new(settings)),
     ..DDM
 };

@@ -7,9 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, LargeBinaryBuilder, RecordBatch, TimestampNanosecondArray, UInt64Array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryBuilder, RecordBatch, TimestampNanosecondArray, UInt64Array};
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampNanosecondType};
 use arrow::row::{RowConverter, Rows, SortField};
@@ -161,7 +159,8 @@ impl Keyed {
                         states.append_value(saving.into_bytes());
                     }
                     (None, Some((row, before))) => {
-                        states.append_value(before.column(self.partition.len() + 1 + nth).as_binary::<i64>().value(row));
+                        states
+                            .append_value(before.column(self.partition.len() + 1 + nth).as_binary::<i64>().value(row));
                     }
                     (None, None) => unreachable!("a new key has had a row"),
                 }

@@ -24,7 +24,11 @@ pub(super) const KSWIN: Detector = Detector {
     version: 1,
     check: |settings| {
         let (window, stat) = (settings.whole(1), settings.whole(2));
-        if window >= 2 * stat { Ok(()) } else { Err(format!("window_size ({window}) must be twice stat_size ({stat})")) }
+        if window >= 2 * stat {
+            Ok(())
+        } else {
+            Err(format!("window_size ({window}) must be twice stat_size ({stat})"))
+        }
     },
     start: |settings| Box::new(Kswin::new(settings)),
     settled: |settings| 10 * settings.whole(1) as usize,
@@ -73,7 +77,7 @@ impl Kswin {
         if older.len() > self.stat_size {
             for nth in 0..self.stat_size {
                 let left = older.len() - nth;
-                let at = nth + (splitmix(&mut self.draws) % left as u64) as usize;
+                let at = nth + usize::try_from(splitmix(&mut self.draws) % left as u64).unwrap_or_default();
                 older.swap(nth, at);
             }
             older.truncate(self.stat_size);
@@ -173,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_drawn_depends_on_the_seed_alone() {
-        let mut sequence = |seed| {
+        let sequence = |seed| {
             let mut kswin = Kswin {
                 alpha: 0.005,
                 window_size: 10,

@@ -41,7 +41,7 @@ mod tests;
 use std::fmt;
 
 use arguments::{Parameter, Settings};
-pub(crate) use cut::{Cut, Detecting, cut, has_detectors, help_for, is_detector, keep_ns, refuse_misuse};
+pub(crate) use cut::{Detecting, cut, has_detectors, help_for, is_detector, keep_ns, refuse_misuse};
 pub(crate) use function::{register, with_times};
 use readings::Field;
 use saved::{Saved, Saving};
@@ -148,4 +148,43 @@ impl Detector {
 
 fn no_check(_: &Settings) -> Result<(), String> {
     Ok(())
+}
+
+/// A sequence function, as documentation tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceSignature {
+    /// How it is called, settings with their defaults: `ew_mean(number, alpha = 0.05)`.
+    pub call: String,
+    /// What it gives.
+    pub says: &'static str,
+    /// What the function with `_state` behind its name gives; empty if there is none.
+    pub state: String,
+    /// Where the method comes from.
+    pub source: &'static str,
+}
+
+/// All sequence functions.
+#[must_use]
+pub fn sequence_functions() -> Vec<SequenceSignature> {
+    DETECTORS.into_iter().map(Detector::signature).collect()
+}
+
+impl Detector {
+    fn signature(&self) -> SequenceSignature {
+        let value = |value: &Value| match value {
+            Value::Number => "number",
+            Value::Share => "failed",
+            Value::Flag => "condition",
+            Value::Time => "time",
+        };
+        let values = self.values.iter().map(|v| value(v).to_owned());
+        let arguments: Vec<String> = values.chain(self.parameters.iter().map(Parameter::says)).collect();
+        let fields: Vec<&str> = self.fields.iter().map(|field| field.name).collect();
+        SequenceSignature {
+            call: format!("{}({})", self.name, arguments.join(", ")),
+            says: self.says,
+            state: if fields.len() > 1 { fields.join(", ") } else { String::new() },
+            source: self.source,
+        }
+    }
 }

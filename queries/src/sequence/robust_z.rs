@@ -3,7 +3,7 @@
 //! `(x − median) / (1.4826 · MAD)` over the last `rows` rows, the row itself included; 1.4826 makes it the standard
 //! deviation of a normal distribution (`scipy.stats.median_abs_deviation(scale="normal")`).
 
-use super::arguments::{Parameter, Settings};
+use super::arguments::Parameter;
 use super::readings::Field;
 use super::saved::{Saved, Saving};
 use super::{Detector, Row, Sequence, Value, no_check};

@@ -39,6 +39,10 @@ const CONSTRUCTS: &[Construct] = &[
     Construct { named: "`OVER` on telemetry rows", check: over_telemetry },
     Construct { named: "`OVER` in another order than that of windows", check: over_in_another_order },
     Construct { named: "`OVER` without a bounded past", check: over_without_end },
+    Construct {
+        named: "a sequence detector with settings that are no literals, with a frame, over part of the keys, or with `SESSION`",
+        check: crate::sequences::misused,
+    },
     Construct { named: "`lead`, `FOLLOWING`", check: over_the_future },
     Construct { named: "`OVER` or a second `GROUP BY` with `EMIT ON UPDATE`", check: whole_windows_on_update },
     Construct { named: "`EMIT` or `GAP FILL` on a rule without a window", check: tails_without_a_window },
