@@ -52,8 +52,8 @@ pub struct LookBack {
     pub rows: usize,
 }
 
-/// What is remembered from window to window; starts empty. First the rows that each level looks back at, in the order of
-/// their windows; then the states of each level's detectors, a row per key; last the keys that gaps are filled with.
+/// What is remembered from window to window; starts empty. First the rows that each level looks back at, in the order
+/// of their windows; then the states of each level's detectors, a row per key; last the keys that gaps are filled with.
 pub type History = Vec<Option<RecordBatch>>;
 
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! `kswin`: the newest rows of a window against older ones, by the Kolmogorov–Smirnov test (river 0.26).
 //!
 //! River draws as many of the older rows at random. Here they are drawn by a generator that begins with `seed`, so
-//! that a replay draws the same; with `window_size = 2 · stat_size` all older rows are taken and nothing is drawn. It is
-//! a drift if `p <= alpha` and the distributions are more than 0.1 apart. Begins anew with the row after a drift.
+//! that a replay draws the same; with `window_size = 2 · stat_size` all older rows are taken and nothing is drawn. It
+//! is a drift if `p <= alpha` and the distributions are more than 0.1 apart. Begins anew with the row after a drift.
 
 use super::arguments::{Parameter, Settings};
 use super::readings::Field;
@@ -31,7 +31,7 @@ pub(super) const KSWIN: Detector = Detector {
         }
     },
     start: |settings| Box::new(Kswin::new(settings)),
-    settled: |settings| 10 * settings.whole(1) as usize,
+    settled: |settings| settings.whole(1) as usize,
 };
 
 /// Distributions that are closer than this are the same, whatever the test says.

@@ -16,7 +16,7 @@ pub(super) const RUNNING_QUANTILE: Detector = Detector {
     version: 1,
     check: no_check,
     start: |settings| Box::new(RunningQuantile { q: settings.number(0), before: LogHistogram::default() }),
-    settled: |_| 2_000,
+    settled: |_| 1_000,
 };
 
 #[derive(Debug)]

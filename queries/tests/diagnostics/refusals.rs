@@ -40,7 +40,7 @@ const CONSTRUCTS: &[Construct] = &[
     Construct { named: "`OVER` in another order than that of windows", check: over_in_another_order },
     Construct { named: "`OVER` without a bounded past", check: over_without_end },
     Construct {
-        named: "a sequence detector with settings that are no literals, with a frame, over part of the keys, or with `SESSION`",
+        named: "a sequence detector set by no literals, with a frame, over part of the keys, or with `SESSION`",
         check: crate::sequences::misused,
     },
     Construct { named: "`lead`, `FOLLOWING`", check: over_the_future },
