@@ -6,7 +6,9 @@
 use std::fs;
 use std::path::Path;
 
-use lictor_engine::rule_test::run_directory;
+use lictor_engine::config::Limits;
+use lictor_engine::rule_test::{Coverage, run_directory};
+use lictor_engine::{lints, rules_dir};
 use tempfile::TempDir;
 
 #[track_caller]
@@ -29,6 +31,17 @@ fn the_shipped_rules_pass_their_own_tests() {
 #[test]
 fn the_language_does_what_its_tests_say() {
     check("tests/language", 43);
+}
+
+/// What `lictor check --deny warnings` and `lictor test --min-coverage 100` ask of anybody's rules.
+#[test]
+fn the_shipped_rules_have_no_warnings_and_their_tests_see_all_that_they_say() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
+    let loaded = rules_dir::load(&rules, None).unwrap();
+    let warnings = lints::warnings(&rules, &loaded, Limits::default().history_ns).unwrap();
+    assert_eq!(warnings, []);
+    let coverage = Coverage::new(&loaded.rules.rules, &run_directory(&rules).unwrap());
+    assert_eq!(coverage.percent(), 100, "{coverage:#?}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub mod http;
 mod ipc;
 pub mod join;
 pub mod judge_stage;
+pub mod lints;
 pub mod live;
 pub mod metrics;
 pub mod outputs;

@@ -167,7 +167,7 @@ struct Parts {
 
 impl Parts {
     fn add_rule(&mut self, id: RuleId, rule: CompiledRule) {
-        let CompiledRule { header, table, kind } = rule;
+        let CompiledRule { header, table, kind, source: _ } = rule;
         let signal = table.signal();
         let (body, frontier) = match kind {
             RuleKind::RowWise(row_wise) => {

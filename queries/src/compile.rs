@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
-use lictor_schemas::genops::closest;
 use lictor_schemas::otlp::Wanted;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::{Table, table_schema};
@@ -25,7 +25,9 @@ use crate::finish::Finish;
 use crate::frame::{self, Emission, RuleText, Statement, WithinText};
 use crate::gap_fill;
 use crate::join::{self, JoinSide, PlannedJoin, StreamJoin};
+use crate::lint::{self, Lint, Linted, Warning};
 use crate::metric::metric_of;
+use crate::nearest::Known;
 use crate::options::{duration_ns, header, refuse_unreachable_for};
 use crate::reference::{ReferenceDecl, RuleFile, declare};
 use crate::row_wise::RowWise;
@@ -34,7 +36,7 @@ use crate::sequence::help_for;
 use crate::session::Session;
 use crate::shape::{Refusal, Source, analyse, refuse};
 use crate::slot::{Slot, SlotTable};
-use crate::verdict_words::unknown_words;
+use crate::verdict_words::{Words, unknown_words};
 use crate::window::Planning;
 use crate::window_spec::WindowSpec;
 
@@ -47,6 +49,32 @@ pub struct CompiledRule {
     pub table: Table,
     /// How it runs.
     pub kind: RuleKind,
+    /// What its text says besides.
+    pub source: RuleSource,
+}
+
+/// What a rule's text says for its author's tools.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSource {
+    /// Where its name stands.
+    pub name_span: TextSpan,
+    /// The words that its rows can say.
+    pub words: Words,
+    allowed: Vec<String>,
+}
+
+impl RuleSource {
+    /// Whether the rule's author has silenced a lint.
+    #[must_use]
+    pub fn allows(&self, lint: Lint) -> bool {
+        lint::is_allowed(&self.allowed, lint)
+    }
+
+    /// A fault of the rule in `file`, at its name.
+    #[must_use]
+    pub fn diagnostic(&self, file: &str, message: &str, help: &str) -> Diagnostic {
+        Diagnostic::new(file, self.name_span, message).help(help)
+    }
 }
 
 /// How a rule runs.
@@ -176,6 +204,8 @@ pub struct RuleSet {
     pub wanted: Wanted,
     /// Whether nothing was left out: who is not here then was removed.
     pub is_whole: bool,
+    /// What is probably not meant, by file and place.
+    pub warnings: Vec<Warning>,
     references: HashMap<String, Vec<Slot>>,
 }
 
@@ -297,6 +327,10 @@ impl Compiler {
         self.set.is_whole = self.faults.is_empty();
         self.faults.sort_by(|a, b| (&a.file, a.span.start).cmp(&(&b.file, b.span.start)));
         self.faults.dedup();
+        self.set.warnings.sort_by(|a, b| {
+            let place = |w: &Warning| (w.diagnostic.file.clone(), w.diagnostic.span.start, w.lint);
+            place(a).cmp(&place(b))
+        });
         (self.set, self.faults)
     }
 
@@ -421,6 +455,7 @@ impl Compiler {
             return self.faults.extend(unknown);
         }
         let emission = rule.emission.map_or(Emission::OnClose, |e| e.0);
+        let whole = plan.clone();
         let (plan, join) = match self.joins(plan) {
             Ok(Ok(parts)) => parts,
             Ok(Err(refusal)) => return self.refused(file, rule, refusal),
@@ -453,7 +488,14 @@ impl Compiler {
             (Source::Joined, _, None) => unreachable!("only a join leaves joined rows behind"),
         };
         match kind {
-            Ok(Ok(kind)) => self.set.rules.push(CompiledRule { header: head, table, kind }),
+            Ok(Ok(kind)) => {
+                let words = Words::of(&whole, &head);
+                let windowed = shape.windowed.as_ref();
+                let linted = Linted { file, text: rule, head: &head, plan: &whole, windowed, words: &words };
+                self.set.warnings.extend(lint::lint(&linted));
+                let source = RuleSource { name_span: rule.name_span.into(), words, allowed: rule.allowed() };
+                self.set.rules.push(CompiledRule { header: head, table, kind, source });
+            }
             Ok(Err(refusal)) => self.refused(file, rule, refusal),
             Err(e) => self.faults.push(Diagnostic::from_plan_error(file, span, &e)),
         }
@@ -484,24 +526,25 @@ impl Compiler {
         self.faults.push(Diagnostic::new(file, span, refusal.message).help(refusal.help));
     }
 
-    /// A planner's error, with the nearest name when a table or function is unknown.
+    /// A planner's error, with the nearest name when one is unknown.
     fn explain(&self, file: &str, span: TextSpan, error: &DataFusionError) -> Diagnostic {
         let fault = Diagnostic::from_plan_error(file, span, error);
         let called = fault.message.strip_prefix("Invalid function '").and_then(|rest| rest.split('\'').next());
         if let Some(help) = called.and_then(help_for) {
             return Diagnostic { help: Some(help), ..fault };
         }
-        let Some(unknown) = fault.message.strip_prefix("table '").and_then(|m| m.split('\'').next()) else {
-            return fault;
+        let references = self.reference_tables.values().map(|table| TableProvider::schema(table.as_ref()));
+        let of_tables = Table::ALL.into_iter().map(|table| table_schema(table, &[]));
+        let columns = of_tables
+            .chain(references)
+            .flat_map(|schema| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>());
+        let telemetry = Table::ALL.iter().map(|table| table.name().to_owned());
+        let known = Known {
+            tables: telemetry.chain(self.reference_tables.keys().cloned()).collect(),
+            functions: self.session.functions(),
+            columns: columns.collect(),
         };
-        let name = unknown.rsplit('.').next().unwrap_or(unknown).to_owned();
-        let known: Vec<&str> =
-            Table::ALL.iter().map(|t| t.name()).chain(self.reference_tables.keys().map(String::as_str)).collect();
-        let named = Diagnostic { message: format!("there is no table `{name}`"), ..fault };
-        match (closest(&name, &known), &named.help) {
-            (Some(near), None) => named.help(format!("did you mean `{near}`?")),
-            _ => named.note(format!("tables: {}", known.join(", "))),
-        }
+        known.explain(fault)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, Title};
 use datafusion::common::{DataFusionError, Span as PlanSpan};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
@@ -36,6 +36,13 @@ impl TextSpan {
 impl From<Span> for TextSpan {
     fn from(span: Span) -> Self {
         let at = |l: Location| Position { line: l.line.max(1), column: l.column.max(1) };
+        Self { start: at(span.start), end: at(span.end) }
+    }
+}
+
+impl From<PlanSpan> for TextSpan {
+    fn from(span: PlanSpan) -> Self {
+        let at = |l: datafusion::common::Location| Position { line: l.line, column: l.column };
         Self { start: at(span.start), end: at(span.end) }
     }
 }
@@ -80,9 +87,18 @@ impl Diagnostic {
     /// The fault with its source line underlined. `source` is the file's text, `color` asks for terminal colours.
     #[must_use]
     pub fn render(&self, source: &str, color: bool) -> String {
+        self.render_as(Level::ERROR.primary_title(&self.message), source, color)
+    }
+
+    /// As [`Diagnostic::render`], as a warning of the lint of that name.
+    pub(crate) fn render_warning(&self, lint: &str, source: &str, color: bool) -> String {
+        self.render_as(Level::WARNING.primary_title(&self.message).id(lint), source, color)
+    }
+
+    fn render_as(&self, title: Title<'_>, source: &str, color: bool) -> String {
         let range = byte_range(source, self.span);
         let snippet = Snippet::source(source).path(&self.file).annotation(AnnotationKind::Primary.span(range));
-        let mut group = Level::ERROR.primary_title(&self.message).element(snippet);
+        let mut group = title.element(snippet);
         for note in &self.notes {
             group = group.element(Level::NOTE.message(note));
         }
@@ -98,7 +114,7 @@ impl Diagnostic {
     /// Takes over what DataFusion found, with its own span and hints where it has them.
     pub(crate) fn from_plan_error(file: &str, fallback: TextSpan, error: &DataFusionError) -> Self {
         if let Some(found) = error.diagnostic() {
-            let span = found.span.map_or(fallback, from_plan_span);
+            let span = found.span.map_or(fallback, TextSpan::from);
             let mut diagnostic = Self::new(file, span, found.message.clone());
             diagnostic.notes.extend(found.notes.iter().map(|n| n.message.clone()));
             diagnostic.help = found.helps.first().map(|h| h.message.clone());
@@ -122,13 +138,6 @@ impl Diagnostic {
             Some((message, span)) => Self::new(file, span, message),
             None => Self::new(file, fallback, text),
         }
-    }
-}
-
-fn from_plan_span(span: PlanSpan) -> TextSpan {
-    TextSpan {
-        start: Position { line: span.start.line, column: span.start.column },
-        end: Position { line: span.end.line, column: span.end.column },
     }
 }
 

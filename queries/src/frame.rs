@@ -5,7 +5,7 @@
 //! points into the file as the author sees it.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Whitespace};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::diagnostic::{Diagnostic, TextSpan};
 
@@ -59,8 +59,17 @@ pub(crate) struct RuleText {
     pub emission: Option<(Emission, Span)>,
     pub gap_fill: Option<GapFillText>,
     pub within: Option<WithinText>,
+    /// What `-- lictor: allow(…)` above it says, and where each name stands.
+    pub allows: Vec<(String, Span)>,
     /// Every token that can change the meaning, for the version hash.
     pub canonical: String,
+}
+
+impl RuleText {
+    /// The names of the lints that its author allows.
+    pub(crate) fn allowed(&self) -> Vec<String> {
+        self.allows.iter().map(|(name, _)| name.clone()).collect()
+    }
 }
 
 /// `GAP FILL [FROM table] [FOR INTERVAL 'length']`, said.
@@ -124,12 +133,13 @@ struct Cursor<'a> {
     tokens: Vec<&'a TokenWithSpan>,
     at: usize,
     comment: String,
+    allows: Vec<(String, Span)>,
 }
 
 impl<'a> Cursor<'a> {
     fn new(file: &'a str, piece: &'a [TokenWithSpan]) -> Self {
         let tokens = piece.iter().filter(|t| !is_blank(t)).collect();
-        Self { file, tokens, at: 0, comment: leading_comment(piece) }
+        Self { file, tokens, at: 0, comment: leading_comment(piece), allows: allows(piece) }
     }
 
     fn statement(mut self) -> Parsed<Statement> {
@@ -158,7 +168,8 @@ impl<'a> Cursor<'a> {
         let within = self.take_within()?;
         let query = self.rest("the rule's query")?;
         let description = std::mem::take(&mut self.comment);
-        Ok(RuleText { name, name_span, description, options, query, emission, gap_fill, within, canonical })
+        let allows = std::mem::take(&mut self.allows);
+        Ok(RuleText { name, name_span, description, options, query, emission, gap_fill, within, allows, canonical })
     }
 
     fn view(&mut self) -> Parsed<Statement> {
@@ -217,6 +228,12 @@ impl<'a> Cursor<'a> {
         Ok(options)
     }
 
+    /// A reader of the same statement from another token on.
+    fn tail(&self, at: usize) -> Self {
+        let (comment, allows) = (String::new(), Vec::new());
+        Self { file: self.file, tokens: self.tokens.clone(), at, comment, allows }
+    }
+
     /// Cuts `EMIT ON CLOSE` or `EMIT ON UPDATE` off the end.
     fn take_emission(&mut self) -> Parsed<Option<(Emission, Span)>> {
         let Some(emit) = self.tokens.iter().rposition(|t| word(t).as_deref() == Some("EMIT")) else {
@@ -244,7 +261,7 @@ impl<'a> Cursor<'a> {
         let starts_at = |at: &usize| is(self.tokens.get(*at), "GAP") && is(self.tokens.get(at + 1), "FILL");
         let Some(start) = (self.at..self.tokens.len()).rev().find(starts_at) else { return Ok(None) };
         let mut said = GapFillText { span: self.tokens[start].span, table: None, keep: None };
-        let mut tail = Cursor { file: self.file, tokens: self.tokens.clone(), at: start + 2, comment: String::new() };
+        let mut tail = self.tail(start + 2);
         while tail.at < tail.tokens.len() {
             match tail.peek_word().as_deref() {
                 Some("FROM") if said.table.is_none() => {
@@ -274,7 +291,7 @@ impl<'a> Cursor<'a> {
         if self.tokens.get(at + 1).and_then(|t| word(t)).as_deref() == Some("GROUP") {
             return Ok(None);
         }
-        let mut tail = Cursor { file: self.file, tokens: self.tokens.clone(), at: at + 1, comment: String::new() };
+        let mut tail = self.tail(at + 1);
         tail.keyword("INTERVAL", WITHIN)?;
         let within = tail.string("a length of time in single quotes")?;
         if tail.at < tail.tokens.len() {
@@ -377,6 +394,9 @@ fn leading_comment(piece: &[TokenWithSpan]) -> String {
     let mut newlines = 0;
     for token in piece {
         match &token.token {
+            Token::Whitespace(Whitespace::SingleLineComment { comment, .. }) if to_lictor(comment).is_some() => {
+                newlines = 1;
+            }
             Token::Whitespace(Whitespace::SingleLineComment { comment, .. }) => {
                 // The comment's text ends with its own line break, so one more is a blank line.
                 lines.push(comment.trim());
@@ -393,6 +413,29 @@ fn leading_comment(piece: &[TokenWithSpan]) -> String {
         }
     }
     lines.join("\n").trim().to_owned()
+}
+
+/// What a comment tells lictor and no reader: `lictor: …`.
+fn to_lictor(comment: &str) -> Option<&str> {
+    comment.trim().strip_prefix("lictor:").map(str::trim)
+}
+
+/// The names in the `-- lictor: allow(a, b)` lines above a statement. A line that says something else is a name, too:
+/// one that nobody knows.
+fn allows(piece: &[TokenWithSpan]) -> Vec<(String, Span)> {
+    let mut names = Vec::new();
+    for token in piece.iter().take_while(|token| matches!(token.token, Token::Whitespace(_))) {
+        let Token::Whitespace(Whitespace::SingleLineComment { comment, .. }) = &token.token else { continue };
+        let Some(said) = to_lictor(comment) else { continue };
+        let width = u64::try_from(comment.trim_end().chars().count()).unwrap_or_default() + 2;
+        let Location { line, column } = token.span.start;
+        let span = Span::new(token.span.start, Location { line, column: column + width });
+        match said.strip_prefix("allow(").and_then(|list| list.strip_suffix(')')) {
+            Some(list) => names.extend(list.split(',').map(|name| (name.trim().to_owned(), span))),
+            None => names.push((said.to_owned(), span)),
+        }
+    }
+    names
 }
 
 #[cfg(test)]
@@ -424,6 +467,19 @@ mod tests {
         assert_eq!(options, [("action", "block"), ("ttl", "5 m")]);
         assert_eq!(rule.query.len(), 2);
         assert_eq!(rule.emission.map(|e| e.0), Some(Emission::OnUpdate));
+    }
+
+    #[test]
+    fn what_is_said_to_lictor_is_no_description() {
+        let text =
+            "-- Blocks.\n-- lictor: allow(one, two)\n-- Twice.\n-- lictor: alow(three)\nCREATE RULE r AS SELECT 1";
+        let Statement::Rule(rule) = one(text) else { panic!("no rule") };
+        assert_eq!(
+            (rule.description.as_str(), rule.allowed().as_slice()),
+            ("Blocks.\nTwice.", ["one", "two", "alow(three)"].map(str::to_owned).as_slice(),)
+        );
+        let (start, end) = (rule.allows[2].1.start, rule.allows[2].1.end);
+        assert_eq!(((start.line, start.column), (end.line, end.column)), ((4, 1), (4, 23)));
     }
 
     #[test]

@@ -25,8 +25,10 @@ mod gap_fill;
 mod ignored;
 mod join;
 mod lineage;
+mod lint;
 mod measures;
 mod metric;
+mod nearest;
 mod observe;
 mod options;
 mod oracle;
@@ -49,8 +51,8 @@ mod zoned;
 pub use aggregation::{Aggregation, KeyIndex};
 pub use calendar::CalendarUnit;
 pub use compile::{
-    CompiledRule, CompiledStore, Feed, JoinedRule, JoinedThen, References, RuleKind, RuleSet, WindowedRule, compile,
-    compile_some,
+    CompiledRule, CompiledStore, Feed, JoinedRule, JoinedThen, References, RuleKind, RuleSet, RuleSource, WindowedRule,
+    compile, compile_some,
 };
 pub use diagnostic::{Diagnostic, Position, TextSpan};
 pub use explain::{Explanation, JoinExplanation, SourceExplanation, WindowedExplanation};
@@ -58,6 +60,7 @@ pub use finish::{Finish, History, HistorySpec, LookBack};
 pub use frame::{Emission, ReferenceFormat};
 pub use gap_fill::{GapFill, IsOurs};
 pub use join::{JoinKind, JoinSide, StreamJoin, TimeBounds, multiplicities};
+pub use lint::{Lint, Warning};
 pub use observe::Observation;
 pub use oracle::oracle;
 pub use reference::{ReferenceDecl, RuleFile, references};
@@ -65,6 +68,7 @@ pub use row_wise::RowWise;
 pub use rows::{GroupRef, Judged};
 pub use scan::{Scan, ScanPlan};
 pub use sequence::{SequenceSignature, sequence_functions};
+pub use verdict_words::Words;
 pub use window_spec::WindowSpec;
 
 /// An evaluation that went wrong at run time (overflow, a failing cast, a bug in a function): the rule is at fault or

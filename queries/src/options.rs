@@ -26,10 +26,10 @@ pub(crate) fn header(file: &str, rule: &RuleText) -> Result<RuleHeader, Vec<Diag
         );
     }
     let mut read = Reader { file, rule, faults };
-    let action = read.required("action", "block, throttle, warn or notify", Action::parse);
+    let action = read.action();
     let reason_code = read.reason_code();
-    let severity = read.optional("severity", "info, warning, error or critical", Severity::parse);
-    let mode = read.optional("mode", "enforce or shadow", Mode::parse);
+    let severity = read.word("severity", "info, warning, error or critical", Severity::parse);
+    let mode = read.word("mode", "enforce or shadow", Mode::parse);
     let ttl_ns = read.duration("ttl");
     let for_ns = read.duration("for");
     let keep_firing_for_ns = read.duration("keep_firing_for");
@@ -112,11 +112,23 @@ impl<'a> Reader<'a> {
         value
     }
 
-    fn required<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        if self.text(name).is_none() {
-            self.missing(name, expected);
+    /// A word of a closed set, which `expected` lists.
+    fn word<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let value = self.optional(name, expected, parse);
+        let words: Vec<&str> = expected.split(", ").flat_map(|words| words.split(" or ")).collect();
+        let said = self.text(name).filter(|_| value.is_none()).map(|option| option.value.to_lowercase());
+        if let (Some(near), Some(fault)) = (said.and_then(|said| closest(&said, &words)), self.faults.last_mut()) {
+            fault.help = Some(format!("did you mean '{near}'?"));
         }
-        self.optional(name, expected, parse)
+        value
+    }
+
+    fn action(&mut self) -> Option<Action> {
+        const ACTIONS: &str = "block, throttle, warn or notify";
+        if self.text("action").is_none() {
+            self.missing("action", ACTIONS);
+        }
+        self.word("action", ACTIONS, Action::parse)
     }
 
     fn duration(&mut self, name: &str) -> Option<i64> {

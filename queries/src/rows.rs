@@ -76,14 +76,19 @@ impl Default for Defaults {
     }
 }
 
+/// What a row says that says no result.
+pub(crate) fn implied_result(action: Action) -> PolicyResult {
+    match action {
+        Action::Block => PolicyResult::Blocked,
+        Action::Throttle => PolicyResult::RateLimited,
+        Action::Warn | Action::Notify => PolicyResult::Warning,
+    }
+}
+
 impl ResultColumns {
     /// Takes over what a row does not say itself.
     pub(crate) fn with_header(mut self, header: &RuleHeader) -> Self {
-        let result = match header.action {
-            Action::Block => PolicyResult::Blocked,
-            Action::Throttle => PolicyResult::RateLimited,
-            Action::Warn | Action::Notify => PolicyResult::Warning,
-        };
+        let result = implied_result(header.action);
         self.defaults = Defaults { result, reason_code: Some(header.reason_code.clone()) };
         self
     }

@@ -76,6 +76,18 @@ impl Session {
         self.context.register_table(name, table).map(drop)
     }
 
+    /// The names of all functions that a query can call.
+    pub(crate) fn functions(&self) -> Vec<String> {
+        let state = self.context.state();
+        let scalar = state.scalar_functions().keys();
+        let names = scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys());
+        let ours = ["attr", "resource_attr"].map(str::to_owned);
+        let mut names: Vec<String> = names.cloned().chain(ours).collect();
+        names.retain(|name| !name.starts_with('_'));
+        names.sort();
+        names
+    }
+
     pub(crate) fn state(&self) -> SessionState {
         self.context.state()
     }

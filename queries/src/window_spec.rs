@@ -112,13 +112,41 @@ impl WindowSpec {
     }
 
     /// At most how long a window lasts; of sessions, how long nothing may come.
-    pub(crate) fn length_ns_max(&self) -> i64 {
+    pub(crate) fn span_ns_max(&self) -> i64 {
         match *self {
             Self::Hop { size_ns, .. } => size_ns,
             Self::Session { gap_ns } => gap_ns,
             Self::Cumulate { .. } | Self::Calendar { .. } | Self::ZonedCalendar { .. } => {
                 self.longest_alone_ns().unwrap_or_default()
             }
+        }
+    }
+
+    /// How long its longest window is, where clocks are not moved; none for sessions, which go on as long as rows come.
+    #[must_use]
+    pub fn length_ns_max(&self) -> Option<i64> {
+        const HOUR_NS: i64 = 3_600_000_000_000;
+        match *self {
+            Self::Hop { size_ns, .. } | Self::Cumulate { size_ns, .. } => Some(size_ns),
+            Self::Session { .. } => None,
+            Self::Calendar { unit, .. } | Self::ZonedCalendar { unit } => Some(match unit {
+                CalendarUnit::Hour => HOUR_NS,
+                CalendarUnit::Day => 24 * HOUR_NS,
+                CalendarUnit::Week => 7 * 24 * HOUR_NS,
+                CalendarUnit::Month => 31 * 24 * HOUR_NS,
+                CalendarUnit::Quarter => 92 * 24 * HOUR_NS,
+                CalendarUnit::Year => 366 * 24 * HOUR_NS,
+            }),
+        }
+    }
+
+    /// From one window's end to the next one's, at most; none for sessions.
+    #[must_use]
+    pub fn step_ns_max(&self) -> Option<i64> {
+        match *self {
+            Self::Hop { slide_ns, .. } => Some(slide_ns),
+            Self::Cumulate { step_ns, .. } => Some(step_ns),
+            Self::Session { .. } | Self::Calendar { .. } | Self::ZonedCalendar { .. } => self.length_ns_max(),
         }
     }
 

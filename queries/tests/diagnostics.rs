@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "diagnostics/lints.rs"]
+mod lints;
 #[path = "diagnostics/refusals.rs"]
 mod refusals;
 #[path = "diagnostics/sequences.rs"]
@@ -105,13 +107,43 @@ fn an_unknown_column_comes_with_its_neighbours() {
     let query = "SELECT s.team,\n       /*here*/s.cost_totle FROM spans AS s";
     let fault = fault(&rule(query), "s.cost_totle", "column 'cost_totle' not found in 's'");
     assert!(fault.notes.contains(&"possible column s.cost_total".to_owned()), "{:?}", fault.notes);
+    assert_eq!(fault.help.as_deref(), Some("did you mean `s.cost_total`?"));
 }
 
 #[test]
-fn an_unknown_function_comes_with_its_neighbour() {
-    let query = "SELECT s.team FROM spans AS s WHERE /*here*/lenght(s.team) > 3";
-    let fault = fault(&rule(query), "lenght", "Invalid function 'lenght'");
-    assert_eq!(fault.notes, ["Possible function 'length'"]);
+fn an_unknown_function_comes_with_its_neighbours() {
+    let cases =
+        [("lenght(s.team) > 3", "lenght", "`length`"), ("resorce_attr('a') = 'b'", "resorce_attr", "`resource_attr`")];
+    for (condition, name, near) in cases {
+        let query = format!("SELECT s.team FROM spans AS s WHERE /*here*/{condition}");
+        refused(&query, name, &format!("there is no function `{name}`"), &format!("did you mean {near}?"));
+    }
+    let message = "there is no function `cont`";
+    refused(&per_minute("/*here*/cont(*) AS n", ""), "cont", message, "did you mean `count` or `cot`?");
+    let query = "SELECT team, window_start, window_end FROM /*here*/TUMBEL(spans, event_time, INTERVAL '1 hour')
+        GROUP BY team, window_start, window_end";
+    refused(query, "TUMBEL", "there is no function `TUMBEL` in FROM", "did you mean `TUMBLE`?");
+    refused_plainly("SELECT s.team FROM spans AS s WHERE /*here*/quux(s.team)", "quux", "there is no function `quux`");
+}
+
+#[test]
+fn a_column_that_is_an_attribute_is_told_by_its_column() {
+    let query = "SELECT s.team FROM spans AS s WHERE /*here*/\"gen_ai.usage.input_tokens\" > 5";
+    let message = "column 'gen_ai.usage.input_tokens' not found";
+    let help = "the attribute `gen_ai.usage.input_tokens` is in the column `input_tokens`";
+    let underlined = "\"gen_ai.usage.input_tokens\"";
+    refused(query, underlined, message, help);
+    let query = query.replace("gen_ai.usage.input_tokens", "acme.risk");
+    let help = "an attribute is reached with attr('acme.risk')";
+    refused(&query, "\"acme.risk\"", "column 'acme.risk' not found", help);
+}
+
+#[test]
+fn a_misspelt_word_of_an_option_comes_with_its_neighbour() {
+    let marked =
+        "CREATE RULE r WITH (action = /*here*/'blok', reason_code = 'x_test') AS SELECT s.team FROM spans AS s;";
+    let fault = fault(marked, "'blok'", "action = 'blok': expected block, throttle, warn or notify");
+    assert_eq!(fault.help.as_deref(), Some("did you mean 'block'?"));
 }
 
 #[test]

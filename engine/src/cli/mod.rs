@@ -6,12 +6,14 @@
 mod acls;
 mod backtest;
 mod check;
+mod completions;
 mod console;
 mod demo;
 mod demo_console;
 mod demo_report;
 mod explain;
 mod guard;
+mod man;
 mod reload;
 mod run;
 mod schema;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// SQL rules over the telemetry of AI workloads: OTLP on Kafka in, enforcement events out.
@@ -62,6 +64,10 @@ enum Command {
     Schema(schema::Arguments),
     /// Shows enforcement events as they are published.
     Tail(tail::Arguments),
+    /// Prints what a shell needs to complete lictor's commands.
+    Completions(completions::Arguments),
+    /// Prints the manual page of lictor, or writes one for each command.
+    Man(man::Arguments),
     /// Reads the telemetry of an event once more, and says whether the event follows from it.
     Verify(verify::Arguments),
 }
@@ -80,6 +86,8 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, CommandLine::command()),
+        Command::Man(arguments) => man::run(&arguments, CommandLine::command()),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }
@@ -113,8 +121,6 @@ pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -4,9 +4,12 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use lictor_engine::rule_test::EVENT_SCHEMA;
+use lictor_engine::{config, rule_test};
 use lictor_schemas::genops::closest;
 use lictor_schemas::tables::{ColumnDoc, Table, describe};
+use serde_json::Value;
 
 use super::terminal::{Paint, Painter};
 
@@ -17,6 +20,56 @@ pub(super) struct Arguments {
     /// Write JSON: table name to list of columns.
     #[arg(long)]
     json: bool,
+    /// Print the JSON Schema of what is written or read, for editors and validators, instead of the tables.
+    #[arg(long, value_enum, value_name = "OF", conflicts_with_all = ["table", "json"])]
+    json_schema: Option<Schema>,
+}
+
+/// What has a JSON Schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Schema {
+    /// `lictor.yaml`.
+    Config,
+    /// `*.test.yaml`.
+    Test,
+    /// Enforcement events.
+    Event,
+}
+
+impl Schema {
+    fn text(self) -> String {
+        match self {
+            Self::Config => laid_out(&config::json_schema(), 0) + "\n",
+            Self::Test => laid_out(&rule_test::json_schema(), 0) + "\n",
+            Self::Event => EVENT_SCHEMA.to_owned(),
+        }
+    }
+}
+
+/// How long a line of JSON becomes before it is broken up.
+const JSON_COLUMNS_MAX: usize = 120;
+
+/// JSON whose small values stand on one line each, so that people can read it and diffs are short.
+fn laid_out(value: &Value, indent: usize) -> String {
+    let line = value.to_string();
+    let inner = " ".repeat(indent + 2);
+    let (open, parts, close) = match value {
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| {
+                let name = Value::from(name.as_str()).to_string();
+                format!("{inner}{name}: {}", laid_out(value, indent + 2))
+            };
+            ('{', fields.iter().map(field).collect::<Vec<_>>(), '}')
+        }
+        Value::Array(items) => {
+            ('[', items.iter().map(|item| format!("{inner}{}", laid_out(item, indent + 2))).collect(), ']')
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return line,
+    };
+    if indent > 0 && indent + line.len() <= JSON_COLUMNS_MAX {
+        return line;
+    }
+    format!("{open}\n{}\n{}{close}", parts.join(",\n"), " ".repeat(indent))
 }
 
 /// What `attr()` reaches, and how a configuration can feed columns.
@@ -30,6 +83,10 @@ on its resource, then on its scope. `columns:` in lictor.yaml puts attributes of
 
 /// Prints one table or all.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(schema) = arguments.json_schema {
+        io::stdout().lock().write_all(schema.text().as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let tables = chosen(arguments.table.as_deref())?;
     let mut stdout = io::stdout().lock();
     if arguments.json {
@@ -116,6 +173,31 @@ fn folded(sources: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The schemas that are committed for editors are what the command prints.
+    #[test]
+    fn the_committed_schemas_are_those_that_are_printed() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
+        let committed = [
+            (Schema::Config, "config", "config.v1.schema.json"),
+            (Schema::Test, "test", "rule-test.v1.schema.json"),
+            (Schema::Event, "event", "enforcement-event.v1.schema.json"),
+        ];
+        for (schema, of, file) in committed {
+            let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            let text = std::fs::read_to_string(folder.join(file)).unwrap_or_else(|_| "null".to_owned());
+            let is_same = read(&schema.text()) == read(&text);
+            assert!(is_same, "write it anew: lictor schema --json-schema {of} > schemas/{file}");
+        }
+    }
+
+    #[test]
+    fn small_values_of_json_stand_on_one_line() {
+        let value = serde_json::json!({"a": {"b": [1, 2]}, "c": ["x".repeat(60), "y".repeat(60)]});
+        let (x, y) = ("x".repeat(60), "y".repeat(60));
+        let expected = format!("{{\n  \"a\": {{\"b\":[1,2]}},\n  \"c\": [\n    \"{x}\",\n    \"{y}\"\n  ]\n}}");
+        assert_eq!(laid_out(&value, 0), expected);
+    }
 
     #[test]
     fn every_column_of_every_table_is_shown_with_type_and_sources() {

@@ -13,6 +13,7 @@ mod console;
 pub mod duration;
 mod expand;
 mod guard;
+mod json_schema;
 mod said;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use check::{http, instance_id};
 pub use console::{ConsoleListen, ConsoleSettings};
 pub use expand::Outside;
 pub use guard::guard_http;
+pub use json_schema::json_schema;
 
 use crate::guard::GuardOptions;
 use crate::live::LiveOptions;

@@ -1,19 +1,31 @@
 //! Tests that rule authors write: rows at event times in, exactly the events expected out.
 //!
-//! A test file lies beside its rules (`team_daily_budget.test.yaml`) and runs through the real pipeline: rows are
-//! encoded as OTLP, decoded, summed up, judged and decided by the code that runs in production, with a virtual clock
-//! and no broker.
+//! A test file lies beside its rules (`team_daily_budget.test.yaml`) and runs through the real stages: rows are encoded
+//! as OTLP, decoded, summed up, judged and decided by the code that runs in production, and after every step the state
+//! is written to the log that `lictor run` keeps in Kafka. Only the clock is virtual, and there is no broker.
 
+mod bench;
 mod compare;
+mod coverage;
+mod json_schema;
+mod junit;
 mod run;
+mod update;
+mod yaml_tree;
 
 use std::collections::BTreeMap;
 
 use lictor_schemas::time::EventTime;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
-pub use run::{Outcome, RuleTestError, run_directory};
+pub use coverage::{Coverage, RuleCoverage};
+pub use json_schema::{EVENT_SCHEMA, json_schema};
+pub use junit::junit;
+pub use run::{Outcome, RuleTestError, Witnessed, files_under_test, run_directory, run_files, test_files};
+pub use update::{Updated, update};
+
+use crate::config::duration;
 
 /// Column name to value.
 pub type Row = Map<String, Value>;
@@ -44,7 +56,7 @@ pub struct TestCase {
     pub steps: Vec<Step>,
 }
 
-/// One step: exactly one of `rows`, `advance` and `expect`.
+/// One step: exactly one of `rows`, `advance`, `idle`, `tables`, `restart` and `expect`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -58,9 +70,21 @@ pub struct Step {
     /// The rows.
     #[serde(default)]
     pub values: Vec<Row>,
+    /// So many of them come too late to count. A row that is late and not said to be is a fault of the test.
+    #[serde(default)]
+    pub late: u64,
     /// The watermark moves here, as if all partitions were idle.
     pub advance: Option<Instant>,
-    /// Exactly the events since the last `expect`, in any order; fields that are not named are not compared.
+    /// The watermark moves on by so much, as if all partitions were idle.
+    pub idle: Option<Length>,
+    /// These reference tables change, as with a reload; the others stay as they are.
+    pub tables: Option<BTreeMap<String, Vec<Row>>>,
+    /// The process is killed, and another one begins with what it has committed.
+    #[serde(default)]
+    pub restart: bool,
+    /// Exactly the events since the last `expect`, in any order; fields that are not named are not compared. `none` is
+    /// as good as an empty list.
+    #[serde(default, deserialize_with = "expectation")]
     pub expect: Option<Vec<Row>>,
 }
 
@@ -76,3 +100,57 @@ impl TryFrom<String> for Instant {
         EventTime::from_rfc3339(&text).map(Self)
     }
 }
+
+/// A length of time in nanoseconds, written as in the configuration: `90s`, `10m`, `1h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Length(pub i64);
+
+impl TryFrom<String> for Length {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        duration::parse_ns(&text).map(Self).map_err(|why| format!("`{text}` {why}"))
+    }
+}
+
+/// The word that stands for an empty list of events.
+const NONE: &str = "none";
+
+/// A list of events, or the word that there is none.
+fn expectation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Row>>, D::Error> {
+    struct Visitor;
+
+    impl<'de> de::Visitor<'de> for Visitor {
+        type Value = Vec<Row>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of events, or {NONE}")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<Row>, E> {
+            if text == NONE { Ok(Vec::new()) } else { Err(E::invalid_value(de::Unexpected::Str(text), &self)) }
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut events: A) -> Result<Vec<Row>, A::Error> {
+            let mut rows = Vec::new();
+            while let Some(row) = events.next_element()? {
+                rows.push(row);
+            }
+            Ok(rows)
+        }
+    }
+
+    deserializer.deserialize_any(Visitor).map(Some)
+}
+
+/// Reads a file of tests.
+///
+/// # Errors
+/// It is not of the expected shape; the message has line and column.
+pub fn parse(text: &str) -> Result<TestFile, String> {
+    serde_saphyr::from_str(text).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests;

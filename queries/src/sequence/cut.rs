@@ -34,7 +34,7 @@ const KEEP_NS: i64 = 31 * 86_400_000_000_000;
 
 /// How long after its last window's end a key is kept: 31 days, and as long as a window lasts.
 pub(crate) fn keep_ns(spec: WindowSpec) -> i64 {
-    KEEP_NS.saturating_add(spec.length_ns_max())
+    KEEP_NS.saturating_add(spec.span_ns_max())
 }
 
 /// Whether a window-function expression calls a detector.
