@@ -8,8 +8,6 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::compare::{Comparison, disagreeing, telling};
 use super::run::{Outcome, RuleTestError};
 use super::yaml_tree::{Entry, Kind, Node, flow_text};
@@ -172,7 +170,7 @@ fn event_text(event: &Row) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
