@@ -117,8 +117,8 @@ mod tests {
             rule("a", "-- lictor: allow(missing_test)\n", &format!("CALENDAR(spans, event_time, '{unit}', 'UTC')"))
         };
         assert_eq!(found(&[("a.sql", &calendar("month"))]), Vec::<String>::new());
-        let message = "a.sql:3:13: the windows are 92d long, and a rule that is new or changed begins with the last 31d \
-                       long_window";
+        let message = "a.sql:3:13: the windows are 92d long, and a rule that is new or changed begins with the last \
+                       31d long_window";
         assert_eq!(found(&[("a.sql", &calendar("quarter"))]), [message]);
         let allowed = calendar("quarter").replace("allow(missing_test)", "allow(missing_test, long_window)");
         assert_eq!(found(&[("a.sql", &allowed)]), Vec::<String>::new());

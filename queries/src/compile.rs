@@ -395,7 +395,7 @@ impl Compiler {
                         true
                     }
                     Err(e) => {
-                        faults.push(self.explain(file, query_span(query, *span), &e));
+                        faults.push(self.explain(file, query, query_span(query, *span), &e));
                         true
                     }
                 }
@@ -441,7 +441,7 @@ impl Compiler {
             Ok(Ok(plan)) => plan,
             Ok(Err(refusal)) => return self.refused(file, rule, refusal),
             Err(e) => {
-                let fault = self.explain(file, span, &e);
+                let fault = self.explain(file, &rule.query, span, &e);
                 self.faults.push(fault);
                 return;
             }
@@ -527,7 +527,7 @@ impl Compiler {
     }
 
     /// A planner's error, with the nearest name when one is unknown.
-    fn explain(&self, file: &str, span: TextSpan, error: &DataFusionError) -> Diagnostic {
+    fn explain(&self, file: &str, query: &[TokenWithSpan], span: TextSpan, error: &DataFusionError) -> Diagnostic {
         let fault = Diagnostic::from_plan_error(file, span, error);
         let called = fault.message.strip_prefix("Invalid function '").and_then(|rest| rest.split('\'').next());
         if let Some(help) = called.and_then(help_for) {
@@ -544,7 +544,10 @@ impl Compiler {
             functions: self.session.functions(),
             columns: columns.collect(),
         };
-        known.explain(fault)
+        // The planner does not say where a function of FROM stands.
+        let in_from = fault.message.strip_prefix("table function '").and_then(|rest| rest.split('\'').next());
+        let place = in_from.and_then(|name| find_word(query, name)).map_or(fault.span, TextSpan::from);
+        known.explain(Diagnostic { span: place, ..fault })
     }
 }
 

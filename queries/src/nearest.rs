@@ -59,6 +59,10 @@ impl Known {
     }
 
     fn function(&self, fault: Diagnostic, name: &str) -> Diagnostic {
+        if ["attr", "resource_attr"].contains(&name) {
+            let message = format!("{name} takes the name of an attribute as a text");
+            return Diagnostic { message, notes: Vec::new(), ..fault }.help(format!("write {name}('acme.risk')"));
+        }
         let fault = Diagnostic { message: format!("there is no function `{name}`"), notes: Vec::new(), ..fault };
         let near = nearest(&name.to_lowercase(), &self.functions);
         if near.is_empty() {

@@ -533,8 +533,8 @@ fn attributes_are_columns() {
     for column in ["attr:gen_ai.request.seed", "resource_attr:k8s.pod.name", "attr:app.retries", "team"] {
         assert!(wanted.contains(column), "{column} is not among {wanted:?}");
     }
-    let fault = fault(&rule("SELECT /*here*/attr(team) FROM spans"), "attr", "Invalid function 'attr'");
-    assert!(fault.help.is_none());
+    let message = "attr takes the name of an attribute as a text";
+    refused("SELECT /*here*/attr(team) FROM spans", "attr", message, "write attr('acme.risk')");
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn neighbours() -> Vec<Key> {
                 [
                     (
                         "urls",
-                        json!({"type": "array", "items": {"type": "string"}, "description": "Each of these is told all."}),
+                        optional(json!({"type": "array", "items": {"type": "string"}}), "Each of these is told all."),
                     ),
                     ("username", optional(json!({"type": "string"}), "HTTP basic authentication.")),
                     (

@@ -30,8 +30,8 @@ pub fn json_schema() -> Value {
         "additionalProperties": false,
         "properties": {
             "rules": {
-                "description": "The rule files under test, beside this file; of the folder's other files only views and \
-                                tables count.",
+                "description": "The rule files under test, beside this file; of the folder's other files only views \
+                                and tables count.",
                 "type": "array", "minItems": 1, "items": {"type": "string", "pattern": "\\.sql$"},
             },
             "tables": tables("Reference tables that replace the files' content."),

@@ -181,7 +181,8 @@ mod tests {
     /// A file whose only step expects what is written behind `expect:`.
     fn file(expect: &str) -> String {
         format!(
-            "# head\nrules: [r.sql] # which\ntests:\n  - name: it  # says\n    steps:\n      - expect:{expect}\n      # end\n"
+            "# head\nrules: [r.sql] # which\ntests:\n  - name: it  # says\n    steps:\n      - expect:{expect}
+      # end\n"
         )
     }
 
@@ -202,8 +203,10 @@ mod tests {
         let found = json!([{"rule": "r", "state": "firing", "observed": 4, "subject": {"team": "a b"}, "unit": null}]);
         let after = " [{rule: r,  observed: 4, subject: {team: a b}, unit: null}]  # why";
         check(" [{rule: r,  observed: 3, subject: {team: x}, unit: s}]  # why", found.clone(), after);
-        let before = "\n          - rule: r  # this one\n            observed: 3\n            # the team\n            subject:\n              team: x";
-        let after = "\n          - rule: r  # this one\n            observed: 4\n            # the team\n            subject:\n              {team: a b}";
+        let before = "\n          - rule: r  # this one\n            observed: 3
+            # the team\n            subject:\n              team: x";
+        let after = "\n          - rule: r  # this one\n            observed: 4
+            # the team\n            subject:\n              {team: a b}";
         check(before, found, after);
     }
 

@@ -51,7 +51,7 @@ macro_rules! lints {
 }
 
 lints! {
-    ActionMismatch => "action_mismatch", "a `result` stronger than the `action` lets it be, or an `action` that no `result` reaches";
+    ActionMismatch => "action_mismatch", "a `result` that the `action` does not allow, or an `action` no `result` asks for";
     ConstantCondition => "constant_condition", "a condition that is always or never true";
     FloatEquality => "float_equality", "`=` between floating-point numbers";
     LongWindow => "long_window", "a window or look-back longer than `limits.history`";
@@ -164,7 +164,7 @@ impl Linted<'_> {
         found.map_or(self.text.name_span, |token| token.span).into()
     }
 
-    /// Where the query names a column of an expression; else as [`Linted::word_span`]. A view's columns stand elsewhere.
+    /// Where the query names a column of an expression; else as [`Linted::word_span`]: a view's stand elsewhere.
     fn expr_span(&self, expr: &Expr, words: &[&str]) -> TextSpan {
         let named = expr.column_refs().into_iter().filter_map(|column| column.spans().first());
         let mut named = named.map(TextSpan::from);

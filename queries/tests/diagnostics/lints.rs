@@ -52,9 +52,11 @@ fn per_minute(select: &str, having: &str) -> String {
 
 #[test]
 fn a_rule_says_what_it_is_for_and_whom_to_ask() {
-    let bare = "CREATE RULE /*here*/r WITH (action = 'warn', reason_code = 'x_test', owner = 'a') AS SELECT s.team FROM spans AS s;";
+    let bare = "CREATE RULE /*here*/r WITH (action = 'warn', reason_code = 'x_test', owner = 'a') AS
+        SELECT s.team FROM spans AS s;";
     assert_eq!(found(bare, "r").0, Lint::MissingDescription);
-    let orphan = "-- Says.\nCREATE RULE /*here*/r WITH (action = 'warn', reason_code = 'x_test') AS SELECT s.team FROM spans AS s;";
+    let orphan = "-- Says.\nCREATE RULE /*here*/r WITH (action = 'warn', reason_code = 'x_test') AS
+        SELECT s.team FROM spans AS s;";
     let (lint, message, help) = found(orphan, "r");
     assert_eq!((lint, message.as_str()), (Lint::MissingOwner, "rule `r` has no owner"));
     assert_eq!(help.as_deref(), Some("say whom to ask: owner = 'finops'"));
