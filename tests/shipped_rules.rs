@@ -33,15 +33,18 @@ fn the_language_does_what_its_tests_say() {
     check("tests/language", 43);
 }
 
-/// What `lictor check --deny warnings` and `lictor test --min-coverage 100` ask of anybody's rules.
+/// What `lictor check --deny warnings` and `lictor test --coverage` ask of anybody's rules.
 #[test]
-fn the_shipped_rules_have_no_warnings_and_their_tests_see_all_that_they_say() {
+fn the_shipped_rules_have_no_warnings_and_tests_that_see_them_speak_and_be_silent() {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
     let loaded = rules_dir::load(&rules, None).unwrap();
     let warnings = lints::warnings(&rules, &loaded, Limits::default().history_ns).unwrap();
     assert_eq!(warnings, []);
     let coverage = Coverage::new(&loaded.rules.rules, &run_directory(&rules).unwrap());
-    assert_eq!(coverage.percent(), 100, "{coverage:#?}");
+    for rule in &coverage.rules {
+        let is_missing = |point: &str| rule.missing.iter().any(|missing| missing == point);
+        assert!(!is_missing("fires") && !is_missing("silent"), "{rule:#?}");
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ macro_rules! lints {
 }
 
 lints! {
-    ActionMismatch => "action_mismatch", "a `result` that the `action` does not allow, or an `action` no `result` asks for";
+    ActionMismatch => "action_mismatch", "a `result` above the `action`, or an `action` that none asks for";
     ConstantCondition => "constant_condition", "a condition that is always or never true";
     FloatEquality => "float_equality", "`=` between floating-point numbers";
     LongWindow => "long_window", "a window or look-back longer than `limits.history`";
