@@ -175,6 +175,26 @@ fn neighbours() -> Vec<Key> {
             ),
         ),
         (
+            "console",
+            map(
+                "The console: what happens, in a browser.",
+                [
+                    (
+                        "listen",
+                        optional(json!({"type": "string"}), "Where it is: beside /metrics unless it is said; or off."),
+                    ),
+                    ("token", optional(json!({"type": "string"}), "What whoever looks must say.")),
+                    (
+                        "allow_reload",
+                        json!({
+                            "type": ["boolean", "string"], "default": false,
+                            "description": "Whether rules may be read again from there.",
+                        }),
+                    ),
+                ],
+            ),
+        ),
+        (
             "alertmanager",
             map(
                 "Whom directives are told as alerts.",
