@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use crate::time::EventTime;
 
-/// The columns of the CSV, in order. Prices are in US dollars per million tokens; an empty cache price means that
-/// cached tokens are billed as input.
+/// The columns that a CSV of prices has, in any order. Prices are in US dollars per million tokens; an empty cache
+/// price means that cached tokens are billed as input.
 pub const PRICE_COLUMNS: [&str; 8] = [
     "provider",
     "model",
@@ -21,6 +21,13 @@ pub const PRICE_COLUMNS: [&str; 8] = [
     "cache_write_usd_per_mtok",
     "source",
 ];
+
+/// The columns that it may have besides: the service tier that a price is for (empty: standard), the input tokens that
+/// a request must exceed for it (empty: none), and the price of reasoning tokens (empty: that of output).
+pub const OPTIONAL_PRICE_COLUMNS: [&str; 3] = ["tier", "context_above_tokens", "reasoning_usd_per_mtok"];
+
+/// The tier that a price without one is for.
+const STANDARD: &str = "standard";
 
 const TOKENS_PER_MTOK: f64 = 1e6;
 
@@ -35,6 +42,8 @@ pub struct Usage {
     pub cache_read_tokens: i64,
     /// Those of the input that were written to a cache.
     pub cache_write_tokens: i64,
+    /// Those of the output that were spent on reasoning.
+    pub reasoning_tokens: i64,
 }
 
 /// List prices by model, provider and date.
@@ -48,10 +57,15 @@ pub struct PriceTable {
 struct Price {
     provider: String,
     valid_from: EventTime,
+    /// In lower case, `batch` for what some call `batches`.
+    tier: String,
+    /// Requests with more input tokens than this, as a whole.
+    context_above: i64,
     input: f64,
     output: f64,
     cache_read: Option<f64>,
     cache_write: Option<f64>,
+    reasoning: Option<f64>,
 }
 
 impl PriceTable {
@@ -61,24 +75,20 @@ impl PriceTable {
         Self::default()
     }
 
-    /// Reads a CSV with the header [`PRICE_COLUMNS`]; `valid_from` is a date (midnight UTC), fields are not quoted.
+    /// Reads a CSV with a header of [`PRICE_COLUMNS`] and any of [`OPTIONAL_PRICE_COLUMNS`]; `valid_from` is a date
+    /// (midnight UTC), fields are not quoted.
     ///
     /// # Errors
     /// Every faulty line, with its number: a wrong header or count of fields, a bad date, a price that is not a finite
-    /// number of at least 0, a model without a source, the same provider, model and date twice.
+    /// number of at least 0, a model without a source, the same provider, model, date, tier and context twice.
     pub fn from_csv(text: &str) -> Result<Self, Vec<String>> {
         let mut table = Self::default();
         let mut errors = Vec::new();
         let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim_end()));
-        match lines.next() {
-            Some((_, header)) if header.trim_start_matches('\u{feff}') == PRICE_COLUMNS.join(",") => {}
-            found => {
-                let found = found.map_or("", |(_, line)| line);
-                return Err(vec![format!("line 1: the header is `{found}`, not `{}`", PRICE_COLUMNS.join(","))]);
-            }
-        }
+        let header = lines.next().map_or("", |(_, line)| line.trim_start_matches('\u{feff}'));
+        let header = Header::read(header).map_err(|fault| vec![format!("line 1: {fault}")])?;
         for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
-            match Price::from_line(line) {
+            match Price::from_line(&header, line) {
                 Ok((model, price)) => {
                     if let Err(e) = table.insert(model, price) {
                         errors.push(format!("line {number}: {e}"));
@@ -92,7 +102,7 @@ impl PriceTable {
 
     fn insert(&mut self, model: &str, price: Price) -> Result<(), String> {
         let prices = self.models.entry(model.to_owned()).or_default();
-        if prices.iter().any(|p| p.provider == price.provider && p.valid_from == price.valid_from) {
+        if prices.iter().any(|p| p.is_of_the_same(&price)) {
             return Err(format!("{} {model} has two prices from {}", price.provider, price.valid_from));
         }
         let at = prices.partition_point(|p| p.valid_from <= price.valid_from);
@@ -100,24 +110,61 @@ impl PriceTable {
         Ok(())
     }
 
-    /// What `usage` cost at `at`, in US dollars; none if the model has no price then.
+    /// What `usage` cost at `at` in the standard tier, in US dollars; none if the model has no price then.
     ///
     /// The model is looked up as it is, else without a trailing date (`-2024-08-06`, `-20250514`). Without a provider
-    /// the model must be sold by only one. Prices that depend on the length of the context are not modelled: the base
-    /// price is used.
+    /// the model must be sold by only one. A price for long contexts is that of the whole request.
     #[must_use]
     pub fn cost_usd(&self, provider: Option<&str>, model: &str, at: EventTime, usage: &Usage) -> Option<f64> {
-        let price = self.price(provider, model, at).or_else(|| self.price(provider, undated(model)?, at))?;
-        Some(price.cost_usd(usage))
+        self.cost_usd_in(None, provider, model, at, usage)
     }
 
-    fn price(&self, provider: Option<&str>, model: &str, at: EventTime) -> Option<&Price> {
+    /// As [`PriceTable::cost_usd`], in a service tier (`batch`, `flex`, `priority`, …). A model without prices for the
+    /// tier costs what it costs in the standard tier.
+    #[must_use]
+    pub fn cost_usd_in(
+        &self,
+        tier: Option<&str>,
+        provider: Option<&str>,
+        model: &str,
+        at: EventTime,
+        usage: &Usage,
+    ) -> Option<f64> {
+        let tier = tier_name(tier.unwrap_or_default());
+        let tiers: &[&str] = if tier == STANDARD { &[STANDARD] } else { &[&tier, STANDARD] };
+        let models = [Some(model), undated(model)];
+        let find = |model| tiers.iter().find_map(|tier| self.price(provider, model, at, tier, usage.input_tokens));
+        Some(models.into_iter().flatten().find_map(find)?.cost_usd(usage))
+    }
+
+    /// The price that holds at `at`, of those that the request is long enough for that of the longest context.
+    fn price(
+        &self,
+        provider: Option<&str>,
+        model: &str,
+        at: EventTime,
+        tier: &str,
+        input_tokens: i64,
+    ) -> Option<&Price> {
         let prices = self.models.get(model)?;
         let provider = match provider {
             Some(provider) => provider,
             None => sole_provider(prices)?,
         };
-        prices.iter().rev().find(|p| p.provider == provider && p.valid_from <= at)
+        let holds = |p: &&Price| p.provider == provider && p.tier == tier && p.valid_from <= at;
+        let held = prices.iter().rev().find(|p| holds(p) && p.context_above == 0)?;
+        let is_long = |p: &&Price| holds(p) && p.valid_from >= held.valid_from && input_tokens > p.context_above;
+        prices.iter().filter(is_long).max_by_key(|p| (p.context_above, p.valid_from)).or(Some(held))
+    }
+}
+
+/// A tier as the table names it: how providers and their clients spell it differs.
+fn tier_name(said: &str) -> String {
+    let said = said.trim().to_ascii_lowercase();
+    match said.as_str() {
+        "" | "default" | "auto" | "on_demand" | "standard_only" => STANDARD.to_owned(),
+        "batches" => "batch".to_owned(),
+        _ => said,
     }
 }
 
@@ -136,49 +183,98 @@ fn undated(model: &str) -> Option<&str> {
     [b"-0000-00-00".as_slice(), b"-00000000"].into_iter().find_map(|p| dated(model.len().checked_sub(p.len())?, p))
 }
 
+/// Which field of a line is which column.
+struct Header {
+    columns: Vec<String>,
+}
+
+impl Header {
+    fn read(line: &str) -> Result<Self, String> {
+        let columns: Vec<String> = line.split(',').map(|column| column.trim().to_owned()).collect();
+        let is_known =
+            |c: &&String| PRICE_COLUMNS.contains(&c.as_str()) || OPTIONAL_PRICE_COLUMNS.contains(&c.as_str());
+        let has_all = PRICE_COLUMNS.iter().all(|name| columns.iter().filter(|c| *c == name).count() == 1);
+        if has_all && columns.iter().all(|c| is_known(&c)) {
+            return Ok(Self { columns });
+        }
+        let (needed, optional) = (PRICE_COLUMNS.join(","), OPTIONAL_PRICE_COLUMNS.join(","));
+        Err(format!("the header is `{line}`, not `{needed}`, with or without `{optional}`"))
+    }
+
+    /// A line's field of a column; empty if the table does not have the column.
+    fn field<'a>(&self, fields: &[&'a str], column: &str) -> &'a str {
+        self.columns.iter().position(|c| c == column).and_then(|at| fields.get(at).copied()).unwrap_or_default()
+    }
+}
+
 impl Price {
-    fn from_line(line: &str) -> Result<(&str, Self), Vec<String>> {
+    /// Whether it is for the same provider, date, tier and context.
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        (&self.provider, self.valid_from, &self.tier, self.context_above)
+            == (&other.provider, other.valid_from, &other.tier, other.context_above)
+    }
+
+    fn from_line<'a>(header: &Header, line: &'a str) -> Result<(&'a str, Self), Vec<String>> {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-        let [provider, model, from, input, output, cache_read, cache_write, source] = fields[..] else {
-            return Err(vec![format!("{} fields instead of {}", fields.len(), PRICE_COLUMNS.len())]);
-        };
+        if fields.len() != header.columns.len() {
+            return Err(vec![format!("{} fields instead of {}", fields.len(), header.columns.len())]);
+        }
+        let said = |column: &str| header.field(&fields, column);
         let mut faults = Vec::new();
-        for (name, value) in [("provider", provider), ("model", model), ("source", source)] {
-            if value.is_empty() {
+        for name in ["provider", "model", "source"] {
+            if said(name).is_empty() {
                 faults.push(format!("{name} is empty"));
             }
         }
+        let from = said("valid_from");
         let valid_from = EventTime::from_rfc3339(&format!("{from}T00:00:00Z"))
             .map_err(|_| faults.push(format!("valid_from `{from}` is not a date like 2025-05-14")));
-        let mut amount = |name: &str, value: &str| match value.parse::<f64>() {
+        let context = said("context_above_tokens");
+        let context_above = if context.is_empty() { Some(0) } else { context.parse().ok().filter(|n: &i64| *n >= 0) };
+        if context_above.is_none() {
+            faults.push(format!("context_above_tokens `{context}` is not a number of tokens"));
+        }
+        let mut amount = |name: &'static str| match said(name).parse::<f64>() {
             Ok(usd) if usd.is_finite() && usd >= 0.0 => Some(usd),
             _ => {
-                faults.push(format!("{name} `{value}` is not a price"));
+                faults.push(format!("{name} `{}` is not a price", said(name)));
                 None
             }
         };
-        let input = amount("input_usd_per_mtok", input);
-        let output = amount("output_usd_per_mtok", output);
-        let mut cached = |name, value: &str| if value.is_empty() { None } else { amount(name, value) };
-        let cache_read = cached("cache_read_usd_per_mtok", cache_read);
-        let cache_write = cached("cache_write_usd_per_mtok", cache_write);
-        match (valid_from, input, output) {
-            (Ok(valid_from), Some(input), Some(output)) if faults.is_empty() => {
-                let provider = provider.to_owned();
-                Ok((model, Self { provider, valid_from, input, output, cache_read, cache_write }))
+        let (input, output) = (amount("input_usd_per_mtok"), amount("output_usd_per_mtok"));
+        let mut optional = |name| if said(name).is_empty() { None } else { amount(name) };
+        let (cache_read, cache_write) = (optional("cache_read_usd_per_mtok"), optional("cache_write_usd_per_mtok"));
+        let reasoning = optional("reasoning_usd_per_mtok");
+        match (valid_from, context_above, input, output) {
+            (Ok(valid_from), Some(context_above), Some(input), Some(output)) if faults.is_empty() => {
+                let (provider, tier) = (said("provider").to_owned(), tier_name(said("tier")));
+                let price = Self {
+                    provider,
+                    valid_from,
+                    tier,
+                    context_above,
+                    input,
+                    output,
+                    cache_read,
+                    cache_write,
+                    reasoning,
+                };
+                Ok((said("model"), price))
             }
             _ => Err(faults),
         }
     }
 
-    /// Cached parts of the input at their own price, the rest of it at the input price.
+    /// Cached parts of the input at their own price, the rest of it at the input price; likewise reasoning and output.
     fn cost_usd(&self, usage: &Usage) -> f64 {
         let fresh = usage.input_tokens.saturating_sub(usage.cache_read_tokens).saturating_sub(usage.cache_write_tokens);
+        let reasoning = usage.reasoning_tokens.clamp(0, usage.output_tokens.max(0));
         let parts = [
             (fresh.max(0), self.input),
             (usage.cache_read_tokens, self.cache_read.unwrap_or(self.input)),
             (usage.cache_write_tokens, self.cache_write.unwrap_or(self.input)),
-            (usage.output_tokens, self.output),
+            (usage.output_tokens - reasoning, self.output),
+            (reasoning, self.reasoning.unwrap_or(self.output)),
         ];
         parts.into_iter().map(|(tokens, usd_per_mtok)| tokens as f64 * usd_per_mtok).sum::<f64>() / TOKENS_PER_MTOK
     }
@@ -204,6 +300,7 @@ mod tests {
             output_tokens: output,
             cache_read_tokens: cache_read,
             cache_write_tokens: cache_write,
+            reasoning_tokens: 0,
         }
     }
 
@@ -298,5 +395,66 @@ mod tests {
         assert_eq!(errors.len(), 7);
         assert!(PriceTable::from_csv("model,price").unwrap_err()[0].starts_with("line 1: the header"));
         assert!(PriceTable::from_csv("").is_err());
+    }
+
+    fn tiers() -> PriceTable {
+        let header = "provider,model,valid_from,tier,context_above_tokens,input_usd_per_mtok,output_usd_per_mtok,\
+                      cache_read_usd_per_mtok,cache_write_usd_per_mtok,reasoning_usd_per_mtok,source";
+        let lines = [
+            "p,m,2025-01-01,,,2,10,1,,,https://a",
+            "p,m,2025-01-01,,200000,4,20,2,,,https://a",
+            "p,m,2025-01-01,batch,,1,5,,,,https://a",
+            "p,m,2025-06-01,,,3,10,1,,40,https://a",
+        ];
+        PriceTable::from_csv(&format!("{header}\n{}", lines.join("\n"))).unwrap()
+    }
+
+    #[test]
+    fn long_context_is_priced_as_a_whole_request() {
+        let cost = |input| tiers().cost_usd(Some("p"), "m", at("2025-02-01"), &usage(input, 0, 0, 0)).unwrap();
+        assert!((cost(200_000) - 0.4).abs() < 1e-12);
+        assert!((cost(200_001) - 0.800_004).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_later_price_ends_the_long_context_price_before_it() {
+        let cost = tiers().cost_usd(Some("p"), "m", at("2025-07-01"), &usage(1_000_000, 0, 0, 0));
+        assert_eq!(cost, Some(3.0));
+    }
+
+    #[test]
+    fn a_tier_without_prices_costs_the_standard_ones() {
+        let cost = |tier| tiers().cost_usd_in(tier, Some("p"), "m", at("2025-02-01"), &usage(100_000, 0, 0, 0));
+        assert_eq!([None, Some(""), Some("AUTO")].map(cost), [Some(0.2); 3]);
+        assert_eq!([Some("batch"), Some("batches")].map(cost), [Some(0.1); 2]);
+        assert_eq!(cost(Some("priority")), Some(0.2));
+    }
+
+    #[test]
+    fn reasoning_has_its_own_price_where_there_is_one() {
+        let used = Usage { output_tokens: 1_000_000, reasoning_tokens: 250_000, ..Usage::default() };
+        let cost = |date| tiers().cost_usd(Some("p"), "m", at(date), &used);
+        assert_eq!([cost("2025-02-01"), cost("2025-07-01")], [Some(10.0), Some(17.5)]);
+    }
+
+    #[test]
+    fn shipped_tiers_agree_with_the_cost_calculator_of_litellm() {
+        let table = PriceTable::from_csv(SHIPPED).unwrap();
+        let cost = |tier, provider, model, usage| {
+            table.cost_usd_in(Some(tier), Some(provider), model, at("2026-06-01"), &usage).unwrap()
+        };
+        assert!((cost("flex", "openai", "o3", usage(2000, 5000, 0, 0)) - 0.022).abs() < 1e-12);
+        assert!((cost("priority", "openai", "gpt-4o", usage(1000, 500, 0, 0)) - 0.01275).abs() < 1e-12);
+        let gemini = |input| cost("", "gcp.gemini", "gemini-2.5-pro", usage(input, 0, 0, 0));
+        assert!((gemini(199_999) - 0.249_998_75).abs() < 1e-12);
+        assert!((gemini(200_001) - 0.500_002_5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn optional_columns_are_checked() {
+        let header = format!("{},tier,context_above_tokens", PRICE_COLUMNS.join(","));
+        let faults = PriceTable::from_csv(&format!("{header}\np,m,2025-01-01,1,1,,,https://a,flex,-5")).unwrap_err();
+        assert_eq!(faults, ["line 2: context_above_tokens `-5` is not a number of tokens"]);
+        assert!(PriceTable::from_csv(&format!("{header},colour")).unwrap_err()[0].contains("the header is"));
     }
 }

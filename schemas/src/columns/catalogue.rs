@@ -330,6 +330,7 @@ const COST_INPUTS: &[&str] = &[
     "output_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "reasoning_tokens",
 ];
 
 /// What the columns beside a cost are computed from.
@@ -344,4 +345,5 @@ const COST_NEEDS: &[&str] = &[
     "output_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "reasoning_tokens",
 ];

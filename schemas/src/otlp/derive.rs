@@ -29,6 +29,7 @@ pub(super) struct Inputs {
     output: Option<usize>,
     cache_read: Option<usize>,
     cache_write: Option<usize>,
+    reasoning: Option<usize>,
     cost_total: Option<usize>,
     cost_input: Option<usize>,
     cost_output: Option<usize>,
@@ -52,6 +53,7 @@ impl Inputs {
             output: plan.slot_of("output_tokens"),
             cache_read: plan.slot_of("cache_read_tokens"),
             cache_write: plan.slot_of("cache_write_tokens"),
+            reasoning: plan.slot_of("reasoning_tokens"),
             cost_total: plan.slot_of("cost_total"),
             cost_input: plan.slot_of("cost_input"),
             cost_output: plan.slot_of("cost_output"),
@@ -125,6 +127,7 @@ impl<'a, I: Item<'a>> Row<'_, 'a, I> {
             output_tokens: output.unwrap_or(0),
             cache_read_tokens: cache_read.unwrap_or(0),
             cache_write_tokens: cache_write.unwrap_or(0),
+            reasoning_tokens: self.cell(inputs.reasoning).as_int().unwrap_or(0),
         });
         let cost = self.reported_cost().or_else(|| {
             let total = self.priced_cost(prices, &usage.filter(|_| inputs.prices)?)?;
