@@ -148,7 +148,7 @@ fn compile(
     let prices = Arc::new(load_prices(&prices_path, prices.is_some())?);
     let declared = lictor_queries::references(&files);
     let references = load_references(root, &declared, overrides, read_topic)?;
-    let (rules, mut diagnostics) = lictor_queries::compile_some(&files, &references, meant);
+    let (rules, mut diagnostics) = lictor_queries::compile_some(&files, &references, &prices, meant);
     diagnostics.extend(fill(&rules, &declared, &references));
     let tables = declared.iter().filter(|decl| !is_topic(decl)).map(|decl| reference_path(root, decl));
     let sources = [dir.to_path_buf(), prices_path].into_iter().chain(tables).collect();

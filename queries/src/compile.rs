@@ -14,6 +14,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 use lictor_schemas::otlp::Wanted;
+use lictor_schemas::prices::PriceTable;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::{Table, table_schema};
 
@@ -228,20 +229,23 @@ pub type References = BTreeMap<String, Result<RecordBatch, String>>;
 
 /// Compiles the files of a rules directory.
 ///
-/// Everything that is wrong is returned, ordered by file and place; rules without a fault are in the rule set.
+/// Everything that is wrong is returned, ordered by file and place; rules without a fault are in the rule set. No model
+/// has a price for `llm_cost_usd`.
 #[must_use]
 pub fn compile(files: &[RuleFile], references: &References) -> (RuleSet, Vec<Diagnostic>) {
-    compile_some(files, references, &|_| true)
+    compile_some(files, references, &Arc::new(PriceTable::empty()), &|_| true)
 }
 
-/// As [`compile`], but of the rules only those of files that are `meant`; views and tables count wherever they stand.
+/// As [`compile`], with prices for `llm_cost_usd`, and of the rules only those of files that are `meant`; views and
+/// tables count wherever they stand.
 #[must_use]
 pub fn compile_some(
     files: &[RuleFile],
     references: &References,
+    prices: &Arc<PriceTable>,
     meant: &dyn Fn(&str) -> bool,
 ) -> (RuleSet, Vec<Diagnostic>) {
-    match Compiler::try_new(Planning::Stream) {
+    match Compiler::try_new(Planning::Stream, prices) {
         Ok(mut compiler) => {
             compiler.compile(files, references, meant);
             compiler.finish()
@@ -269,9 +273,9 @@ pub(crate) struct Compiler {
 }
 
 impl Compiler {
-    pub(crate) fn try_new(planning: Planning) -> Result<Self> {
+    pub(crate) fn try_new(planning: Planning, prices: &Arc<PriceTable>) -> Result<Self> {
         Ok(Self {
-            session: Session::try_new(planning)?,
+            session: Session::try_new(planning, prices)?,
             tables: HashMap::new(),
             reference_tables: HashMap::new(),
             planned: Vec::new(),

@@ -14,6 +14,7 @@ use datafusion::logical_expr::{
     Aggregate, AggregateUDF, Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, WindowFrame, WindowFrameBound,
     WindowFrameUnits, WindowFunctionDefinition, col, lit, when,
 };
+use lictor_schemas::prices::PriceTable;
 use lictor_schemas::tables::Table;
 
 use crate::EvaluationError;
@@ -35,7 +36,8 @@ pub fn oracle(
     telemetry: &BTreeMap<Table, RecordBatch>,
 ) -> Result<Vec<RecordBatch>, EvaluationError> {
     let failed = |message: String| EvaluationError { rule: rule.to_owned(), message };
-    let mut compiler = Compiler::try_new(Planning::Batch).map_err(|e| failed(e.to_string()))?;
+    let mut compiler =
+        Compiler::try_new(Planning::Batch, &Arc::new(PriceTable::empty())).map_err(|e| failed(e.to_string()))?;
     compiler.compile(files, references, &|_| true);
     let planned = std::mem::take(&mut compiler.planned);
     let Some(planned) = planned.iter().find(|p| p.name == rule) else {

@@ -25,8 +25,11 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use lictor_schemas::prices::PriceTable;
+
 use crate::exemplar::{Exemplar, Pick};
 use crate::flink::without_flinks_words;
+use crate::functions;
 use crate::ignored::refuse_ignored;
 use crate::sequence;
 use crate::slot::{Slot, SlotTable};
@@ -44,7 +47,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn try_new(planning: Planning) -> Result<Self> {
+    /// A session whose functions know these prices.
+    pub(crate) fn try_new(planning: Planning, prices: &Arc<PriceTable>) -> Result<Self> {
         let mut options = ConfigOptions::new();
         options.execution.target_partitions = 1;
         options.optimizer.enable_dynamic_filter_pushdown = false;
@@ -66,6 +70,7 @@ impl Session {
             context.register_udaf(AggregateUDF::new_from_impl(Exemplar::new(pick)));
         }
         sequence::register(&context);
+        functions::register(&context, prices);
         let runner = Runner::try_new(context.task_ctx())?;
         Ok(Self { context, tables, runner: Arc::new(runner) })
     }
