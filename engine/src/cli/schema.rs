@@ -1,4 +1,4 @@
-//! `lictor schema`: the tables that rules read.
+//! `lictor schema`: the tables that rules read, and the functions that they have beside those of DataFusion.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -7,9 +7,10 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use lictor_engine::rule_test::EVENT_SCHEMA;
 use lictor_engine::{config, rule_test};
+use lictor_queries::{FunctionFamily, functions};
 use lictor_schemas::genops::closest;
 use lictor_schemas::tables::{ColumnDoc, Table, describe};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::terminal::{Paint, Painter};
 
@@ -17,11 +18,14 @@ use super::terminal::{Paint, Painter};
 pub(super) struct Arguments {
     /// Show this table only: spans, span_events, logs or metrics.
     table: Option<String>,
-    /// Write JSON: table name to list of columns.
+    /// Show the functions instead: all, or those with this in their name.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with = "table")]
+    functions: Option<String>,
+    /// Write JSON: table name to list of columns, or a list of functions.
     #[arg(long)]
     json: bool,
     /// Print the JSON Schema of what is written or read, for editors and validators, instead of the tables.
-    #[arg(long, value_enum, value_name = "OF", conflicts_with_all = ["table", "json"])]
+    #[arg(long, value_enum, value_name = "OF", conflicts_with_all = ["table", "json", "functions"])]
     json_schema: Option<Schema>,
 }
 
@@ -81,11 +85,14 @@ Where a column lists attributes (<-), the first one that says something counts; 
 on its resource, then on its scope. `columns:` in lictor.yaml puts attributes of your own before them.
 ";
 
-/// Prints one table or all.
+/// Prints one table or all, or the functions.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(schema) = arguments.json_schema {
         io::stdout().lock().write_all(schema.text().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(part) = &arguments.functions {
+        return write_functions(part, arguments.json);
     }
     let tables = chosen(arguments.table.as_deref())?;
     let mut stdout = io::stdout().lock();
@@ -103,6 +110,56 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     stdout.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_functions(part: &str, is_json: bool) -> anyhow::Result<ExitCode> {
+    let families = named(part);
+    if families.is_empty() {
+        let names: Vec<&str> = functions().iter().flat_map(|family| &family.functions).map(|doc| doc.name).collect();
+        let hint = closest(part, &names).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        bail!("no function has `{part}` in its name{hint}");
+    }
+    let mut stdout = io::stdout().lock();
+    if is_json {
+        let docs = families.iter().flat_map(|family| &family.functions).map(
+            |doc| json!({"name": doc.name, "arguments": doc.arguments, "meaning": doc.meaning, "source": doc.source}),
+        );
+        writeln!(stdout, "{}", serde_json::to_string_pretty(&docs.collect::<Vec<_>>())?)?;
+    } else {
+        let painter = Painter::for_stream(&io::stdout());
+        families.iter().try_for_each(|family| write_family(&mut stdout, family, painter))?;
+    }
+    stdout.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The functions with `part` in their names, by family.
+fn named(part: &str) -> Vec<FunctionFamily> {
+    let mut families = functions();
+    families.iter_mut().for_each(|family| family.functions.retain(|doc| doc.name.contains(part)));
+    families.retain(|family| !family.functions.is_empty());
+    families
+}
+
+/// How many characters of a meaning stand on one line.
+const MEANING_CHARS_MAX: usize = 100;
+
+fn write_family(to: &mut impl Write, family: &FunctionFamily, painter: Painter) -> io::Result<()> {
+    writeln!(to, "{}\n", painter.paint(Paint::Bold, family.title))?;
+    for doc in &family.functions {
+        writeln!(to, "  {}({})", painter.paint(Paint::Bold, doc.name), doc.arguments)?;
+        let mut line = String::new();
+        for word in doc.meaning.split(' ') {
+            if line.len() + word.len() >= MEANING_CHARS_MAX {
+                writeln!(to, "      {}", std::mem::take(&mut line))?;
+            }
+            let space = if line.is_empty() { "" } else { " " };
+            line = format!("{line}{space}{word}");
+        }
+        writeln!(to, "      {line}")?;
+        writeln!(to, "      {}", painter.paint(Paint::Dim, &format!("<- {}", doc.source)))?;
+    }
+    writeln!(to)
 }
 
 fn chosen(name: Option<&str>) -> anyhow::Result<Vec<Table>> {
@@ -235,5 +292,29 @@ mod tests {
         assert!(message.ends_with("did you mean `spans`?"), "{message}");
         assert_eq!(chosen(Some("logs")).unwrap(), [Table::Logs]);
         assert_eq!(chosen(None).unwrap(), Table::ALL);
+    }
+
+    #[test]
+    fn every_function_is_shown_with_its_arguments_and_meaning() {
+        let mut text = Vec::new();
+        for family in named("") {
+            write_family(&mut text, &family, Painter { color: false }).unwrap();
+        }
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.lines().all(|line| line.len() <= 250), "{text}");
+        for doc in functions().iter().flat_map(|family| &family.functions) {
+            assert!(text.contains(&format!("  {}({})\n", doc.name, doc.arguments)), "{}", doc.name);
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(words.contains(doc.meaning), "{}", doc.meaning);
+        }
+    }
+
+    #[test]
+    fn functions_are_found_by_a_part_of_their_name() {
+        let found = named("psi");
+        let names: Vec<&str> = found.iter().flat_map(|family| &family.functions).map(|doc| doc.name).collect();
+        assert_eq!(names, ["psi", "psi_eps", "psi_critical"]);
+        let message = write_functions("psj", false).unwrap_err().to_string();
+        assert!(message.ends_with("did you mean `psi`?"), "{message}");
     }
 }
