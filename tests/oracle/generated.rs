@@ -35,7 +35,7 @@ enum Shape {
 
 const KEYS: [&str; 6] = ["team", "region", "request_model", "input_tokens", "usage_leaf", "upper(team)"];
 const SOURCES: [&str; 4] = ["spans", "spans", "billed", "(SELECT * FROM spans WHERE latency_ms > 150)"];
-const AGGREGATES: [&str; 24] = [
+const AGGREGATES: [&str; 27] = [
     "count(*)",
     "count(cost_total)",
     "sum(input_tokens)",
@@ -60,6 +60,9 @@ const AGGREGATES: [&str; 24] = [
     "corr(latency_ms, input_tokens)",
     "max(event_time)",
     "bit_xor(input_tokens)",
+    "hist_log(latency_ms)",
+    "freq_map(request_model, 2)",
+    "max_concurrency(event_time - INTERVAL '7 seconds', event_time)",
 ];
 /// Aggregates that are numbers, to be observed.
 const NUMBERS: usize = 13;

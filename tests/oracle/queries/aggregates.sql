@@ -132,3 +132,17 @@ FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
 WHERE usage_leaf
 GROUP BY team, window_start, window_end
 HAVING sum(cost_total) > 0.6 AND count(*) > 1
+
+-- histograms
+SELECT team, window_start, window_end, hist_quantile(hist_log(latency_ms), 0.9) AS observed, hist_log(latency_ms, 4) AS h,
+    hist_fixed(latency_ms, 0, 1000, 10) AS f, hist_fixed(cost_total, [0.1, 0.3, 0.7]) AS e,
+    freq_map(request_model) AS m, freq_map(region, 1) AS other, hist_log(latency_ms) FILTER (WHERE usage_leaf) AS leaves
+FROM HOP(spans, event_time, INTERVAL '30 seconds', INTERVAL '90 seconds')
+GROUP BY team, window_start, window_end
+
+-- summaries
+SELECT team, window_start, window_end, max_concurrency(event_time - INTERVAL '20 seconds', event_time) AS observed,
+    (moments(latency_ms))['mean'] AS mean, (moments(cost_total))['m2'] + 1 AS m2, (moments(latency_ms))['n'] AS n,
+    exemplar(trace_id, span_id, latency_ms) AS slowest, l2_distance(vec_mean([latency_ms, 1]), [0, 0]) AS far
+FROM HOP(spans, event_time, INTERVAL '30 seconds', INTERVAL '90 seconds')
+GROUP BY team, window_start, window_end

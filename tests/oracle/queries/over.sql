@@ -117,3 +117,21 @@ SELECT c.team, c.window_start, c.window_end, c.n AS observed, lag(c.n, 1, 0) OVE
     c.window_end) AS before, sum(c.n) OVER (PARTITION BY c.window_start, c.window_end) AS whole
 FROM (SELECT team, window_start, window_end, count(*) AS n FROM CALENDAR(zoned, event_time, 'day', zone)
       GROUP BY team, window_start, window_end) AS c
+
+-- drift_against_frame
+SELECT c.team, c.window_start, c.window_end, ks_stat(c.usual, c.now) AS observed, psi(c.usual, c.now) AS p,
+    js_distance(c.models_before, c.models, 2) AS js, hist_count(c.usual) AS n, c.usual
+FROM (SELECT w.*, hist_merge(w.now) OVER (PARTITION BY w.team ORDER BY w.window_end ROWS BETWEEN 12 PRECEDING AND
+    1 PRECEDING) AS usual, hist_merge(w.models) OVER (PARTITION BY w.team ORDER BY w.window_end ROWS BETWEEN 3
+    PRECEDING AND 1 PRECEDING) AS models_before
+  FROM (SELECT team, window_start, window_end, hist_log(latency_ms) AS now, freq_map(request_model) AS models FROM
+    TUMBLE(spans, event_time, INTERVAL '1 minute') WHERE team IS NOT NULL GROUP BY team, window_start, window_end) AS w)
+    AS c
+
+-- moments_over_frame
+SELECT c.team, c.window_start, c.window_end, (moments(c.worst) OVER (PARTITION BY c.team ORDER BY c.window_end ROWS
+    BETWEEN 5 PRECEDING AND 1 PRECEDING))['mean'] AS observed, (exemplar(c.team, c.team, c.worst) OVER (PARTITION BY
+    c.team ORDER BY c.window_end ROWS BETWEEN 5 PRECEDING AND CURRENT ROW))['weight'] AS w
+FROM (SELECT team, window_start, window_end, max(latency_ms) AS worst FROM
+    TUMBLE(spans, event_time, INTERVAL '1 minute') WHERE team IS NOT NULL AND region = 'eu' GROUP BY team,
+    window_start, window_end) AS c
