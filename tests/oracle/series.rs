@@ -276,11 +276,14 @@ fn input_of(vector: &Value, streams: &Value) -> Series {
     }
 }
 
+/// The fields of a call's result, and what they are expected to be over which series.
+type OfCall<'a> = (&'a [&'a str], Vec<(Vector<'a>, Series)>);
+
 #[test]
 fn streams_are_judged_as_by_the_references() {
     let Some(text) = vectors("drift.json") else { return };
     let all: Value = serde_json::from_str(&text).unwrap();
-    let mut of_call: BTreeMap<String, (&[&str], Vec<(Vector<'_>, Series)>)> = BTreeMap::new();
+    let mut of_call: BTreeMap<String, OfCall<'_>> = BTreeMap::new();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for vector in all["vectors"].as_array().unwrap() {
         let (function, params) = (vector["function"].as_str().unwrap(), &vector["params"]);
