@@ -20,13 +20,13 @@ SELECT steps.team,
        steps.session_id,
        steps.window_start,
        steps.window_end,
-       steps.calls AS observed,
-       steps.calls_max AS threshold,
-       'calls in a session' AS unit,
+       CASE WHEN steps.calls > steps.calls_max THEN steps.calls ELSE steps.usd END AS observed,
+       CASE WHEN steps.calls > steps.calls_max THEN steps.calls_max ELSE steps.usd_max END AS threshold,
+       CASE WHEN steps.calls > steps.calls_max THEN 'calls in a session' ELSE 'USD in a session' END AS unit,
        concat('session ', steps.session_id, ' of ', coalesce(steps.team, 'somebody'), ' has made ', steps.calls,
               ' calls for ', CAST(steps.usd AS DECIMAL(18, 2)), ' USD') AS message,
-       steps.usd,
-       steps.usd_max
+       steps.calls,
+       steps.usd
 FROM (
   SELECT made.*,
          CASE WHEN own.team IS NULL THEN 50 ELSE own.calls END AS calls_max,

@@ -27,14 +27,17 @@ SELECT used.service_name,
        used.api_key,
        used.window_start,
        used.window_end,
-       used.requests AS observed,
-       coalesce(own.requests_per_minute, 600) AS threshold,
-       'requests a minute' AS unit,
+       CASE WHEN used.requests > coalesce(own.requests_per_minute, 600) THEN used.requests
+            ELSE used.tokens END AS observed,
+       CASE WHEN used.requests > coalesce(own.requests_per_minute, 600) THEN coalesce(own.requests_per_minute, 600)
+            ELSE coalesce(own.tokens_per_minute, 1000000) END AS threshold,
+       CASE WHEN used.requests > coalesce(own.requests_per_minute, 600) THEN 'requests a minute'
+            ELSE 'tokens a minute' END AS unit,
        concat('{"retry_after_ms": ', 1000 * (to_unixtime(used.window_end) - to_unixtime(used.latest)), '}') AS params,
        concat(used.service_name, ' has made ', used.requests, ' requests with ', used.tokens,
               ' tokens within a minute') AS message,
-       used.tokens,
-       coalesce(own.tokens_per_minute, 1000000) AS tokens_max
+       used.requests,
+       used.tokens
 FROM (
   SELECT r.service_name, r.api_key, window_start, window_end, count(*) AS requests, max(r.event_time) AS latest,
          coalesce(sum(r.tokens), 0) AS tokens
