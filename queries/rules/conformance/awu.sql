@@ -79,9 +79,10 @@ FROM logs AS e
 WHERE starts_with(e.event_name, 'genops.');
 
 -- One row per AWU with what its events say, by the minute in which it ended; of services that use span events.
--- A span event comes with its span, when that has ended, so that events from the beginning of a long AWU are older than
--- time.lateness (10 s) allows and are left out. That nobody may be accused of what was only late, events are not missed
--- (in_time is false) on an AWU that lasted longer than 5 s; the other 5 s are for exporters that send in batches.
+-- A span event comes with its span, when that has ended, so that events from the beginning of a long AWU may be older,
+-- beside other rows of the partition, than time.lateness (10 s) allows, and are then left out. That nobody is accused
+-- of what was only late, events are not missed (in_time is false) on an AWU that lasted longer than 5 s; the other 5 s
+-- are for exporters that send in batches.
 -- To judge AWUs of up to 10 minutes set time.lateness to 11m, and here 5000 to 600000 and the bound to 11 minutes.
 CREATE VIEW genops_awus_by_span_events AS
 SELECT j.service_name, j.scope_name, j.scope_version, j.trace_id, j.span_id, window_start, window_end,

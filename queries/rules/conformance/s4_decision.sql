@@ -75,8 +75,8 @@ WHERE a.in_time AND a.other_decisions > 0 AND a.same_decisions = 0
   AND a.result IN ('ALLOWED', 'BLOCKED', 'WARNING', 'RATE_LIMITED');
 
 -- No decision without an AWU. GenOps §4.4. Fires when a genops.policy.evaluated event lies on a span that is no AWU,
--- once a minute has passed. Not assessable: events that are older than time.lateness when their span comes, which are
--- not seen at all. To change time.lateness, change the minute, too.
+-- once an hour has passed, since a span's end is later than its events. Not assessable: AWUs that last longer than an
+-- hour.
 CREATE RULE genops_4_4_parent_awu WITH (
   action      = 'notify',
   reason_code = 'x_genops_no_awu',
@@ -88,7 +88,7 @@ SELECT e.service_name, e.scope_name, e.scope_version, e.trace_id, e.span_id,
        'a decision on a span that is no AWU' AS message
 FROM (SELECT * FROM genops_span_events WHERE event = 'genops.policy.evaluated') AS e
 LEFT ANTI JOIN genops_awus AS a ON a.trace_id = e.trace_id AND a.span_id = e.span_id
-    AND a.event_time BETWEEN e.event_time AND e.event_time + INTERVAL '1 minute';
+    AND a.event_time BETWEEN e.event_time AND e.event_time + INTERVAL '1 hour';
 
 -- No decision without an AWU. GenOps §4.4. Fires when the span that a genops.policy.evaluated log record names has not
 -- come within an hour, or the record names none. Not assessable if traces are sampled: the AWU's span is then missing
