@@ -56,7 +56,7 @@ pub(super) struct Arguments {
     #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with = "offsets")]
     files: Vec<PathBuf>,
     /// What protobuf files hold, if their bytes do not tell: traces, logs or metrics.
-    #[arg(long, value_parser = parse_signal, requires = "files")]
+    #[arg(long, value_parser = parse_signal, requires = "files", conflicts_with = "bootstrap")]
     signal: Option<Signal>,
     /// From when telemetry is judged, by when the brokers got it (of files: when it happened): 2026-03-01T08:00Z.
     #[arg(long, value_parser = parse_time)]
