@@ -33,6 +33,10 @@ use crate::scan_stage::{ScanStage, Scanner, Scanning};
 use crate::segment::Boundaries;
 use crate::watermark::{SourceClocks, Tolerances};
 
+/// Windows that are looked back at lie open together until history is summed up, with all of their groups. So many are
+/// enough for every default of the detectors to have settled or nearly so, and for frames that people write.
+pub const WINDOWS_BACK_MAX: usize = 1_000;
+
 /// How telemetry is summed up for some stores.
 #[derive(Debug)]
 pub struct BackfillPlan {
@@ -93,11 +97,12 @@ pub struct Warming {
 
 impl Warming {
     /// A store with windows like `spec`, of which those that end by `at` were judged before, by rules that look back at
-    /// so many of them; and up to when its windows are closed. History is read for `reach_ns` at most.
+    /// so many of them; and up to when its windows are closed. History is read for `reach_ns` and [`WINDOWS_BACK_MAX`]
+    /// at most.
     pub(crate) fn begin(at: EventTime, spec: WindowSpec, rows_back: usize, reach_ns: i64) -> (Self, EventTime) {
         let first = spec.first_ending_after(at);
         let step_ns = spec.end_after(first).0.saturating_sub(first.end.0);
-        let back_ns = i64::try_from(rows_back).unwrap_or(i64::MAX).saturating_mul(step_ns);
+        let back_ns = i64::try_from(rows_back.min(WINDOWS_BACK_MAX)).unwrap_or(i64::MAX).saturating_mul(step_ns);
         let floor = at.plus(-reach_ns);
         let closed_to = at.plus(-back_ns).max(floor);
         let oldest = spec.windows_at(closed_to).iter().map(|window| window.start).min();
@@ -163,6 +168,7 @@ mod tests {
     fn it_is_not_read_further_back_than_it_may_be() {
         assert_eq!(begin(WindowSpec::tumbling(60 * MINUTE, 0), 0, 15), (85, 100));
         assert_eq!(begin(WindowSpec::tumbling(MINUTE, 0), 100_000, 15), (85, 85));
+        assert_eq!(begin(WindowSpec::tumbling(MINUTE, 0), 100_000, 10_000), (-900, -900), "a thousand windows");
     }
 
     fn from(partitions: &[(i32, i64)]) -> Vec<(TopicPartition, NextOffset)> {

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt as _;
@@ -29,6 +29,7 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::console::is_asked_here;
 use crate::metrics::Metrics;
 use crate::tasks::Stage;
 use crate::watermark::Mark;
@@ -261,7 +262,7 @@ fn router<C: Clock + Send + Sync + 'static>(shared: Arc<Shared<C>>) -> Router {
             get(move || async move { verdict(for_health.health.liveness(for_health.clock.monotonic())) }),
         )
         .route("/watermarks", get(move || async move { for_times.watermarks() }))
-        .route("/-/reload", post(move || async move { for_reload.reload().await }))
+        .route("/-/reload", post(move |headers: HeaderMap| async move { for_reload.reload(&headers).await }))
         .route("/readyz", get(move || async move { verdict(shared.health.readiness()) }))
 }
 
@@ -275,7 +276,11 @@ impl<C> Shared<C> {
         ([(header::CONTENT_TYPE, "application/json")], self.health.times().to_string()).into_response()
     }
 
-    async fn reload(&self) -> Response {
+    async fn reload(&self, headers: &HeaderMap) -> Response {
+        if !is_asked_here(headers) {
+            let why = "rules are not read again for pages of other sites: ask from a shell of this machine\n";
+            return (StatusCode::FORBIDDEN, why).into_response();
+        }
         let Some(reload) = &self.reload else {
             let why = "rules are read again for this machine only: let `http` be a loopback address, or send SIGHUP\n";
             return (StatusCode::FORBIDDEN, why).into_response();
@@ -386,8 +391,7 @@ mod tests {
         };
         let asked = |server: &HttpServer| {
             let mut connection = TcpStream::connect(server.address()).unwrap();
-            let head = "POST /-/reload HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-            connection.write_all(head.as_bytes()).unwrap();
+            connection.write_all(post_reload("localhost").as_bytes()).unwrap();
             connection
         };
         for (said, status) in [(Ok("rule a: new\n"), " 200 "), (Err("a.sql:1:1: no\n"), " 422 ")] {
@@ -398,6 +402,31 @@ mod tests {
             assert!(text.starts_with(&format!("HTTP/1.1{status}")), "{text}");
             assert!(text.ends_with(said.unwrap_or_else(|why| why)), "{text}");
         }
+    }
+
+    fn post_reload(host: &str) -> String {
+        format!("POST /-/reload HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+    }
+
+    #[test]
+    fn a_page_of_another_site_does_not_have_rules_read_again() {
+        let (reload, requests) = sync_channel::<ReloadRequest>(1);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = HttpServer::start(any, Arc::default(), Arc::default(), reload, At(Duration::ZERO)).unwrap();
+        let own = server.address().to_string();
+        for (host, more) in [
+            ("evil.example", ""),
+            (own.as_str(), "origin: https://evil.example\r\n"),
+            (own.as_str(), "sec-fetch-site: cross-site\r\n"),
+        ] {
+            let mut connection = TcpStream::connect(server.address()).unwrap();
+            let asked = post_reload(host).replace("connection:", &format!("{more}connection:"));
+            connection.write_all(asked.as_bytes()).unwrap();
+            let mut text = String::new();
+            connection.read_to_string(&mut text).unwrap();
+            assert!(text.starts_with("HTTP/1.1 403 "), "{host} {more}: {text}");
+        }
+        assert!(requests.try_recv().is_err());
     }
 
     #[test]

@@ -38,6 +38,14 @@ pub(super) fn may_look(token: Option<&str>, headers: &HeaderMap) -> Result<(), R
     }
 }
 
+/// Whether a program of this machine asks, and not a page of another site through the browser of somebody who sits
+/// here: such a page has a name of its own in `Host` or `Origin`, or says that it is one.
+pub(crate) fn is_asked_here(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let is_typed = headers.get("sec-fetch-site").is_none_or(|site| site == "none");
+    host.is_some_and(is_this_machine) && !headers.contains_key(header::ORIGIN) && is_typed
+}
+
 /// Whether whoever sends these headers may change something.
 pub(super) fn may_change(token: Option<&str>, headers: &HeaderMap) -> Result<(), Refused> {
     may_look(token, headers)?;
@@ -47,6 +55,7 @@ pub(super) fn may_change(token: Option<&str>, headers: &HeaderMap) -> Result<(),
     Ok(())
 }
 
+/// Whether a `Host` is this machine, by one of its own names.
 fn is_this_machine(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),

@@ -26,6 +26,7 @@ use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 use tokio::sync::watch;
 
+pub(crate) use access::is_asked_here;
 pub use access::{TOKEN_CHARS_MIN, is_local};
 pub use api::router;
 pub use card::{ReloadNote, RuleCard};

@@ -77,6 +77,9 @@ fn offset_text(next: Option<NextOffset>) -> String {
     next.map_or_else(|| "nothing".to_owned(), |next| format!("offset {}", next.0))
 }
 
+/// Telemetry of a day is on its topics, or nobody could start anew after a bad day; of how much more nobody tells us.
+const SURELY_KEPT_NS: i64 = 86_400_000_000_000;
+
 /// A shard that is being read back.
 #[derive(Debug)]
 pub struct Restoring {
@@ -400,20 +403,36 @@ impl Restoring {
         self.settings.backfill.as_ref().filter(can_fill)
     }
 
+    /// Whether everything that a store and its readers know is surely on the topics: not the sums of months, nor what
+    /// gaps are filled with, nor what a detector has learnt.
+    fn can_begin_anew(&self, store: StoreId, closed_to: EventTime) -> bool {
+        let plan = &self.settings.judging.stores[store.0];
+        let Some(backfill) = self.filler(store, closed_to) else { return false };
+        let spec = plan.aggregation.spec();
+        let (Some(length_ns), Some(step_ns)) = (spec.length_ns_max(), spec.step_ns_max()) else { return false };
+        let reach_ns = backfill.reach_ns.min(SURELY_KEPT_NS);
+        let mut finishes = plan.readers.iter().filter_map(|rule| self.settings.judging.rules[rule.0].windowed());
+        finishes.all(|windowed| {
+            let back_ns = i64::try_from(windowed.finish.rows_back()).unwrap_or(i64::MAX).saturating_mul(step_ns);
+            windowed.finish.gap_fill().is_none() && length_ns.saturating_add(back_ns) <= reach_ns
+        })
+    }
+
     /// Up to when a rule has judged windows, if it has waited for history since.
     fn judged_to(&self, rule: RuleId, manifest: &Manifest) -> Option<EventTime> {
         let name = self.settings.names.rule(rule);
         manifest.rules.iter().find(|before| before.name == name)?.judged_to
     }
 
-    /// The stores that have let go of windows which one of their rules, waiting elsewhere, has not judged.
+    /// The stores that have let go of windows which one of their rules, waiting elsewhere, has not judged, and that can
+    /// be summed up anew without losing anything.
     fn outrun(&self, manifest: &Manifest, watermarks: &Watermarks) -> BTreeSet<StoreId> {
         let is_outrun = |(number, plan): &(StoreId, &Arc<StorePlan>)| {
             let closed_to = plan.frontier.at(watermarks);
             let is_missed = |judged_to: EventTime| plan.aggregation.spec().pane_at(judged_to).end <= closed_to;
             let is_known = manifest.stores.iter().any(|b| b.state == plan.state_id && !b.is_warming);
             let mut judged_to = plan.readers.iter().filter_map(|rule| self.judged_to(*rule, manifest));
-            is_known && self.filler(*number, closed_to).is_some() && judged_to.any(is_missed)
+            is_known && self.can_begin_anew(*number, closed_to) && judged_to.any(is_missed)
         };
         let stores = (0..).map(StoreId).zip(self.settings.judging.stores.iter());
         stores.filter(is_outrun).map(|(number, _)| number).collect()
