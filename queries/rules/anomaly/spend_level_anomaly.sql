@@ -1,6 +1,6 @@
 -- Fires when a team's cost of five minutes is far outside of what the team has had so far: a detector of level and step
 -- (ew_level_diff) learns each team's own spread, and the cost must be 1 USD above the usual. cost_anomaly looks back
--- for an hour and is easy to explain; this rule looks back for days and stays silent for teams that are restless anyway.
+-- for an hour and is easy to explain; this rule looks back for days and is silent for teams that are restless anyway.
 -- A controller tells the team; nothing is stopped, because a launch looks like a leak. After it has fired it is silent
 -- for twelve windows, an hour, so that an incident is told once.
 -- False alarms: the first day of a new workload. State: some hundred numbers per team. It is silent for the first 60
