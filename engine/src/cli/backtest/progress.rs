@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use lictor_connectors::Meter;
@@ -29,6 +29,10 @@ impl Bar {
         if !io::stderr().is_terminal() {
             return work();
         }
+        self.drawn_during(clock, work)
+    }
+
+    fn drawn_during<T>(&self, clock: impl Clock + Sync, work: impl FnOnce() -> T) -> T {
         let is_done = AtomicBool::new(false);
         thread::scope(|scope| {
             let drawer = scope.spawn(|| {
@@ -41,10 +45,9 @@ impl Bar {
                 }
                 let _ = write!(io::stderr(), "\r\u{1b}[K");
             });
-            let done = work();
-            is_done.store(true, Ordering::Relaxed);
-            drawer.thread().unpark();
-            done
+            // Also when `work` panics: the scope waits for the drawer.
+            let _end = End { is_done: &is_done, drawer: drawer.thread() };
+            work()
         })
     }
 
@@ -64,9 +67,34 @@ impl Bar {
     }
 }
 
+/// Ends the drawing when it goes, however the work has ended.
+struct End<'a> {
+    is_done: &'a AtomicBool,
+    drawer: &'a Thread,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.is_done.store(true, Ordering::Relaxed);
+        self.drawer.unpark();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use lictor_engine::clock::SystemClock;
+
     use super::*;
+
+    #[test]
+    fn work_that_panics_ends_the_bar() {
+        let bar = Bar::new(Meter::default(), 200, "records");
+        let drawn = AssertUnwindSafe(|| bar.drawn_during(SystemClock::start(), || panic!("work")));
+        let panicked = catch_unwind(drawn).unwrap_err();
+        assert_eq!(panicked.downcast_ref::<&str>(), Some(&"work"));
+    }
 
     #[test]
     fn the_bar_fills_and_says_how_long_it_takes() {
