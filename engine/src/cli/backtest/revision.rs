@@ -63,13 +63,21 @@ impl Drop for Folder {
     }
 }
 
-fn git(folder: &Path, arguments: &[&str], index: Option<&Path>) -> anyhow::Result<String> {
+/// Git in `folder`, whatever repository whoever called us is at work in: in a hook its variables name that one.
+fn command(folder: &Path, arguments: &[&str], index: Option<&Path>) -> Command {
     let mut git = Command::new("git");
     git.arg("-C").arg(folder).args(arguments);
+    for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"] {
+        git.env_remove(variable);
+    }
     if let Some(index) = index {
         git.env("GIT_INDEX_FILE", index);
     }
-    let output = git.output().context("cannot run git")?;
+    git
+}
+
+fn git(folder: &Path, arguments: &[&str], index: Option<&Path>) -> anyhow::Result<String> {
+    let output = command(folder, arguments, index).output().context("cannot run git")?;
     if !output.status.success() {
         return Err(anyhow!("git: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
@@ -113,6 +121,16 @@ mod tests {
         let gone = before.path().to_path_buf();
         drop(before);
         assert!(!gone.exists());
+    }
+
+    #[test]
+    fn the_repository_of_whoever_calls_is_not_that_of_the_rules() {
+        let git = command(Path::new("rules"), &["status"], Some(Path::new("index")));
+        let variables: Vec<_> = git.get_envs().collect();
+        for gone in ["GIT_DIR", "GIT_WORK_TREE"] {
+            assert!(variables.contains(&(gone.as_ref(), None)), "{variables:?}");
+        }
+        assert!(variables.contains(&("GIT_INDEX_FILE".as_ref(), Some("index".as_ref()))), "{variables:?}");
     }
 
     #[test]
