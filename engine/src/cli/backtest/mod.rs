@@ -94,8 +94,13 @@ pub(super) struct Arguments {
     /// Writes the report with charts as one HTML file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Ends with 3 if this has happened.
-    #[arg(long, value_enum, value_delimiter = ',')]
+    /// Ends with 3 if this has happened; what an edit adds or changes needs --against.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        requires_ifs = [("added", "against"), ("changes", "against")]
+    )]
     fail_on: Vec<FailOn>,
     /// Threads that decode; by default one less than the machine has cores.
     #[arg(long)]
