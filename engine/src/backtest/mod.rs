@@ -9,7 +9,8 @@
 //! ```
 //!
 //! **Time** goes on with the telemetry. A record has *come* when the broker got it, or, where nobody stamped it, when
-//! its first item happened; within a partition never before the one in front of it. Partitions are merged by that, and
+//! its first item happened; within a partition never before the one in front of it. One whose stamp is far ahead of
+//! most of those behind it has come with them: a single wrong clock does not put off a partition. Partitions are merged by that, and
 //! it is what falls silent: so a partition without records leaves the minimum as it does live, and when all of them
 //! are silent time goes on to when the next record came. After the last record it goes on to the end of the windows
 //! that have begun by then, unless they are to be left open.
@@ -103,7 +104,9 @@ pub struct Reading {
     pub bytes: u64,
     /// Records that were read and came outside of the range.
     pub outside: u64,
-    /// When the first and the last of those judged came.
+    /// Records whose stamp was too far ahead of those behind them: they came with these.
+    pub ahead: u64,
+    /// When the first and the last of those judged came, as far as anybody has said so.
     pub came: Option<(EventTime, EventTime)>,
     /// Somebody stopped it before the end.
     pub is_stopped: bool,

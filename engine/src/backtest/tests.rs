@@ -141,7 +141,7 @@ fn records_are_merged_by_when_they_came_and_stay_in_their_partitions_order() {
     let a = vec![record(0, 0, 10, "a"), record(0, 1, 4, "a"), record(0, 2, 30, "a")];
     let b = vec![record(1, 0, 5, "b"), record(1, 1, 20, "b")];
     let signals = PipelineSettings::default().signals;
-    let mut merge = merge::Merge::new(tracks(&[a, b], 1), signals, Range::default(), 12 * SECOND);
+    let mut merge = merge::Merge::new(tracks(&[a, b], 1), signals, Range::default(), (12 * SECOND, 300 * SECOND));
     merge.begin().unwrap();
     let mut chunks = Vec::new();
     while let Some(chunk) = merge.next_chunk().unwrap() {
@@ -250,7 +250,7 @@ fn a_range_says_what_is_read_and_what_counts() {
     let (events, outcome) = run(Range { read_from: from, from, to });
     let found = lines(&events[0]);
     assert_eq!((found.first().unwrap().as_str(), found.len()), ("counted a firing 174", 1), "{found:?}");
-    assert_eq!((outcome.reading.records, outcome.reading.outside), (30, 21), "one too late is enough to know");
+    assert_eq!((outcome.reading.records, outcome.reading.outside), (30, 70), "each is out of range by itself");
     let (events, outcome) = run(Range { read_from: Some(at(61)), from, to });
     assert_eq!(lines(&events[0]), ["counted a updated 297"], "it fired before what counts, and was renewed");
     assert_eq!((outcome.reading.records, outcome.accounts[0].events_before), (40, 1));
@@ -270,6 +270,45 @@ fn what_is_no_telemetry_is_counted_and_named() {
     assert_eq!(account.counts.dead_letters, [("empty", 1), ("malformed_protobuf", 59)].into());
     assert_eq!(account.dead.len(), DEAD_KEPT_MAX);
     assert_eq!((account.dead[0].offset, account.dead[0].reason), (1, "malformed_protobuf"));
+}
+
+#[test]
+fn what_says_no_time_comes_with_what_does_and_is_in_every_range() {
+    let garbage = |offset| Recorded { payload: Some(b"\xff".to_vec()), ..unstamped(record(0, offset, 0, "a")) };
+    let file: Vec<_> = (0..5).map(garbage).chain((5..20).map(|i| unstamped(record(0, i, 600 + i, "a")))).collect();
+    for from in [None, Some(at(0)), Some(at(610))] {
+        let range = Range { read_from: from, from, to: None };
+        let tracks = tracks(std::slice::from_ref(&file), 1);
+        let (_, outcome) = replayed(Backtest { range, ..backtest(tracks, vec![rules(&[COUNTED])]) });
+        let first = if from == Some(at(610)) { at(610) } else { at(605) };
+        assert_eq!(outcome.reading.came, Some((first, at(619))));
+        assert_eq!(outcome.accounts[0].counts.records_dead, 5);
+    }
+    let only = tracks(&[(0..5).map(garbage).collect()], 1);
+    let (_, outcome) = replayed(backtest(only, vec![rules(&[COUNTED])]));
+    assert_eq!((outcome.reading.records, outcome.reading.came), (5, None));
+}
+
+#[test]
+fn a_stamp_of_the_future_puts_off_nothing_behind_it() {
+    let fine = |partition: i32| (0..100).map(move |i| record(partition, i, 6 * i, "a")).collect::<Vec<_>>();
+    let mut odd = fine(0);
+    for index in [0, 40, 41, 42] {
+        odd[index].timestamp_ms = at(90 * 86_400).to_ms();
+    }
+    let run = |first: &[Recorded], to| {
+        let range = Range { to, ..Range::default() };
+        let tracks = tracks(&[first.to_vec(), fine(1)], 1);
+        replayed(Backtest { range, leaves_open: true, ..backtest(tracks, vec![rules(&[COUNTED])]) })
+    };
+    let (expected, _) = run(&fine(0), None);
+    let (events, outcome) = run(&odd, None);
+    assert_eq!(lines(&events[0]), lines(&expected[0]));
+    assert_eq!((outcome.reading.ahead, outcome.reading.came), (4, Some((at(1), at(595)))));
+    assert_eq!(outcome.accounts[0].counts.rows_used[&Table::Spans], 200, "{:?}", outcome.accounts[0].counts);
+    let (_, outcome) = run(&odd, Some(at(301)));
+    assert_eq!((outcome.reading.records, outcome.reading.outside), (96, 104));
+    assert_eq!(outcome.reading.ahead, 0);
 }
 
 #[test]

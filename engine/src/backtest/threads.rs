@@ -15,6 +15,7 @@ use lictor_queries::RuleSet;
 use lictor_schemas::otlp::{Decoder, Wanted};
 use lictor_schemas::prices::PriceTable;
 use lictor_schemas::tables::{Signal, Table};
+use lictor_schemas::time::EventTime;
 
 use super::merge::{Chunk, Merge};
 use super::replay::{Batch, Replay};
@@ -45,7 +46,8 @@ pub fn run(
     let Backtest { tracks, range, sets, settings, leaves_open, decoders } = backtest;
     let decoders = decoders.max(1);
     let ways = Ways::of(&sets);
-    let merge = Merge::new(tracks, settings.signals.clone(), range, chunk_ns_max(&settings));
+    let bounds_ns = (chunk_ns_max(&settings), settings.tolerances.future_skew_ns);
+    let merge = Merge::new(tracks, settings.signals.clone(), range, bounds_ns);
     thread::scope(|scope| {
         let (mut to_decode, mut decoded) = (Vec::new(), Vec::new());
         for _ in 0..decoders {
@@ -66,7 +68,8 @@ pub fn run(
                 let mut is_first = true;
                 for (batches, way) in &from {
                     let batch = batches[way].clone();
-                    if std::mem::take(&mut is_first) {
+                    // Without any time there is none from which windows could wait.
+                    if batch.came.0 != EventTime::MIN && std::mem::take(&mut is_first) {
                         replay.expect(expected, batch.came.0);
                     }
                     replay.take(batch);

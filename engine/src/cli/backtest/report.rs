@@ -43,6 +43,12 @@ impl Report {
         let Outcome { reading, accounts } = outcome;
         let mut sides = Vec::new();
         let is_compared = listeners.len() > 1;
+        if reading.ahead > 0 {
+            notes.push(format!(
+                "{} records were stamped far ahead of those behind them: a clock is wrong",
+                reading.ahead
+            ));
+        }
         for (mut listener, account) in listeners.into_iter().zip(accounts) {
             listener.finish()?;
             if listener.digest.is_cut() {

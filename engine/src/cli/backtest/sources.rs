@@ -61,6 +61,20 @@ impl FromStr for Offsets {
     }
 }
 
+impl Offsets {
+    /// What a reader has to know if the partition ends before the range does.
+    fn note_of_cut(&self, end: NextOffset) -> Option<String> {
+        let (partition, to) = (&self.partition, self.to.0);
+        (self.to > end).then(|| format!("{partition} ends at offset {}: there is nothing up to {to} yet", end.0))
+    }
+}
+
+/// The first partition of which more than one range is named.
+fn named_twice(offsets: &[Offsets]) -> Option<&TopicPartition> {
+    let mut named = BTreeSet::new();
+    offsets.iter().map(|of| &of.partition).find(|partition| !named.insert(*partition))
+}
+
 /// What brokers still have of the topics that carry `signals`: between offsets if some are named, else of the range.
 pub(super) fn topics(
     config: &Config,
@@ -68,6 +82,9 @@ pub(super) fn topics(
     range: &Range,
     offsets: &[Offsets],
 ) -> anyhow::Result<Sources> {
+    if let Some(twice) = named_twice(offsets) {
+        bail!("--offsets names {twice} twice: of one partition one range is read");
+    }
     let bound = config.topics.signals();
     let group = format!("{}-scan", config.application_id);
     let client_id = format!("{}-backtest", config.application_id);
@@ -86,15 +103,16 @@ pub(super) fn topics(
     for partition in partitions {
         let begin = log.begin_of(&partition, PATIENCE)?;
         let end = log.end_of(&partition, PATIENCE)?;
-        let at = |time: Option<EventTime>| {
-            time.map(|at| log.offset_at(&partition, at.to_ms(), PATIENCE)).transpose().map(Option::flatten)
-        };
         let (first, last) = match offsets.iter().find(|of| of.partition == partition) {
-            Some(named) => (named.from, named.to.min(end)),
+            Some(named) => {
+                notes.extend(named.note_of_cut(end));
+                (named.from, named.to.min(end))
+            }
             None => {
-                let first = if range.read_from.is_some() { at(range.read_from)?.unwrap_or(end) } else { begin };
-                // A record that came before others may lie behind them: what is read too far is left out by its stamp.
-                (first, at(range.to)?.unwrap_or(end))
+                let at = |from: EventTime| log.offset_at(&partition, from.to_ms(), PATIENCE);
+                let first = range.read_from.map_or(Ok(Some(begin)), at)?.unwrap_or(end);
+                // One record with a stamp of the future would end the range: it is left out, and what is behind it read.
+                (first, end)
             }
         };
         if begin > NextOffset(0) && first <= begin {
@@ -211,6 +229,17 @@ mod tests {
         for text in ["", "t[0]", "t[0]=5", "t[0]=5..5", "t[x]=1..2", "t=1..2", "t[0]=1..x"] {
             assert!(text.parse::<Offsets>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_partition_has_one_range_and_one_that_ends_early_is_said_to() {
+        let offsets = |text: &str| text.parse::<Offsets>().unwrap();
+        let [a, b, again] = ["t[0]=1..5", "t[1]=1..5", "t[0]=7..9"].map(offsets);
+        assert_eq!(named_twice(&[a.clone(), b.clone()]), None);
+        assert_eq!(named_twice(&[a.clone(), b, again]), Some(&TopicPartition::new("t", 0)));
+        assert_eq!(a.note_of_cut(NextOffset(5)), None);
+        let note = a.note_of_cut(NextOffset(3)).unwrap();
+        assert_eq!(note, "t[0] ends at offset 3: there is nothing up to 5 yet");
     }
 
     #[test]
