@@ -1,5 +1,6 @@
 //! The report for people.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use lictor_engine::backtest::{Difference, RuleDifference, RuleDigest};
@@ -9,6 +10,15 @@ use crate::cli::terminal::{Paint, Painter, columns};
 
 /// So many sources are named; of more their number is told.
 const SOURCES_SHOWN_MAX: usize = 4;
+
+/// Text out of the telemetry as text: nothing in it is an order to the terminal.
+fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
 
 /// Writes the report.
 pub(super) fn write(report: &Report, examples: usize, to: &mut impl Write, painter: Painter) -> io::Result<()> {
@@ -28,7 +38,7 @@ fn write_account(report: &Report, to: &mut impl Write, painter: Painter) -> io::
     let shown = report.sources.iter().take(SOURCES_SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
     let more = report.sources.len().saturating_sub(SOURCES_SHOWN_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    writeln!(to, "telemetry      {shown}{more}")?;
+    writeln!(to, "telemetry      {}{more}", plain(&shown))?;
     if let Some((first, last)) = reading.came {
         let asked = if report.range.from.is_none() && report.range.to.is_none() {
             String::new()
@@ -50,7 +60,11 @@ fn write_account(report: &Report, to: &mut impl Write, painter: Painter) -> io::
     }
     for letter in &report.account.dead {
         let (at, offset, reason, message) = (&letter.partition, letter.offset, letter.reason, &letter.message);
-        writeln!(to, "{}", painter.paint(Paint::Dim, &format!("dead letter    {at}@{offset} {reason}: {message}")))?;
+        writeln!(
+            to,
+            "{}",
+            painter.paint(Paint::Dim, &format!("dead letter    {at}@{offset} {reason}: {}", plain(message)))
+        )?;
     }
     let letters: u64 = counts.dead_letters.values().sum();
     let shown = report.account.dead.len() as u64;
@@ -58,7 +72,7 @@ fn write_account(report: &Report, to: &mut impl Write, painter: Painter) -> io::
         writeln!(to, "dead letter    and {} more", letters - shown)?;
     }
     for note in &report.notes {
-        writeln!(to, "{}", painter.paint(Paint::Yellow, &format!("note           {note}")))?;
+        writeln!(to, "{}", painter.paint(Paint::Yellow, &format!("note           {}", plain(note))))?;
     }
     Ok(())
 }
@@ -80,7 +94,15 @@ fn cells(rule: &RuleDigest) -> [String; 7] {
     let events = if rule.events() == 0 { "none".to_owned() } else { states_text(rule) };
     let peak = rule.peak.as_ref().map(|(subject, peak)| format!("{} ({subject})", peak_text(peak)));
     let subjects = rule.subjects.len().to_string();
-    [rule.header.name.clone(), events, subjects, first, last, peak.unwrap_or_default(), held_text(rule)]
+    [
+        rule.header.name.clone(),
+        events,
+        subjects,
+        first,
+        last,
+        plain(&peak.unwrap_or_default()).into_owned(),
+        held_text(rule),
+    ]
 }
 
 fn write_difference(difference: &Difference, examples: usize, to: &mut impl Write, painter: Painter) -> io::Result<()> {
@@ -92,15 +114,15 @@ fn write_difference(difference: &Difference, examples: usize, to: &mut impl Writ
         let head = format!("{name}: {edit}; {added} added, {removed} removed, {moved} moved, {} same", rule.unchanged);
         writeln!(to, "{}", painter.paint(Paint::Bold, &head))?;
         for episode in rule.added.iter().take(examples) {
-            writeln!(to, "{}", painter.paint(Paint::Green, &format!("  + {}", episode_text(episode))))?;
+            writeln!(to, "{}", painter.paint(Paint::Green, &format!("  + {}", plain(&episode_text(episode)))))?;
         }
         for episode in rule.removed.iter().take(examples) {
-            writeln!(to, "{}", painter.paint(Paint::Red, &format!("  - {}", episode_text(episode))))?;
+            writeln!(to, "{}", painter.paint(Paint::Red, &format!("  - {}", plain(&episode_text(episode)))))?;
         }
         for pair in rule.moved.iter().take(examples) {
             writeln!(to, "  ~ {}", painter.paint(Paint::Yellow, &pair.differs_in().join(", ")))?;
-            writeln!(to, "    {}", painter.paint(Paint::Red, &format!("- {}", episode_text(&pair.before))))?;
-            writeln!(to, "    {}", painter.paint(Paint::Green, &format!("+ {}", episode_text(&pair.after))))?;
+            writeln!(to, "    {}", painter.paint(Paint::Red, &format!("- {}", plain(&episode_text(&pair.before)))))?;
+            writeln!(to, "    {}", painter.paint(Paint::Green, &format!("+ {}", plain(&episode_text(&pair.after)))))?;
         }
     }
     Ok(())
@@ -113,5 +135,16 @@ pub(super) fn edit_text(rule: &RuleDifference) -> &'static str {
         ((_, false), _) => "removed",
         (_, true) => "edited",
         (_, false) => "not edited",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_out_of_the_telemetry_gives_the_terminal_no_orders() {
+        assert_eq!(plain("team=docs, 3 / 2 USD — é"), "team=docs, 3 / 2 USD — é");
+        assert_eq!(plain("team=\u{1b}[2Jx\r\n\u{9b}1m"), "team=\\u{1b}[2Jx\\r\\n\\u{9b}1m");
     }
 }
