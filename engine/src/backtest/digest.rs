@@ -77,6 +77,8 @@ pub struct Digest {
     episodes: usize,
     episodes_max: usize,
     events: u64,
+    /// Events count from here on.
+    from: Option<EventTime>,
 }
 
 /// A directive that holds.
@@ -88,6 +90,8 @@ struct Open {
     /// What it has asked for since when, and until when at most.
     asks: (Instruction, EventTime, EventTime),
     result: PolicyResult,
+    /// Nothing of it was among the events that count yet.
+    is_recalled: bool,
 }
 
 impl RuleDigest {
@@ -111,6 +115,10 @@ impl RuleDigest {
 
     fn hold(&mut self, (action, since, until): (Instruction, EventTime, EventTime), to: EventTime) {
         let held_ns = to.min(until).0.saturating_sub(since.0).max(0);
+        if until < since {
+            // It had ended before what counts.
+            return;
+        }
         *self.held_ns.entry(action).or_default() += held_ns;
     }
 }
@@ -120,7 +128,13 @@ impl Digest {
     #[must_use]
     pub fn new<'a>(rules: impl IntoIterator<Item = &'a RuleHeader>, episodes_max: usize) -> Self {
         let rules = rules.into_iter().map(|header| (header.name.clone(), RuleDigest::new(header))).collect();
-        Self { rules, open: HashMap::new(), episodes: 0, episodes_max, events: 0 }
+        Self { rules, open: HashMap::new(), episodes: 0, episodes_max, events: 0, from: None }
+    }
+
+    /// What held before `from` does not count; what was recalled holds from there on.
+    #[must_use]
+    pub fn counting_from(self, from: Option<EventTime>) -> Self {
+        Self { from, ..self }
     }
 
     /// What the rules have said, by name. `end` is the end of the telemetry: what still held then had held until then.
@@ -171,6 +185,7 @@ impl Digest {
             rule: directive.rule.name.clone(),
             asks: (directive.action, event.time, directive.valid_until),
             result: directive.finding.result,
+            is_recalled: false,
         };
         self.open.insert(directive.directive_id.clone(), open);
     }
@@ -180,9 +195,11 @@ impl Witness for Digest {
     fn see(&mut self, event: &EnforcementEvent) {
         self.events += 1;
         let directive = &event.data;
-        let is_new = !self.open.contains_key(&directive.directive_id);
-        // Of one that ends the beginning may have come before events counted.
-        if is_new {
+        let known = self.open.get(&directive.directive_id).map(|open| (open.is_recalled, open.asks, open.result));
+        let recalled = known.filter(|known| known.0);
+        let is_new = known.is_none();
+        // Of one that ends the beginning may have come before events counted, and may not have been read.
+        if is_new || recalled.is_some() {
             self.begin(event);
         }
         let (Some(rule), Some(open)) =
@@ -190,6 +207,9 @@ impl Witness for Digest {
         else {
             return;
         };
+        if let Some((_, asks, result)) = recalled {
+            (open.asks, open.result) = (asks, result);
+        }
         let is_renewal = !is_new && directive.state == State::Updated && open.result == directive.finding.result;
         let state = if is_renewal { "renewed" } else { directive.state.as_str() };
         *rule.by_state.entry(state).or_default() += 1;
@@ -214,6 +234,23 @@ impl Witness for Digest {
         if directive.state.is_ended() {
             self.open.remove(&directive.directive_id);
         }
+    }
+
+    fn recall(&mut self, event: &EnforcementEvent) {
+        let directive = &event.data;
+        if directive.state.is_ended() {
+            self.open.remove(&directive.directive_id);
+            return;
+        }
+        let since = self.from.unwrap_or(event.time).max(event.time);
+        let open = Open {
+            episode: None,
+            rule: directive.rule.name.clone(),
+            asks: (directive.action, since, directive.valid_until),
+            result: directive.finding.result,
+            is_recalled: true,
+        };
+        self.open.insert(directive.directive_id.clone(), open);
     }
 }
 
@@ -321,6 +358,28 @@ mod tests {
         // Five minutes of warning; four of blocking for a, and for b those until the end of the telemetry.
         assert_eq!(rule.held_ns[&Instruction::Warn], 5 * MINUTE);
         assert_eq!(rule.held_ns[&Instruction::Block], (4 + 10) * MINUTE);
+    }
+
+    #[test]
+    fn what_began_before_the_beginning_holds_from_there_on() {
+        let from = EventTime(6 * MINUTE);
+        let recalled = |events: &[EnforcementEvent]| {
+            let mut digest = Digest::new([&header()], 10).counting_from(Some(from));
+            for event in events {
+                if event.time < from { digest.recall(event) } else { digest.see(event) }
+            }
+            digest.conclude(Some(EventTime(11 * MINUTE))).remove("r").unwrap()
+        };
+        let rule = recalled(&story());
+        // Of a three minutes until it is resolved, of b five until the end, of which no event counts.
+        assert_eq!(rule.held_ns, BTreeMap::from([(Instruction::Block, (3 + 5) * MINUTE)]));
+        assert_eq!((rule.by_state, rule.episodes.len()), (BTreeMap::from([("resolved", 1)]), 1));
+        let blocked = (PolicyResult::Blocked, 11.0);
+        let ended = [event("a", State::Firing, 0, blocked), event("a", State::Resolved, 3, ALLOWED)];
+        assert_eq!(recalled(&ended).held_ns, BTreeMap::new(), "it was over by then");
+        assert_eq!(recalled(&[event("a", State::Firing, -15, blocked)]).held_ns, BTreeMap::new(), "it had run out");
+        let renewed = [event("a", State::Firing, 0, blocked), event("a", State::Updated, 8, blocked)];
+        assert_eq!(recalled(&renewed).by_state, BTreeMap::from([("renewed", 1)]));
     }
 
     #[test]

@@ -74,6 +74,9 @@ pub struct Range {
 pub trait Witness: Send {
     /// An event that counts.
     fn see(&mut self, event: &EnforcementEvent);
+
+    /// An event that came before those that count: what it has begun may still hold when they begin.
+    fn recall(&mut self, _event: &EnforcementEvent) {}
 }
 
 /// What became of the telemetry under one rule set.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lictor_connectors::TopicPartition;
 use lictor_queries::{RuleKind, RuleSet, WindowSpec};
@@ -17,6 +18,10 @@ use crate::watermark::Tolerances;
 /// In one step time goes on by this much at most: gaps are filled in a thousand windows of a step, live ones come
 /// every quarter of a second.
 const STEP_NS: i64 = 10 * 60 * 1_000_000_000;
+
+/// When so long nobody has said anything and nothing is open, nothing will be said before the next record: more than a
+/// week, for what is only said on some of its days.
+const QUIET_NS: i64 = 8 * 24 * 60 * 60 * 1_000_000_000;
 
 /// Decoded records in a row, and when the first and the last of them came.
 #[derive(Clone, Debug)]
@@ -39,6 +44,8 @@ pub(super) struct Replay<'a> {
     /// Set once there is no more telemetry: the newest row.
     end: Option<EventTime>,
     witness: &'a mut dyn Witness,
+    /// Set when nobody waits for the end any more: what time is left passes at once.
+    stop: &'a AtomicBool,
     account: Account,
 }
 
@@ -47,7 +54,7 @@ impl<'a> Replay<'a> {
         (rules, prices): (RuleSet, Arc<PriceTable>),
         settings: &PipelineSettings,
         range: Range,
-        witness: &'a mut dyn Witness,
+        (witness, stop): (&'a mut dyn Witness, &'a AtomicBool),
     ) -> Self {
         let specs = rules.stores.iter().map(|store| store.aggregation.spec()).collect();
         let reach = |kind: &RuleKind| match kind {
@@ -67,6 +74,7 @@ impl<'a> Replay<'a> {
             now: EventTime::MIN,
             end: None,
             witness,
+            stop,
             account: Account::default(),
         }
     }
@@ -109,11 +117,28 @@ impl<'a> Replay<'a> {
         if self.now == EventTime::MIN {
             return;
         }
+        let mut quiet_since = self.now;
         while self.now < to {
-            self.now = self.now.plus(STEP_NS).min(to);
+            let is_over = self.stop.load(Ordering::Relaxed);
+            self.now = if is_over { to } else { self.now.plus(STEP_NS).min(to) };
             let epoch = self.pipeline.end_epoch(self.now);
+            if !epoch.decisions.is_empty() {
+                quiet_since = self.now;
+            }
             self.note(epoch);
+            if self.now.0.saturating_sub(quiet_since.0) > QUIET_NS.max(self.reach_ns) {
+                if self.is_nothing_open() {
+                    // One step for the years: a clock that counts seconds for milliseconds begins in 1970.
+                    self.now = self.now.max(to.plus(-STEP_NS));
+                }
+                quiet_since = self.now;
+            }
         }
+    }
+
+    /// Whether no rule waits for the end of anything.
+    fn is_nothing_open(&self) -> bool {
+        self.pipeline.status().iter().all(|rule| rule.groups == 0 && rule.firing == 0 && rule.pending == 0)
     }
 
     fn note(&mut self, epoch: Epoch) {
@@ -130,6 +155,7 @@ impl<'a> Replay<'a> {
     fn show(&mut self, event: &EnforcementEvent) {
         if self.range.from.is_some_and(|from| event.time < from) {
             self.account.events_before += 1;
+            self.witness.recall(event);
         } else if self.end.is_some_and(|end| is_after(event, end)) {
             self.account.events_after += 1;
         } else {

@@ -312,6 +312,19 @@ fn a_stamp_of_the_future_puts_off_nothing_behind_it() {
 }
 
 #[test]
+fn a_clock_that_counts_seconds_for_milliseconds_does_not_cost_fifty_years_of_steps() {
+    let mut records: Vec<_> = (0..10).map(|i| record(0, i, 6 * i, "a")).collect();
+    let (expected, _) = replayed(backtest(tracks(std::slice::from_ref(&records), 1), vec![rules(&[COUNTED, SILENT])]));
+    let odd = Recorded { payload: None, timestamp_ms: at(0).to_ms() / 1_000, ..record(0, 0, 0, "a") };
+    records.insert(0, odd);
+    // Millions of steps would take a minute.
+    let began = std::time::Instant::now();
+    let (events, _) = replayed(backtest(tracks(&[records], 1), vec![rules(&[COUNTED, SILENT])]));
+    assert_eq!(lines(&events[0]), lines(&expected[0]));
+    assert!(began.elapsed().as_secs() < 15, "{:?}", began.elapsed());
+}
+
+#[test]
 fn telemetry_that_breaks_off_is_no_outcome() {
     let records = (0..2_000).map(|i| record(0, i, i, "a")).collect();
     let script = Script { records, breaks_off: true, random: fastrand::Rng::with_seed(1) };

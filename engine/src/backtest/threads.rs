@@ -64,7 +64,7 @@ pub fn run(
             let (batches, from) = sync_channel::<(Arc<Batches>, usize)>(WAITING_MAX);
             let settings = &settings;
             judges.push(scope.spawn(move || {
-                let mut replay = Replay::new(set, settings, range, witness);
+                let mut replay = Replay::new(set, settings, range, (witness, stop));
                 let mut is_first = true;
                 for (batches, way) in &from {
                     let batch = batches[way].clone();

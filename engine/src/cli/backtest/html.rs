@@ -123,7 +123,7 @@ fn write_rules(html: &mut String, report: &Report) {
             let _ = writeln!(html, "<p>{}.</p>", escaped(first.trim()));
         }
         let (subjects, held) = (rule.subjects.len(), held_text(rule));
-        if rule.events() > 0 {
+        if rule.events() > 0 || !held.is_empty() {
             let peak = rule.peak.as_ref().map(|(subject, peak)| format!("; peak {} ({subject})", peak_text(peak)));
             let held = if held.is_empty() { String::new() } else { format!("; held: {held}") };
             let shown = if subjects > SUBJECTS_DRAWN_MAX {

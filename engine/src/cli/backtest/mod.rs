@@ -182,7 +182,7 @@ fn answer(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     };
     let Sources { tracks, expected, meter, total, unit, names, notes } = sources;
     let decoders = arguments.decoders.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get() - 1));
-    let mut listeners = sets.listeners(arguments)?;
+    let mut listeners = sets.listeners(arguments, range.from)?;
     let compiled = sets.compiled();
     let backtest = Backtest { tracks, range, sets: compiled, settings, leaves_open: arguments.leave_open, decoders };
     let bar = progress::Bar::new(meter, total, unit);
@@ -271,11 +271,11 @@ impl RuleSets {
     }
 
     /// Who listens to each set; the events that are written are those of the rules as they are now.
-    fn listeners(&self, arguments: &Arguments) -> anyhow::Result<Vec<Listener>> {
+    fn listeners(&self, arguments: &Arguments, from: Option<EventTime>) -> anyhow::Result<Vec<Listener>> {
         let listener = |(number, set): (usize, &LoadedRules)| {
             let headers: Vec<_> = set.rules.rules.iter().map(|rule| &rule.header).collect();
             let events = arguments.events.as_deref().filter(|_| number == 0);
-            Listener::new(&headers, events, arguments.html.is_some())
+            Listener::new(&headers, from, events, arguments.html.is_some())
         };
         self.sets.iter().enumerate().map(listener).collect()
     }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use lictor_engine::backtest::{Digest, EPISODES_MAX, Witness};
 use lictor_schemas::event::EnforcementEvent;
 use lictor_schemas::rule::RuleHeader;
+use lictor_schemas::time::EventTime;
 
 use super::html::Charts;
 
@@ -26,13 +27,19 @@ struct EventsFile {
 }
 
 impl Listener {
-    pub(super) fn new(rules: &[&RuleHeader], events: Option<&Path>, has_charts: bool) -> anyhow::Result<Self> {
+    /// Events count from `from` on.
+    pub(super) fn new(
+        rules: &[&RuleHeader],
+        from: Option<EventTime>,
+        events: Option<&Path>,
+        has_charts: bool,
+    ) -> anyhow::Result<Self> {
         let open = |path: &Path| -> anyhow::Result<EventsFile> {
             let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
             Ok(EventsFile { path: path.to_path_buf(), to: BufWriter::new(file), failed: None })
         };
         let events = events.map(open).transpose()?;
-        let digest = Digest::new(rules.iter().copied(), EPISODES_MAX);
+        let digest = Digest::new(rules.iter().copied(), EPISODES_MAX).counting_from(from);
         Ok(Self { digest, charts: has_charts.then(Charts::default), events })
     }
 
@@ -55,5 +62,8 @@ impl Witness for Listener {
             line.push(b'\n');
             events.failed = events.to.write_all(&line).err();
         }
+    }
+    fn recall(&mut self, event: &EnforcementEvent) {
+        self.digest.recall(event);
     }
 }
