@@ -111,7 +111,7 @@ pub(super) fn topics(
             None => {
                 let at = |from: EventTime| log.offset_at(&partition, from.to_ms(), PATIENCE);
                 let first = range.read_from.map_or(Ok(Some(begin)), at)?.unwrap_or(end);
-                // One record with a stamp of the future would end the range: it is left out, and what is behind it read.
+                // One record with a stamp of the future would end the range: what came too late is left out later.
                 (first, end)
             }
         };
