@@ -142,6 +142,9 @@ enum Place {
     Future,
 }
 
+/// Where an episode of the one side lies for one of the other.
+type PlaceOf = fn(&Episode, &Episode) -> Place;
+
 /// Pairs the episodes of one subject.
 fn paired<'a>(mut before: Vec<&'a Episode>, mut after: Vec<&'a Episode>) -> Paired<'a> {
     before.sort_by_key(|episode| episode.started);
@@ -154,7 +157,7 @@ fn paired<'a>(mut before: Vec<&'a Episode>, mut after: Vec<&'a Episode>) -> Pair
         let after_ns = b.started.0.saturating_sub(a.started.0);
         place(after_ns < -SOON_NS, after_ns <= SOON_NS)
     };
-    let rounds: [&dyn Fn(&Episode, &Episode) -> Place; 3] = [&same_beginning, &overlap, &neighbour];
+    let rounds: [PlaceOf; 3] = [same_beginning, overlap, neighbour];
     for place_of in rounds {
         (before, after) = round(&before, &after, place_of, &mut pairs);
     }
@@ -174,7 +177,7 @@ fn place(is_past: bool, is_partner: bool) -> Place {
 fn round<'a>(
     before: &[&'a Episode],
     after: &[&'a Episode],
-    place_of: &dyn Fn(&Episode, &Episode) -> Place,
+    place_of: PlaceOf,
     pairs: &mut Vec<(&'a Episode, &'a Episode)>,
 ) -> (Vec<&'a Episode>, Vec<&'a Episode>) {
     let (mut left_before, mut left_after) = (Vec::new(), Vec::new());
