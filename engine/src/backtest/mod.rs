@@ -10,10 +10,10 @@
 //!
 //! **Time** goes on with the telemetry. A record has *come* when the broker got it, or, where nobody stamped it, when
 //! its first item happened; within a partition never before the one in front of it. One whose stamp is far ahead of
-//! most of those behind it has come with them: a single wrong clock does not put off a partition. Partitions are merged by that, and
-//! it is what falls silent: so a partition without records leaves the minimum as it does live, and when all of them
-//! are silent time goes on to when the next record came. After the last record it goes on to the end of the windows
-//! that have begun by then, unless they are to be left open.
+//! most of those behind it has come with them: a single wrong clock does not put off a partition.
+//! Partitions are merged by that, and it is what falls silent: so a partition without records leaves the minimum as it
+//! does live, and when all of them are silent time goes on to when the next record came. After the last record it goes
+//! on to the end of the windows that have begun by then, unless they are to be left open.
 //!
 //! Invariant: the same records give the same events in the same order. Neither how fast a broker answers nor how many
 //! threads decode makes a difference, and no clock is read.
