@@ -34,7 +34,7 @@ fn the_language_does_what_its_tests_say() {
 fn the_shipped_rules_pass_their_tests_which_see_them_speak_and_be_silent_and_have_no_warnings() {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules");
     let loaded = rules_dir::load(&rules, None).unwrap();
-    let warnings = lints::warnings(&rules, &loaded, Limits::default().history_ns).unwrap();
+    let warnings = lints::find(&rules, &loaded, Limits::default().history_ns).unwrap().warnings;
     assert_eq!(warnings, []);
     let coverage = Coverage::new(&loaded.rules.rules, &check("queries/rules", 90));
     for rule in &coverage.rules {

@@ -3,30 +3,42 @@
 
 use std::path::Path;
 
-use lictor_queries::{CompiledRule, JoinedThen, Lint, RuleKind, RuleSet, Warning, WindowedRule};
+use lictor_queries::{CompiledRule, Diagnostic, JoinedThen, Lint, RuleFile, RuleKind, RuleSet, Warning, WindowedRule};
 
 use crate::config::duration::format_ns;
-use crate::rule_test::{RuleTestError, files_under_test};
+use crate::rule_test::{RuleTestError, UnderTestFiles, files_under_test};
 use crate::rules_dir::LoadedRules;
 
-/// The warnings about the rules that were loaded from `dir`, by file and place. `history_ns` is how far back telemetry
-/// is read once more for a rule (`limits.history`).
+/// What is found beside what the rules say themselves.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The warnings about the rules, by file and place.
+    pub warnings: Vec<Warning>,
+    /// What is wrong with the test files beside them.
+    pub faults: Vec<Diagnostic>,
+    /// The text of the test files that have faults.
+    pub faulty: Vec<RuleFile>,
+}
+
+/// What is to be said of the rules that were loaded from `dir`, a rules directory or one rule file. `history_ns` is how
+/// far back telemetry is read once more for a rule (`limits.history`).
 ///
 /// # Errors
-/// A test file beside the rules cannot be read.
-pub fn warnings(dir: &Path, loaded: &LoadedRules, history_ns: i64) -> Result<Vec<Warning>, RuleTestError> {
+/// A folder or a test file beside the rules cannot be read.
+pub fn find(dir: &Path, loaded: &LoadedRules, history_ns: i64) -> Result<Found, RuleTestError> {
     let mut warnings = loaded.rules.warnings.clone();
-    let root = if dir.is_file() { dir.parent().unwrap_or(Path::new("")) } else { dir };
-    let tested = files_under_test(if root.as_os_str().is_empty() { Path::new(".") } else { root })?;
+    let UnderTestFiles { named, faults, faulty } = files_under_test(dir)?;
     for rule in &loaded.rules.rules {
-        let found = [missing_test(rule, &tested), long_window(&loaded.rules, rule, history_ns)];
+        // Which rules a test names that cannot be read is not known.
+        let untested = if faults.is_empty() { missing_test(rule, &named) } else { None };
+        let found = [untested, long_window(&loaded.rules, rule, history_ns)];
         warnings.extend(found.into_iter().flatten().filter(|warning| !rule.source.allows(warning.lint)));
     }
     warnings.sort_by(|a, b| {
         let place = |w: &Warning| (w.diagnostic.file.clone(), w.diagnostic.span.start, w.lint);
         place(a).cmp(&place(b))
     });
-    Ok(warnings)
+    Ok(Found { warnings, faults, faulty })
 }
 
 fn missing_test(rule: &CompiledRule, tested: &[String]) -> Option<Warning> {
@@ -91,15 +103,10 @@ mod tests {
 
     /// The names of what is found in a directory with these files, each with its rule file.
     fn found(files: &[(&str, &str)]) -> Vec<String> {
-        let dir = TempDir::new().unwrap();
-        for (name, text) in files {
-            let path = dir.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
+        let dir = directory(files);
         let loaded = rules_dir::load(dir.path(), None).unwrap();
         assert_eq!(loaded.diagnostics, []);
-        let warnings = warnings(dir.path(), &loaded, 31 * DAY_NS).unwrap();
+        let warnings = find(dir.path(), &loaded, 31 * DAY_NS).unwrap().warnings;
         warnings.iter().map(|w| format!("{} {}", w.diagnostic.summary(), w.lint)).collect()
     }
 
@@ -124,13 +131,39 @@ mod tests {
         assert_eq!(found(&[("a.sql", &allowed)]), Vec::<String>::new());
     }
 
-    #[test]
-    fn a_test_file_that_cannot_be_read_is_an_error() {
+    /// A directory with these files.
+    fn directory(files: &[(&str, &str)]) -> TempDir {
         let dir = TempDir::new().unwrap();
-        fs::write(dir.path().join("a.sql"), rule("a", "", "TUMBLE(spans, event_time, INTERVAL '1 hour')")).unwrap();
-        fs::write(dir.path().join("a.test.yaml"), "rules: 1\n").unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_test_file_that_is_none_is_a_fault_beside_those_of_the_rules() {
+        let a = rule("a", "", "TUMBLE(spans, event_time, INTERVAL '1 hour')");
+        let dir = directory(&[("a.sql", &a), ("x/a.test.yaml", "tests: []\nrules: 1\n"), ("x/.b.test.yaml", "no")]);
         let loaded = rules_dir::load(dir.path(), None).unwrap();
-        let error = warnings(dir.path(), &loaded, DAY_NS).unwrap_err().to_string();
-        assert!(error.contains("a.test.yaml: "), "{error}");
+        let found = find(dir.path(), &loaded, DAY_NS).unwrap();
+        let [fault] = &found.faults[..] else { panic!("{:?}", found.faults) };
+        assert!(fault.summary().starts_with("x/a.test.yaml:2:8: "), "{}", fault.summary());
+        assert_eq!(found.faulty[0].text, "tests: []\nrules: 1\n");
+        assert!(found.warnings.is_empty(), "whether a.sql has a test is not known: {:?}", found.warnings);
+    }
+
+    #[test]
+    fn of_one_rule_file_only_the_tests_in_its_folder_are_read() {
+        let a = rule("a", "", "TUMBLE(spans, event_time, INTERVAL '1 hour')");
+        let test = ("a.test.yaml", "rules: [a.sql]\ntests: []\n");
+        let below = ("deep/down/b.test.yaml", "rules: 1\n");
+        for (files, expected) in [(vec![("a.sql", a.as_str()), test, below], 0), (vec![("a.sql", &a), below], 1)] {
+            let dir = directory(&files);
+            let file = dir.path().join("a.sql");
+            let found = find(&file, &rules_dir::load(&file, None).unwrap(), DAY_NS).unwrap();
+            assert_eq!((found.faults, found.warnings.len()), (vec![], expected));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use lictor_engine::config::{Config, Limits};
-use lictor_engine::lints;
+use lictor_engine::lints::{self, Found};
 use lictor_engine::rules_dir::{self, LoadedRules};
 use lictor_engine::verdict::{RuleOutline, Verdict, verdicts};
 use lictor_queries::{CompiledRule, Diagnostic, Emission, JoinedThen, Lint, RuleKind, RuleSet, Warning};
@@ -68,12 +68,14 @@ enum Format {
 
 /// Checks and reports; the exit code is 1 if there is a fault, or a warning that is denied.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let loaded = rules_dir::load(&arguments.rules, arguments.prices.as_deref())?;
+    let mut loaded = rules_dir::load(&arguments.rules, arguments.prices.as_deref())?;
     let history_ns = match &arguments.config {
         Some(path) => Config::load(path)?.limits.history_ns,
         None => Limits::default().history_ns,
     };
-    let warnings = lints::warnings(&arguments.rules, &loaded, history_ns)?;
+    let Found { warnings, faults, faulty } = lints::find(&arguments.rules, &loaded, history_ns)?;
+    loaded.diagnostics.extend(faults);
+    loaded.files.extend(faulty);
     let edits = arguments.against.as_deref().map(|before| edits(before, &loaded)).transpose()?.unwrap_or_default();
     let mut stdout = io::stdout().lock();
     match arguments.format {
@@ -348,6 +350,14 @@ GROUP BY s.team, window_start, window_end HAVING sum(s.cost_total) > 5;";
     }
 
     #[test]
+    fn a_test_file_that_is_none_does_not_hide_the_faults_of_rules() {
+        let (dir, _) = load(GOOD);
+        ends_with(&arguments(&dir), ExitCode::SUCCESS);
+        fs::write(dir.path().join("a.test.yaml"), "rules: 1\n").unwrap();
+        ends_with(&arguments(&dir), ExitCode::FAILURE);
+    }
+
+    #[test]
     fn warnings_fail_only_if_they_are_denied() {
         let (dir, _) = load(GOOD);
         let denying = |deny: Vec<Denied>| Arguments { deny, ..arguments(&dir) };
@@ -363,7 +373,7 @@ GROUP BY s.team, window_start, window_end HAVING sum(s.cost_total) > 5;";
     #[test]
     fn warnings_are_written_with_the_name_of_their_lint() {
         let (dir, loaded) = load(GOOD);
-        let warnings = lints::warnings(dir.path(), &loaded, Limits::default().history_ns).unwrap();
+        let warnings = lints::find(dir.path(), &loaded, Limits::default().history_ns).unwrap().warnings;
         let lints: Vec<&str> = warnings.iter().map(|warning| warning.lint.name()).collect();
         assert_eq!(lints, ["missing_owner", "missing_test", "missing_description", "missing_owner", "missing_test"]);
         let mut text = Vec::new();

@@ -15,14 +15,17 @@ mod yaml_tree;
 
 use std::collections::BTreeMap;
 
+use lictor_queries::{Position, TextSpan};
 use lictor_schemas::time::EventTime;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
+use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
 pub use coverage::{Coverage, RuleCoverage};
 pub use json_schema::{EVENT_SCHEMA, json_schema};
 pub use junit::junit;
-pub use run::{Outcome, RuleTestError, Witnessed, files_under_test, run_directory, run_files, test_files};
+pub use run::{Outcome, RuleTestError, Witnessed, run_directory, run_files, test_files};
+pub(crate) use run::{UnderTestFiles, files_under_test};
 pub use update::{Updated, update};
 
 use crate::config::duration;
@@ -150,6 +153,18 @@ fn expectation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
 /// It is not of the expected shape; the message has line and column.
 pub fn parse(text: &str) -> Result<TestFile, String> {
     serde_saphyr::from_str(text).map_err(|e| e.to_string())
+}
+
+/// As [`parse`]; the place of what is wrong stands beside the message, which is one line.
+pub(crate) fn parse_placed(text: &str) -> Result<TestFile, (String, TextSpan)> {
+    serde_saphyr::from_str(text).map_err(|error| {
+        let error = error.without_snippet();
+        let span = error.location().map_or(TextSpan::START, |at| {
+            let (line, column) = (at.line(), at.column());
+            TextSpan { start: Position { line, column }, end: Position { line, column: column + 1 } }
+        });
+        (DefaultMessageFormatter.format_message(error).escape_debug().to_string(), span)
+    })
 }
 
 #[cfg(test)]

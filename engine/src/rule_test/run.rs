@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use arrow::array::RecordBatch;
-use lictor_queries::{References, RuleFile, references};
+use lictor_queries::{Diagnostic, References, RuleFile, references};
 use lictor_schemas::event::{EnforcementEvent, State};
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
 use lictor_schemas::tables::Table;
@@ -132,20 +132,30 @@ fn unreadable(path: &Path, source: io::Error) -> RuleTestError {
     RuleTestError::Unreadable { path: path.to_owned(), source }
 }
 
-/// Every `*.test.yaml` under `root`, in the order of their names; `root` itself if it is a file.
+/// Every `*.test.yaml` under `root`, in the order of their names; `root` itself if it is a file. Of names that begin
+/// with a dot nothing is read, as of rules.
 ///
 /// # Errors
 /// A folder cannot be read.
 pub fn test_files(root: &Path) -> Result<Vec<PathBuf>, RuleTestError> {
-    if root.is_file() {
-        return Ok(vec![root.to_owned()]);
-    }
+    if root.is_file() { Ok(vec![root.to_owned()]) } else { files_in(root, true) }
+}
+
+/// The test files in a folder, and in those below it if it `is_deep`.
+fn files_in(folder: &Path, is_deep: bool) -> Result<Vec<PathBuf>, RuleTestError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(root).map_err(|source| unreadable(root, source))? {
-        let path = entry.map_err(|source| unreadable(root, source))?.path();
+    for entry in fs::read_dir(folder).map_err(|source| unreadable(folder, source))? {
+        let path = entry.map_err(|source| unreadable(folder, source))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        // Mounted ConfigMaps hold everything a second time below `..data`.
+        if name.starts_with('.') {
+            continue;
+        }
         if path.is_dir() {
-            files.extend(test_files(&path)?);
-        } else if path.to_string_lossy().ends_with(".test.yaml") {
+            if is_deep {
+                files.extend(files_in(&path, true)?);
+            }
+        } else if name.ends_with(".test.yaml") {
             files.push(path);
         }
     }
@@ -153,21 +163,51 @@ pub fn test_files(root: &Path) -> Result<Vec<PathBuf>, RuleTestError> {
     Ok(files)
 }
 
-/// The rule files, relative to `root` with `/` between folders, that some test under `root` names.
+/// The folder that a file lies in: the current one if it is only a name.
+pub(crate) fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What tests say of the rule files that they are about.
+#[derive(Debug, Default)]
+pub(crate) struct UnderTestFiles {
+    /// The rule files that some test names, relative to the folder with `/` between folders.
+    pub(crate) named: Vec<String>,
+    /// What is wrong with test files.
+    pub(crate) faults: Vec<Diagnostic>,
+    /// The text of the test files that have faults.
+    pub(crate) faulty: Vec<RuleFile>,
+}
+
+/// Which rule files the tests beside `rules` name: those below it if it is a folder, else those in its folder.
 ///
 /// # Errors
-/// A test file cannot be read, or is not what it should be.
-pub fn files_under_test(root: &Path) -> Result<Vec<String>, RuleTestError> {
-    let mut named = Vec::new();
-    for path in test_files(root)? {
-        let folder = path.parent().and_then(|folder| folder.strip_prefix(root).ok()).unwrap_or(Path::new(""));
-        for rules in read(&path)?.rules {
-            let parts: Vec<_> =
-                folder.join(rules).components().map(|p| p.as_os_str().to_string_lossy().into_owned()).collect();
-            named.push(parts.join("/"));
+/// A folder or a test file cannot be read; one that is not what it should be is a fault.
+pub(crate) fn files_under_test(rules: &Path) -> Result<UnderTestFiles, RuleTestError> {
+    let (root, is_deep) = if rules.is_file() { (folder_of(rules), false) } else { (rules, true) };
+    let mut found = UnderTestFiles::default();
+    for path in files_in(root, is_deep)? {
+        let text = fs::read_to_string(&path).map_err(|source| unreadable(&path, source))?;
+        match super::parse_placed(&text) {
+            Ok(file) => {
+                let folder = folder_of(&path);
+                found.named.extend(file.rules.iter().map(|rules| name_below(root, &folder.join(rules))));
+            }
+            Err((message, span)) => {
+                let file = name_below(root, &path);
+                let diagnostic = Diagnostic { file: file.clone(), span, message, notes: Vec::new(), help: None };
+                found.faults.push(diagnostic);
+                found.faulty.push(RuleFile { file, text });
+            }
         }
     }
-    Ok(named)
+    Ok(found)
+}
+
+/// A path relative to `root`, with `/` between folders.
+fn name_below(root: &Path, path: &Path) -> String {
+    let relative = path.strip_prefix(root).unwrap_or(path);
+    relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 /// The rules of a test file and the reference tables that it says.
@@ -184,7 +224,7 @@ fn run_test(
     test: &TestCase,
     settings: &PipelineSettings,
 ) -> Result<Outcome, RuleTestError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let under_test = UnderTest { folder, rules: &file.rules, tables: file.tables.clone() };
     let mut outcome = Outcome {
         file: path.to_owned(),

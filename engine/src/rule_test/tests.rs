@@ -181,6 +181,18 @@ fn tests_are_chosen_by_name_and_timed() {
     assert_eq!(found, [("two", 1, 0)]);
 }
 
+#[test]
+fn hidden_folders_are_not_looked_into_and_a_bare_name_lies_here() {
+    let dir = TempDir::new().unwrap();
+    for folder in ["..data", "x"] {
+        fs::create_dir(dir.path().join(folder)).unwrap();
+        fs::write(dir.path().join(folder).join("r.test.yaml"), "").unwrap();
+    }
+    assert_eq!(test_files(dir.path()).unwrap(), [dir.path().join("x/r.test.yaml")]);
+    assert_eq!(run::folder_of(Path::new("r.test.yaml")), Path::new("."));
+    assert_eq!(run::folder_of(Path::new("x/r.test.yaml")), Path::new("x"));
+}
+
 /// Every test file of ours, as a value.
 fn test_files_of_ours() -> Vec<(String, Value)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
