@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use datafusion::common::ScalarValue;
+use datafusion::common::{JoinType, ScalarValue};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, Join, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use super::branches;
 use super::facts::{Constraint, Facts, Range, followed_down};
 use super::{Lint, Linted, Warning};
+use crate::lineage::has_aggregate;
 
 pub(super) fn lint(rule: &Linted<'_>) -> Vec<Warning> {
     let mut warnings = Vec::new();
@@ -20,10 +21,10 @@ pub(super) fn lint(rule: &Linted<'_>) -> Vec<Warning> {
 
 /// What is known of the rows of `plan`; what its conditions have to do with it is noted.
 fn learn(rule: &Linted<'_>, plan: &LogicalPlan, warnings: &mut Vec<Warning>) -> Facts {
-    let mut facts = Facts::default();
-    for input in plan.inputs() {
-        facts.extend(learn(rule, input, warnings));
-    }
+    let mut of_inputs: Vec<Facts> = plan.inputs().into_iter().map(|input| learn(rule, input, warnings)).collect();
+    let known = if let LogicalPlan::Join(join) = plan { side_known(join) } else { Some(0) };
+    let of_known = known.filter(|input| *input < of_inputs.len()).map(|input| of_inputs.swap_remove(input));
+    let mut facts = of_known.unwrap_or_default();
     match plan {
         LogicalPlan::Filter(filter) => {
             for condition in split_conjunction(&filter.predicate) {
@@ -36,11 +37,25 @@ fn learn(rule: &Linted<'_>, plan: &LogicalPlan, warnings: &mut Vec<Warning>) -> 
                 warnings.extend(branches::lint(rule, &projection.input, expr, &facts));
             }
         }
-        // Rows of either side: neither's conditions hold for all.
-        LogicalPlan::Union(_) => facts = Facts::default(),
+        // Rows of either side: neither's conditions hold for all. And a group is no row: what its rows are known to be
+        // it need not be, though both be called `count(*)`.
+        LogicalPlan::Union(_) | LogicalPlan::Aggregate(_) => facts = Facts::default(),
         _ => {}
     }
     facts
+}
+
+/// The side of a join whose facts hold for every joined row: the one that columns are followed down into, unless its
+/// rows may be missing. Of two sides that count rows nobody could tell apart what is known.
+fn side_known(join: &Join) -> Option<usize> {
+    let side = [&join.left, &join.right].into_iter().position(|side| has_aggregate(side))?;
+    let is_there = match join.join_type {
+        JoinType::Inner => true,
+        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => side == 0,
+        JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => side == 1,
+        JoinType::Full => false,
+    };
+    is_there.then_some(side)
 }
 
 /// Judges one condition of rows of `input`, and learns from it.

@@ -81,12 +81,6 @@ impl Facts {
         *known = known.and(range);
         *known
     }
-
-    pub(super) fn extend(&mut self, other: Self) {
-        other.0.into_iter().for_each(|(key, range)| {
-            self.learn(&key, range);
-        });
-    }
 }
 
 /// What a comparison says of an expression: its text, and its range. `a >= 0.8 * b` says something of `a / b`, as long

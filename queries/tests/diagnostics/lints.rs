@@ -107,6 +107,38 @@ fn conditions_that_contradict_each_other_are_found_across_subqueries() {
 }
 
 #[test]
+fn what_is_known_of_rows_is_not_known_of_their_groups() {
+    let busy = "(SELECT s.team, s.request_model, window_start, window_end, count(*) AS calls
+        FROM TUMBLE(spans, event_time, INTERVAL '1 minute') AS s
+        GROUP BY s.team, s.request_model, window_start, window_end HAVING count(*) > 10) AS c";
+    let query = |having: &str| {
+        format!(
+            "SELECT c.team, c.window_start, c.window_end, count(*) AS observed FROM {busy}
+             GROUP BY c.team, c.window_start, c.window_end HAVING {having}"
+        )
+    };
+    clean(&rule(WARN, &query("count(*) < 5")));
+    let marked = query("count(*) < 0").replacen("HAVING", "/*here*/HAVING", 1);
+    assert_eq!(found(&rule(WARN, &marked), "HAVING").0, Lint::ConstantCondition);
+}
+
+#[test]
+fn what_is_known_of_groups_is_known_of_them_beside_a_table() {
+    let query = |kind: &str, condition: &str| {
+        format!(
+            "SELECT c.team, c.window_start, c.window_end, c.calls AS observed FROM ({}) AS c
+             {kind} budgets AS b ON b.team = c.team WHERE {condition}",
+            per_minute("count(*) AS calls", "HAVING count(*) > 10")
+        )
+    };
+    for kind in ["JOIN", "LEFT JOIN"] {
+        clean(&rule(WARN, &query(kind, "c.calls > 12")));
+        let never = query(kind, "/*here*/c.calls < 8");
+        assert_eq!(found(&rule(WARN, &never), "c.calls").0, Lint::ConstantCondition);
+    }
+}
+
+#[test]
 fn branches_that_no_row_comes_to_are_found() {
     let block = "action = 'block', reason_code = 'BUDGET_EXCEEDED'";
     let query =
