@@ -131,6 +131,9 @@ impl Expectation<'_> {
         if comparison.missing.is_empty() && comparison.unexpected.is_empty() {
             return Ok(edits);
         }
+        if self.loses_a_comment(items, is_flow, &comparison.missing) {
+            return Err("events come or go, and a comment among them would be lost: write it by hand".to_owned());
+        }
         let kept = (0..items.len()).filter(|e| !comparison.missing.contains(e)).map(|e| &items[e].range);
         let in_item = |item: &Range<usize>| -> Vec<Edit> {
             edits.iter().filter(|(range, _)| item.start <= range.start && range.end <= item.end).cloned().collect()
@@ -139,6 +142,22 @@ impl Expectation<'_> {
             kept.map(|item| apply(&self.text[item.clone()], item.start, in_item(item))).collect();
         texts.extend(comparison.unexpected.iter().map(|event| event_text(&found[*event])));
         Ok(vec![(self.value_range(), self.list(&texts, is_flow))])
+    }
+
+    /// Whether there is a comment between the events, in one that goes, or behind the last one on its line, which would
+    /// stand behind another one then. In an event that goes what only looks like a comment counts, too.
+    fn loses_a_comment(&self, items: &[Node], is_flow: bool, missing: &[usize]) -> bool {
+        let Range { start, end } = self.value_range();
+        let starts = items.iter().map(|item| item.range.start).chain([end]);
+        let ends = [start].into_iter().chain(items.iter().map(|item| item.range.end));
+        let is_between = ends.zip(starts).any(|(end, start)| self.text[end..start.max(end)].contains('#'));
+        let of_event = |item: &Node| {
+            let text = &self.text[item.range.clone()];
+            text.contains(" #") || text.contains("\n#") || text.contains("\t#")
+        };
+        let line_end = self.text[end..].find('\n').map_or(self.text.len(), |at| end + at);
+        let is_behind = !is_flow && self.text[end..line_end].contains('#');
+        is_between || is_behind || missing.iter().any(|e| of_event(&items[*e]))
     }
 
     /// From behind the colon to the end of the value.
@@ -228,6 +247,25 @@ mod tests {
             "\n          - {rule: a}\n          - {rule: b, state: firing}",
         );
         check(" [{rule: a}, {rule: c}]", json!([a]), " [{rule: a}]");
+    }
+
+    #[test]
+    fn comments_are_not_lost_when_events_come_or_go() {
+        let (a, b) = (json!({"rule": "a", "state": "firing"}), json!({"rule": "b", "state": "firing"}));
+        let item = "\n          ";
+        let lost = [
+            format!("{item}# the first{item}- {{rule: a}}"),
+            format!("{item}- {{rule: a}}  # why"),
+            format!("{item}- {{rule: a}}{item}# gone{item}- {{rule: c}}"),
+            format!("{item}- {{rule: a}}{item}- rule: c  # gone{item}  state: firing"),
+        ];
+        for expect in lost {
+            let refused = rewritten(&expect, json!([a, b])).unwrap_err();
+            assert!(refused.starts_with("test 1, step 1: events come or go, and a comment"), "{refused}");
+        }
+        check(" [{rule: a}]  # why", json!([a, b]), " [{rule: a}, {rule: b, state: firing}]  # why");
+        let inner = "\n          - rule: a  # kept\n            state: firing";
+        check(inner, json!([a, b]), &format!("{inner}\n          - {{rule: b, state: firing}}"));
     }
 
     #[test]
