@@ -72,8 +72,7 @@ impl<W: Write> Narrator<W> {
             writeln!(self.to, "Console: http://{address}/")?;
         }
         for rule in &loaded.rules.rules {
-            let first = rule.header.description.split('.').next().unwrap_or_default().replace('\n', " ");
-            writeln!(self.to, "Rule:   {:18} {first}.", rule.header.name)?;
+            writeln!(self.to, "Rule:   {:18} {}", rule.header.name, first_sentence(&rule.header.description))?;
         }
         writeln!(self.to, "Telemetry begins in about three seconds.")?;
         self.to.flush()
@@ -178,5 +177,23 @@ impl Totals {
             self.results.insert(directive.directive_id.clone(), result)
         };
         self.escalated += u64::from(before.is_some_and(|before| result > before));
+    }
+}
+
+/// The first sentence of a description on one line, with its full stop: a number like `0.8` has none.
+fn first_sentence(description: &str) -> String {
+    let line = description.split_whitespace().collect::<Vec<_>>().join(" ");
+    let sentence = line.split(". ").next().unwrap_or_default();
+    format!("{}.", sentence.trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_ends_with_a_full_stop_and_not_in_a_number() {
+        assert_eq!(first_sentence("Above 0.8 of a\nbudget. Then more."), "Above 0.8 of a budget.");
+        assert_eq!(first_sentence("Reads gen_ai.usage"), "Reads gen_ai.usage.");
     }
 }
