@@ -20,7 +20,7 @@ use lictor_schemas::time::EventTime;
 
 use crate::aside::{DeadLetter, LateRows};
 use crate::backfill::BackfillPlan;
-use crate::decision::{Decision, LimitReport, SUBJECTS_MAX, Standing};
+use crate::decision::{AllStanding, Decision, LimitReport, SUBJECTS_MAX};
 use crate::decoding::Decoded;
 use crate::exchange::parcel::{Names, StoreName};
 use crate::exchange::route::{Place, Routes, StoreRoute};
@@ -343,8 +343,10 @@ impl Pipeline {
 
     /// The directives that hold now; at most `max`.
     #[must_use]
-    pub fn standing(&self, max: usize) -> Vec<Standing> {
-        self.judge.standing().take(max).collect()
+    pub fn standing(&self, max: usize) -> AllStanding {
+        let mut all = AllStanding::default();
+        self.judge.add_standing(max, &mut all);
+        all
     }
 
     /// How long scanning and judging have taken, of each rule.
@@ -357,10 +359,9 @@ impl Pipeline {
     pub fn observe(&mut self) -> Vec<(String, Observed)> {
         let (mut seen, judge) = (Vec::new(), &mut self.judge);
         self.rota.go(judge.rules(), |number| {
-            let observed = judge.observe(RuleId(number));
-            let is_seen = observed.is_some();
-            seen.extend(observed.map(|observed| (judge.name_of(RuleId(number)).to_owned(), observed)));
-            is_seen
+            let Some(look) = judge.observe(RuleId(number)) else { return false };
+            seen.extend(look.seen.map(|observed| (judge.name_of(RuleId(number)).to_owned(), observed)));
+            true
         });
         seen
     }

@@ -59,6 +59,13 @@ pub struct Observed {
     pub closest: Arc<[Observation]>,
 }
 
+/// What a look has come to. Each costs an evaluation, now or when the next window closes.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    /// What was seen, if anything.
+    pub(crate) seen: Option<Observed>,
+}
+
 /// Whether somebody looks at windows that close, and what he has seen. It decides nothing, so it is not undone.
 #[derive(Debug, Default)]
 struct LookedAt {
@@ -72,8 +79,8 @@ pub const OBSERVED_MAX: usize = 20;
 /// Groups of a running window that a look evaluates: about a millisecond's work.
 const LOOKED_AT_MAX: usize = 500;
 
-/// Groups of a window that closes which a look evaluates once more; of larger ones nothing is seen. The judge stage
-/// waits meanwhile, some milliseconds once per second at most.
+/// Groups of a window that closes which a look evaluates once more, with the rows that the rule looks back at; of more
+/// nothing is seen. The judge stage waits meanwhile, some milliseconds.
 const CLOSED_LOOKED_AT_MAX: usize = 2_000;
 
 /// What was there at the last commit and is not any more.
@@ -295,28 +302,32 @@ impl WindowedState {
     }
 
     /// What groups measure: of a rule that speaks on update those of the running window that ends next, of another
-    /// those of the window that has closed since the last look. None if there is none, and for sessions.
-    pub(crate) fn observe(&mut self, store: &PaneStore, now: EventTime) -> Option<Observed> {
+    /// those of the window that has closed since the last look, and the next one is asked for. None if nothing was
+    /// asked for that was not before, and for sessions.
+    pub(crate) fn observe(&mut self, store: &PaneStore, now: EventTime) -> Option<Look> {
         if matches!(store.plan().aggregation.spec(), WindowSpec::Session { .. }) || store.warming().is_some() {
             return None;
         }
         if self.rule.emission == Emission::OnClose {
-            self.looked_at.is_wanted = true;
-            return self.looked_at.seen.take();
+            let was_wanted = std::mem::replace(&mut self.looked_at.is_wanted, true);
+            let seen = self.looked_at.seen.take();
+            return (seen.is_some() || !was_wanted).then_some(Look { seen });
         }
         let (window, groups, rows) = store.first_groups(LOOKED_AT_MAX)?;
         // A look must not stop a rule: without its filters a query may fail on what they keep from it.
-        let closest = self.rule.finish.observe(&rows, window, &self.rule.finish.empty_history(), OBSERVED_MAX).ok()?;
+        let found = self.rule.finish.observe(&rows, window, &self.rule.finish.empty_history(), OBSERVED_MAX);
+        let Ok(closest) = found else { return Some(Look::default()) };
         // As events are: of the row that came last, which is ahead of the watermark.
         let latest = (0..rows.num_rows()).filter_map(|row| self.rule.finish.latest(&rows, GroupRef(row))).max();
         let at = latest.unwrap_or(now).min(window.end);
-        Some(Observed { at, groups, looked_at: rows.num_rows(), closest })
+        Some(Look { seen: Some(Observed { at, groups, looked_at: rows.num_rows(), closest }) })
     }
 
     /// Sees what groups of a window measure that is being closed, if somebody wants to know.
     fn look_at(&mut self, groups: &RecordBatch, window: Window) {
         let rows = groups.num_rows();
-        if !std::mem::take(&mut self.looked_at.is_wanted) || rows > CLOSED_LOOKED_AT_MAX {
+        let is_wanted = std::mem::take(&mut self.looked_at.is_wanted);
+        if !is_wanted || rows + self.rows_remembered() > CLOSED_LOOKED_AT_MAX {
             return;
         }
         let closest = self.rule.finish.observe(groups, window, &self.history, OBSERVED_MAX).ok();

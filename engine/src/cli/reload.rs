@@ -38,6 +38,8 @@ const LOOK: Duration = Duration::from_secs(1);
 
 const NOTHING_CHANGED: &str = "no rule and no reference table has changed\n";
 
+const TAKEN_BACK: &str = "what was refused is taken back: the files have the rules that run\n";
+
 /// Reads rules again.
 pub(super) struct Reloader {
     config: Config,
@@ -156,6 +158,11 @@ impl Reloader {
         };
         if is_same && !is_asking {
             *sources = loaded.sources;
+            // What was refused may have been taken back: nobody shall be told of it any longer.
+            if let Some(console) = &self.console {
+                let (at, text) = (SystemClock::start().now(), TAKEN_BACK.to_owned());
+                console.set_unchanged(ReloadNote { at, is_applied: true, text });
+            }
             return (Ok(NOTHING_CHANGED.to_owned()), false);
         }
         let said = self.tell(&outlines, &loaded.references);

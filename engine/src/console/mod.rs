@@ -33,7 +33,7 @@ pub use card::{ReloadNote, RuleCard};
 pub use snapshot::Snapshot;
 
 use crate::aside::{AsideCounts, LastDead};
-use crate::decision::{Decision, Standing};
+use crate::decision::{AllStanding, Decision};
 use crate::http::SignalTime;
 use crate::judge_stage::RuleStatus;
 use crate::scan_stage::ScanCounts;
@@ -77,7 +77,7 @@ pub struct Status {
     /// How long judging has taken, of each rule.
     pub spent: BTreeMap<String, Duration>,
     /// What holds, if that was asked for.
-    pub standing: Option<Vec<Standing>>,
+    pub standing: Option<AllStanding>,
     /// Where input partitions stand.
     pub marks: Vec<Mark>,
     /// How far the time of each signal has come.
@@ -110,7 +110,7 @@ struct Recording {
     partitions: usize,
     scan_spent: BTreeMap<String, Duration>,
     series: SeriesBook,
-    standing: Arc<Vec<Standing>>,
+    standing: Arc<AllStanding>,
     rates: Rates,
 }
 
@@ -132,6 +132,14 @@ impl Console {
     pub fn set_refused(&self, note: ReloadNote) {
         let mut cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
         *cards = Arc::new(cards.with(None, note));
+    }
+
+    /// Rules were read again and are those that run: if what was read before was refused, that is over.
+    pub fn set_unchanged(&self, note: ReloadNote) {
+        let mut cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
+        if cards.is_refused() {
+            *cards = Arc::new(cards.with(None, note));
+        }
     }
 
     fn cards(&self) -> Arc<Cards> {

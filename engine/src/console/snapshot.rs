@@ -12,7 +12,7 @@ use lictor_schemas::time::EventTime;
 use super::rates::Second;
 use super::series::{Lines, Look};
 use crate::aside::{AsideCounts, LastDead};
-use crate::decision::Standing;
+use crate::decision::AllStanding;
 use crate::http::SignalTime;
 use crate::judge_stage::RuleStatus;
 use crate::scan_stage::ScanCounts;
@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub(super) rules: Vec<RuleStatus>,
     /// Of each of the rules.
     pub(super) figures: Vec<RuleFigures>,
-    pub(super) standing: Arc<Vec<Standing>>,
+    pub(super) standing: Arc<AllStanding>,
     pub(super) events: VecDeque<(u64, Arc<EnforcementEvent>)>,
     pub(super) marks: Vec<Mark>,
     pub(super) times: BTreeMap<Signal, SignalTime>,

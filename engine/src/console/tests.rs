@@ -63,11 +63,13 @@ fn violation(team: &str, second: i64) -> Violation {
 }
 
 /// So many teams violate a rule: what is decided, and what holds.
-fn fire(rule: &str, teams: usize) -> (Vec<Decision>, Vec<Standing>) {
+fn fire(rule: &str, teams: usize) -> (Vec<Decision>, AllStanding) {
     let (header, mut decisions) = (header(rule), Decisions::new("app", 10_000));
     let violations = (0..teams).map(|team| violation(&format!("team-{team}"), 10)).collect();
     let decided = decisions.rows(&header, violations);
-    (decided, decisions.standing(&header).collect())
+    let mut all = AllStanding::default();
+    decisions.add_standing(&header, DIRECTIVES_MAX, &mut all);
+    (decided, all)
 }
 
 fn status(name: &str, firing: usize) -> RuleStatus {
@@ -198,7 +200,7 @@ fn events_and_directives_are_bounded_and_searched() {
     assert_eq!(found("q=team-1499%20nothing"), 0);
     assert_eq!(
         (found("rule=budget&action=block"), found("action=warn"), found("rule=other")),
-        (1_500.into(), 0.into(), 0.into())
+        (DIRECTIVES_MAX.into(), 0.into(), 0.into())
     );
     let id = served.get("directives?q=team-1234")["directives"][0]["directive_id"].as_str().unwrap().to_owned();
     assert_eq!(found(&format!("id={id}")), 1);
@@ -266,6 +268,13 @@ fn rules_are_read_again_only_if_that_is_allowed() {
     served.console.set_refused(refused);
     assert_eq!(served.get("reloads")["notes"][0], json!({"at": 9_000, "applied": false, "text": "a.sql:1:1: no"}));
     assert_eq!(served.get("overview")["rules"]["reload_refused"], true);
+    for second in [12, 13] {
+        let note = ReloadNote { at: at(second), is_applied: true, text: "taken back".to_owned() };
+        served.console.set_unchanged(note);
+    }
+    assert_eq!(served.get("overview")["rules"]["reload_refused"], false);
+    let notes = served.get("reloads")["notes"].clone();
+    assert_eq!((&notes[0]["at"], &notes[1]["at"]), (&json!(12_000), &json!(9_000)), "it is said once");
 }
 
 #[test]
@@ -307,8 +316,9 @@ fn whoever_comes_first_waits_for_a_snapshot_of_his_own() {
     while !served.console.is_watched(Still.monotonic()) {
         std::thread::yield_now();
     }
-    let (_, standing) = fire("budget", 5);
-    let rules = vec![status("budget", 5)];
+    let more = DIRECTIVES_MAX + 5;
+    let (_, standing) = fire("budget", more);
+    let rules = vec![status("budget", more)];
     served.console.publish(Status { rules, standing: Some(standing), ..Status::default() }, (at(60), Duration::ZERO));
-    assert_eq!(answer(connection).2["by_action"], json!({"block": 5}));
+    assert_eq!(answer(connection).2["by_action"], json!({"block": more}));
 }

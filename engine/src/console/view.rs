@@ -40,11 +40,6 @@ impl Snapshot {
     pub(super) fn overview(&self, options: &ConsoleOptions, health: Value, cards: &Cards) -> Value {
         let firing: usize = self.rules.iter().map(|rule| rule.firing).sum();
         let count = |state: &str| self.rules.iter().filter(|rule| state_of(rule) == state).count();
-        let mut by_action: Map<String, Value> = Map::new();
-        for standing in self.standing.iter() {
-            let count = by_action.entry(standing.action.as_str()).or_insert(json!(0));
-            *count = json!(count.as_u64().unwrap_or_default() + 1);
-        }
         json!({
             "instance": self.instance(options),
             "health": health,
@@ -58,7 +53,7 @@ impl Snapshot {
             },
             "seconds": &self.seconds[..],
             "firing": firing,
-            "by_action": by_action,
+            "by_action": self.standing.by_action,
             "rules": {
                 "running": count("running"),
                 "warming": count("warming"),
@@ -118,7 +113,7 @@ impl Snapshot {
                 format!("{} {} {id} {message}", standing.rule, standing.subject.to_key())
             })
         };
-        let found: Vec<&Standing> = self.standing.iter().filter(fits).collect();
+        let found: Vec<&Standing> = self.standing.first.iter().filter(fits).collect();
         json!({
             "firing": self.rules.iter().map(|rule| rule.firing).sum::<usize>(),
             "collected_max": DIRECTIVES_MAX,

@@ -312,6 +312,12 @@ impl Active {
         untils.max().unwrap_or(EventTime::MIN)
     }
 
+    /// What the directive asks for; nothing while it is pending.
+    pub(super) fn action(&self, rule: &RuleHeader) -> Option<Instruction> {
+        let Phase::Firing { published, .. } = &self.phase else { return None };
+        Some(published.action.unwrap_or_else(|| Instruction::of(rule.action, published.result)))
+    }
+
     /// The directive, as it was published last, with what holds now; none while it is pending.
     pub(super) fn standing(&self, rule: &RuleHeader) -> Option<Standing> {
         let Phase::Firing { published, .. } = &self.phase else { return None };
@@ -321,7 +327,7 @@ impl Active {
             revision: published.revision,
             subject: self.subject.clone(),
             mode: published.mode(),
-            action: published.action.unwrap_or_else(|| Instruction::of(rule.action, published.result)),
+            action: self.action(rule)?,
             finding: self.best()?.finding.clone(),
             since: published.fired_at,
             valid_until: published.valid_until,

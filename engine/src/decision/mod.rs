@@ -61,7 +61,7 @@ use holding::Context;
 use rule::RuleDecisions;
 
 pub use rule::SubjectState;
-pub use standing::Standing;
+pub use standing::{AllStanding, Standing};
 
 /// How many subjects of one rule may be in violation at once, unless the configuration says otherwise: at about 2 kB
 /// each they take 200 MB, and nobody reads more.

@@ -1,5 +1,7 @@
 //! What holds now, for people who look.
 
+use std::collections::BTreeMap;
+
 use lictor_schemas::event::{Finding, Instruction};
 use lictor_schemas::rule::{Mode, RuleHeader};
 use lictor_schemas::time::EventTime;
@@ -30,10 +32,24 @@ pub struct Standing {
     pub valid_until: EventTime,
 }
 
+/// The directives that hold: some of them, and how many there are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AllStanding {
+    /// The first, as many as were asked for.
+    pub first: Vec<Standing>,
+    /// How many of all ask for what.
+    pub by_action: BTreeMap<&'static str, usize>,
+}
+
 impl Decisions {
-    /// The directives of a rule that hold now, by subject.
-    pub fn standing<'a>(&'a self, rule: &'a RuleHeader) -> impl Iterator<Item = Standing> + 'a {
-        let active = self.rules.get(&rule.name).into_iter().flat_map(|of_rule| of_rule.active.values());
-        active.filter_map(move |active| active.standing(rule))
+    /// Adds the directives of a rule that hold now, by subject, until there are `max`; the others are only counted.
+    pub fn add_standing(&self, rule: &RuleHeader, max: usize, all: &mut AllStanding) {
+        for active in self.rules.get(&rule.name).into_iter().flat_map(|of_rule| of_rule.active.values()) {
+            let Some(action) = active.action(rule) else { continue };
+            *all.by_action.entry(action.as_str()).or_default() += 1;
+            if all.first.len() < max {
+                all.first.extend(active.standing(rule));
+            }
+        }
     }
 }

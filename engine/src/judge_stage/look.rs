@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::JudgeStage;
-use crate::decision::Standing;
+use crate::decision::AllStanding;
 use crate::exchange::RuleId;
 use crate::watermark::Mark;
-use crate::windowed::Observed;
+use crate::windowed::Look;
 
 impl JudgeStage {
     /// How many rules there are.
@@ -20,7 +20,7 @@ impl JudgeStage {
     }
 
     /// What groups of a rule measure, see [`WindowedState::observe`](crate::windowed::WindowedState::observe).
-    pub(crate) fn observe(&mut self, rule: RuleId) -> Option<Observed> {
+    pub(crate) fn observe(&mut self, rule: RuleId) -> Option<Look> {
         let RuleId(number) = rule;
         let windowed = self.states.get_mut(number).filter(|state| state.quarantined.is_none())?.windowed.as_mut()?;
         let store = &self.stores[windowed.rule().store.0];
@@ -28,9 +28,9 @@ impl JudgeStage {
         windowed.observe(store, now)
     }
 
-    /// The directives that hold now, rule by rule.
-    pub(crate) fn standing(&self) -> impl Iterator<Item = Standing> {
-        self.judging.rules.iter().flat_map(|rule| self.decisions.standing(&rule.header))
+    /// Adds the directives that hold now, rule by rule, until there are `max`; the others are only counted.
+    pub(crate) fn add_standing(&self, max: usize, all: &mut AllStanding) {
+        self.judging.rules.iter().for_each(|rule| self.decisions.add_standing(&rule.header, max, all));
     }
 
     /// How long judging has taken since the shard is served, of each rule; of what several rules share each bears a

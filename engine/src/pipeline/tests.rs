@@ -92,8 +92,13 @@ fn who_does_not_violate_a_rule_is_seen_too() {
     assert_eq!(running.look(), [(1, vec![seen("a", 2.0, 3.0), seen("b", 1.0, 3.0)])]);
     let fired = running.call(5, "a").decisions;
     assert_eq!(running.look(), [(5, vec![seen("a", 3.0, 3.0), seen("b", 1.0, 3.0)])]);
-    assert_eq!((fired.len(), running.pipeline.standing(10).len(), running.pipeline.standing(0).len()), (1, 1, 0));
-    let [standing] = running.pipeline.standing(10).try_into().unwrap();
+    assert_eq!(
+        (fired.len(), running.pipeline.standing(10).first.len(), running.pipeline.standing(0).first.len()),
+        (1, 1, 0)
+    );
+    let counted = running.pipeline.standing(0).by_action;
+    assert_eq!(counted.values().sum::<usize>(), 1, "what is not collected is counted: {counted:?}");
+    let [standing] = running.pipeline.standing(10).first.try_into().unwrap();
     assert_eq!((standing.rule.as_str(), standing.directive_id), ("called", fired[0].event.data.directive_id.clone()));
     assert_eq!((standing.since, standing.finding.observed), (Some(at(5)), Some(3.0)));
 }
@@ -113,6 +118,33 @@ fn of_a_rule_that_speaks_on_close_the_window_is_seen_that_closes_after_a_look() 
     assert_eq!(running.look(), [(120, vec![seen("b", 2.0, 2.0), seen("a", 3.0, 4.0)])]);
     running.call(191, "a");
     assert_eq!(running.look().len(), 1);
+}
+
+#[test]
+fn what_is_asked_for_is_a_look_too() {
+    let rules: Vec<String> = (0..10).map(|n| ON_CLOSE.replace("RULE ", &format!("RULE n{n}_"))).collect();
+    let mut running = Running::of(&rules.join("\n"));
+    running.call(1, "ab");
+    assert_eq!(running.look(), [], "the windows of eight rules are asked for");
+    running.call(71, "a");
+    assert_eq!(
+        [running.look().len(), running.look().len(), running.look().len()],
+        [6, 2, 0],
+        "two more were asked for"
+    );
+}
+
+#[test]
+fn a_look_does_not_double_a_close_that_looks_back_at_many() {
+    let teams: String = ('\u{4e00}'..).take(1_001).collect();
+    let mut running = Running::of(ON_CLOSE);
+    running.call(1, &teams);
+    running.look();
+    running.call(61, &teams);
+    running.call(71, "a");
+    assert_eq!(running.look().len(), 1, "1,001 groups that have no past");
+    running.call(131, "a");
+    assert_eq!(running.look().len(), 0, "1,001 groups and 1,001 rows of their past");
 }
 
 #[test]

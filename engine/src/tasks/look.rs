@@ -6,13 +6,13 @@ use std::time::Duration;
 use lictor_connectors::TopicPartition;
 
 use super::JudgeTask;
-use crate::decision::Standing;
+use crate::decision::AllStanding;
 use crate::exchange::RuleId;
 use crate::watermark::Mark;
 use crate::windowed::Observed;
 
-/// Rules of shards that one look evaluates; the next look goes on with others. With a look per second it is a hundredth
-/// of a core, however many rules there are.
+/// Rules of shards that one look evaluates, or asks for when their next window closes; the next look goes on with
+/// others. With a look per second it is a hundredth of a core, however many rules there are.
 pub(crate) const LOOKS_MAX: usize = 8;
 
 /// Whose turn it is to be looked at.
@@ -46,19 +46,20 @@ impl JudgeTask {
         rota.go(rules * shards.len(), |number| {
             let Some(served) = self.shards.get_mut(&shards[number / rules.max(1)]) else { return false };
             let (stage, rule) = (served.shard.stage_mut(), RuleId(number % rules.max(1)));
-            let observed = stage.observe(rule);
-            let is_seen = observed.is_some();
-            seen.extend(observed.map(|observed| (stage.name_of(rule).to_owned(), observed)));
-            is_seen
+            let Some(look) = stage.observe(rule) else { return false };
+            seen.extend(look.seen.map(|observed| (stage.name_of(rule).to_owned(), observed)));
+            true
         });
         self.rota = rota;
         seen
     }
 
-    /// The directives that hold now, shard by shard; at most `max`.
+    /// The directives that hold now, shard by shard; at most `max`, the others are only counted.
     #[must_use]
-    pub fn standing(&self, max: usize) -> Vec<Standing> {
-        self.shards.values().flat_map(|served| served.shard.stage().standing()).take(max).collect()
+    pub fn standing(&self, max: usize) -> AllStanding {
+        let mut all = AllStanding::default();
+        self.shards.values().for_each(|served| served.shard.stage().add_standing(max, &mut all));
+        all
     }
 
     /// How long judging has taken, of each rule, over the shards that are served.

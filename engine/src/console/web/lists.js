@@ -51,11 +51,13 @@ export const directives = {
       found > rows.length ? `The first ${rows.length} of ${number(found)} are shown: search for others. ` : '',
       firing > max ? `Of ${number(firing)} that hold ${number(max)} are collected here; lictor.directives has them all. ` : '',
       'What you see is what the shards of this instance have decided; times are event time.'];
+    const none = firing > max ? `None of the ${number(max)} that are collected is what you search for.`
+      : firing ? 'None of them is what you search for.' : 'None: every subject keeps to its rules.';
     return [
       h('h1', {}, 'Directives that hold', h('small', { class: 'count' }, number(found))),
       filters(query, rules, 'directives'),
       rows.length ? table('Directives that hold', directiveColumns, rows, (one) => one.directive_id)
-        : empty(firing ? 'None of them is what you search for.' : 'None: every subject keeps to its rules.'),
+        : empty(none),
       h('p', { class: 'note' }, more.join('')),
     ];
   },
@@ -81,10 +83,13 @@ const why = ['Why', 'why', (event) => event.message ?? ''];
 
 export const directive = {
   ask: ({ name }) => [`directives?id=${name}`, `events?id=${name}`],
-  draw({ name, answers: [{ directives: [now] }, { events: past }] }) {
+  draw({ name, answers: [{ firing, collected_max: max, directives: [now] }, { events: past }] }) {
     const one = now ?? past[0];
+    const isOver = !now && past[0] && !['firing', 'updated'].includes(past[0].state);
     if (!one) {
-      const why = 'It is not known here: another instance owns its shard, or it ended long ago.';
+      const why = firing > max
+        ? `It is not among the ${number(max)} that are collected here, and not in the last events: lictor.directives has it if it holds.`
+        : 'It is not known here: another instance owns its shard, or it ended long ago.';
       return [h('h1', {}, 'Directive'), empty(why), h('p', { class: 'mono' }, name)];
     }
     const inChart = `#/rules/${one.rule}?subject=${encodeURIComponent(JSON.stringify(one.subject))}`;
@@ -98,8 +103,8 @@ export const directive = {
       h('dl', { class: 'figures' },
         figure('Observed', number(one.observed), against, now ? 'hot' : ''),
         figure('Since', time(one.since), window),
-        figure(now ? 'Holds until' : 'Ended', time(now ? one.valid_until : one.at),
-          now ? 'unless it is renewed' : past[0].state),
+        figure(isOver ? 'Ended' : 'Holds until', time(isOver ? one.at : one.valid_until),
+          now ? 'unless it is renewed' : isOver ? past[0].state : 'as it was said last: it is not among those collected here'),
         figure('Revision', number(one.revision), one.result)),
       Object.keys(one.evidence ?? {}).length ? h('section', {}, h('h2', {}, 'Evidence'), listed(one.evidence)) : null,
       exemplars(one.exemplars),
