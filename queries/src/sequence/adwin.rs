@@ -97,7 +97,8 @@ impl Window {
         self.total -= oldest.total;
         let apart = oldest.total / rows - self.total / self.width;
         self.squares -= oldest.squares + rows * self.width * apart * apart / (rows + self.width);
-        if self.sizes[size].is_empty() {
+        // With one bucket of a size, merging leaves smaller sizes empty.
+        while self.sizes.len() > 1 && self.sizes.last().is_some_and(Vec::is_empty) {
             self.sizes.pop();
         }
     }

@@ -155,6 +155,26 @@ fn drifts_of_numbers_are_those_of_river() {
     check("kswin", &[f(0.005), n(60), n(30)], &series, &[139, 208]);
 }
 
+#[test]
+fn adwin_goes_on_with_one_bucket_of_a_size() {
+    let steps = [(256, 0.0), (64, 100.0), (32, 0.0)];
+    let series: Vec<f64> = steps.into_iter().flat_map(|(rows, x)| std::iter::repeat_n(x, rows)).collect();
+    let one = [f(0.002), n(1), n(1), n(1), n(0)];
+    let all = readings(detector("adwin"), start("adwin", &one).as_mut(), &series);
+    assert!(all[256..].iter().any(|reading| reading[0] != 0.0));
+    let mut random = random(99);
+    for _ in 0..50 {
+        let mut level = 0.0;
+        let mut next = || {
+            level = if random().is_multiple_of(40) { f64::from(random() % 1_000) } else { level };
+            level + f64::from(random() % 10)
+        };
+        let series: Vec<f64> = (0..400).map(|_| next()).collect();
+        let all = readings(detector("adwin"), start("adwin", &one).as_mut(), &series);
+        assert!(all.iter().all(|reading| reading[1] >= 1.0 && reading[2].is_finite()));
+    }
+}
+
 /// Drifts, and how many warnings there are.
 #[track_caller]
 fn check_failures(name: &str, said: &[ScalarValue], series: &[f64], drifts: &[usize], warnings: usize) {
