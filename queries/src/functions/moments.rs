@@ -75,6 +75,11 @@ impl Moments {
         if other.n == 0 {
             return;
         }
+        if self.n == 0 {
+            // The square of a mean beyond 1e154 is infinite, and times no rows not a number.
+            *self = Self { ignored: self.ignored, ..*other };
+            return;
+        }
         let total = (self.n + other.n) as f64;
         let apart = other.mean - self.mean;
         self.mean += apart * (other.n as f64 / total);
@@ -147,5 +152,19 @@ impl Summarizer for OfNumbers {
 
     fn size_bytes(&self, _: &Moments) -> usize {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_great_number_that_is_merged_into_nothing_is_as_it_was() {
+        let mut one = Moments { ignored: 1, ..Moments::default() };
+        one.add(1e200);
+        let mut merged = Moments { ignored: 2, ..Moments::default() };
+        merged.add_all(&one);
+        assert_eq!(merged, Moments { n: 1, mean: 1e200, m2: 0.0, min: 1e200, max: 1e200, ignored: 3 });
     }
 }
