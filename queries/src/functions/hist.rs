@@ -250,10 +250,26 @@ impl<'a> HistColumn<'a> {
     }
 
     /// The histogram of a row; none if it is null.
-    pub(crate) fn get(&self, row: usize) -> Option<Hist> {
+    ///
+    /// # Errors
+    /// It is none that an aggregate makes: a struct made by hand, or read from a file, may be anything.
+    pub(crate) fn get(&self, row: usize) -> Result<Option<Hist>> {
         if self.rows.is_null(row) {
-            return None;
+            return Ok(None);
         }
+        let [_, buckets, keys, counts] = self.lists.map(|list| list.value_length(row));
+        let is_of = |cells: i32| cells == counts;
+        if (self.sub.is_valid(row) && !is_of(buckets)) || (self.lists[2].is_valid(row) && !is_of(keys)) {
+            return exec_err!("no histogram: {counts} counts of {} cells", buckets.max(keys));
+        }
+        let hist = self.read(row);
+        match fault(&hist.cells) {
+            None => Ok(Some(hist)),
+            Some(fault) => exec_err!("no histogram: {fault}"),
+        }
+    }
+
+    fn read(&self, row: usize) -> Hist {
         let [edges, buckets, keys, counts] = self.lists;
         let floats = |list: &ListArray| list.value(row).as_primitive::<Float64Type>().values().to_vec();
         let counts = floats(counts);
@@ -270,8 +286,37 @@ impl<'a> HistColumn<'a> {
         } else {
             Cells::Bins(counts)
         };
-        Some(Hist { cells, ignored: self.ignored.value(row) })
+        Hist { cells, ignored: self.ignored.value(row) }
     }
+}
+
+/// Why cells are none that this module makes; none if they could be.
+fn fault(cells: &Cells) -> Option<String> {
+    let is_count = |count: &f64| count.is_finite() && *count >= 0.0;
+    let shape = match cells {
+        Cells::Log { sub, .. } if !(1..=SUB_MAX).contains(sub) => Some(format!("{sub} buckets per doubling")),
+        Cells::Log { sub, buckets } => {
+            let last = (LOG_MAX_EXPONENT - LOG_MIN_EXPONENT) * sub;
+            let is_in = |(bucket, _): &(i32, f64)| (-last..=last).contains(bucket);
+            let is_in_order = buckets.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            (!is_in_order || !buckets.iter().all(is_in)).then(|| format!("buckets not in order up to {last}"))
+        }
+        Cells::Edges { edges, counts } if counts.len() != edges.len() + 1 => {
+            Some(format!("{} counts of {} edges", counts.len(), edges.len()))
+        }
+        Cells::Edges { edges, .. } => edges_fault(edges),
+        Cells::Categories(cells) => {
+            let is_in_order = cells.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            (!is_in_order).then(|| "keys not in order".to_owned())
+        }
+        Cells::Bins(_) => None,
+    };
+    let counts_are = match cells {
+        Cells::Log { buckets, .. } => buckets.iter().all(|cell| is_count(&cell.1)),
+        Cells::Categories(cells) => cells.iter().all(|cell| is_count(&cell.1)),
+        Cells::Edges { counts, .. } | Cells::Bins(counts) => counts.iter().all(is_count),
+    };
+    shape.or_else(|| (!counts_are).then(|| "counts must be numbers from 0".to_owned()))
 }
 
 /// Histograms as a column.
@@ -366,15 +411,40 @@ mod tests {
         let kinds = [
             Cells::Log { sub: 8, buckets: vec![(-3, 1.0), (0, 2.0), (17, 3.0)] },
             Cells::Edges { edges: vec![f64::NEG_INFINITY, 0.0, 1.5], counts: vec![0.0, 1.0, 2.0, 0.0] },
-            Cells::Categories(vec![("a".to_owned(), 1.0), (OTHER.to_owned(), 2.5)]),
+            Cells::Categories(vec![(OTHER.to_owned(), 2.5), ("a".to_owned(), 1.0)]),
             Cells::Bins(vec![0.0, 7.0]),
             Cells::Log { sub: 1, buckets: vec![] },
         ];
         let hists: Vec<_> = kinds.into_iter().map(|cells| Some(Hist { cells, ignored: 4 })).chain([None]).collect();
         let column = to_column(hists.iter().map(Option::as_ref)).unwrap();
         let read = HistColumn::try_new(&column).unwrap();
-        let back: Vec<_> = (0..column.len()).map(|row| read.get(row)).collect();
+        let back: Vec<_> = (0..column.len()).map(|row| read.get(row).unwrap()).collect();
         assert_eq!(back, hists);
+    }
+
+    #[test]
+    fn what_is_no_histogram_is_refused() {
+        #[track_caller]
+        fn check(cells: Cells, expected: &str) {
+            let column = to_column([Some(&Hist::new(cells))].into_iter()).unwrap();
+            let message = HistColumn::try_new(&column).unwrap().get(0).unwrap_err().strip_backtrace();
+            assert!(message.contains(expected), "{message}");
+        }
+        let edges = |edges: &[f64], counts: &[f64]| Cells::Edges { edges: edges.to_vec(), counts: counts.to_vec() };
+        let log = |sub, buckets: &[(i32, f64)]| Cells::Log { sub, buckets: buckets.to_vec() };
+        check(log(0, &[(1, 1.0)]), "0 buckets per doubling");
+        check(log(65, &[]), "65 buckets per doubling");
+        check(log(8, &[(2, 1.0), (1, 1.0)]), "buckets not in order up to 752");
+        check(log(1, &[(i32::MIN, 1.0)]), "buckets not in order up to 94");
+        check(edges(&[], &[]), "0 counts of 0 edges");
+        check(edges(&[], &[1.0]), "0 edges make no bin");
+        check(edges(&[0.0, 1.0], &[1.0]), "1 counts of 2 edges");
+        check(edges(&[1.0, 0.0], &[0.0; 3]), "do not ascend");
+        check(edges(&[0.0, f64::NAN], &[0.0; 3]), "do not ascend");
+        let keys = ["b", "a"].map(|key| (key.to_owned(), 1.0));
+        check(Cells::Categories(keys.to_vec()), "keys not in order");
+        check(Cells::Bins(vec![1.0, -1.0]), "counts must be numbers from 0");
+        check(Cells::Bins(vec![f64::NAN]), "counts must be numbers from 0");
     }
 
     #[test]

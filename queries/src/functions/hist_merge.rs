@@ -40,7 +40,7 @@ impl Fill for Merge {
     ) -> Result<()> {
         let column = HistColumn::try_new(&arguments[0])?;
         for (row, group) in rows {
-            Hists(Self).merge(&mut groups[group], &column.get(row))?;
+            Hists(Self).merge(&mut groups[group], &column.get(row)?)?;
         }
         Ok(())
     }

@@ -62,7 +62,7 @@ impl<F: Fill> Summarizer for Hists<F> {
 
     fn of_states(&self, states: &ArrayRef) -> Result<Vec<Option<Hist>>> {
         let column = HistColumn::try_new(states)?;
-        Ok((0..states.len()).map(|row| column.get(row)).collect())
+        (0..states.len()).map(|row| column.get(row)).collect()
     }
 
     fn results(&self, summaries: &[Option<Hist>]) -> Result<ArrayRef> {

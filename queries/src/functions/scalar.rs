@@ -147,7 +147,7 @@ impl ScalarUDFImpl for Function {
         let columns: Vec<Column<'_>> = columns.collect::<Result<_>>()?;
         let mut values = Vec::with_capacity(rows);
         for row in 0..rows {
-            let given: Vec<Value> = columns.iter().map(|column| column.get(row)).collect();
+            let given: Vec<Value> = columns.iter().map(|column| column.get(row)).collect::<Result<_>>()?;
             let is_null = !self.sees_nulls && given.iter().any(Value::is_null);
             values.push(if is_null { Value::Null } else { (self.body)(&given)? });
         }
@@ -173,12 +173,12 @@ impl<'a> Column<'a> {
         }
     }
 
-    fn get(&self, row: usize) -> Value {
-        match self {
-            Self::Hists(column) => column.get(row).map_or(Value::Null, Value::Hist),
+    fn get(&self, row: usize) -> Result<Value> {
+        Ok(match self {
+            Self::Hists(column) => column.get(row)?.map_or(Value::Null, Value::Hist),
             Self::Plain(column, _) if column.is_null(row) => Value::Null,
             Self::Plain(column, kind) => plain(column, *kind, row),
-        }
+        })
     }
 }
 
