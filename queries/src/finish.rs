@@ -23,6 +23,7 @@ use lictor_schemas::time::{EventTime, Window as TimeWindow};
 
 use crate::EvaluationError;
 use crate::aggregation::GroupColumn;
+use crate::compact::compact;
 use crate::gap_fill::GapFill;
 use crate::lineage::{Origin, origin, origin_at};
 use crate::observe::{Observation, closest, without_last_filters};
@@ -315,7 +316,10 @@ impl HistorySpec {
     fn trim(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let mut keep = vec![false; rows.num_rows()];
         self.overs.iter().try_for_each(|over| over.mark(rows, &mut keep))?;
-        Ok(filter_record_batch(rows, &BooleanArray::from(keep))?)
+        let kept = filter_record_batch(rows, &BooleanArray::from(keep))?;
+        let options = RecordBatchOptions::new().with_row_count(Some(kept.num_rows()));
+        let columns = kept.columns().iter().cloned().map(compact).collect();
+        Ok(RecordBatch::try_new_with_options(kept.schema(), columns, &options)?)
     }
 }
 
@@ -517,5 +521,29 @@ fn literal_rows(value: &ScalarValue) -> Result<usize, Refusal> {
     match rows {
         Some(rows) if rows <= ROWS_BACK_MAX => Ok(rows),
         _ => refuse(format!("the frame looks back {value} rows, at most {ROWS_BACK_MAX} are kept"), ROWS_HELP, "OVER"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn a_history_does_not_keep_the_buffers_of_windows_gone_by() {
+        let over = LookBack { partition: vec![0], order: vec![(1, SortOptions::default())], rows: 1 };
+        let spec = HistorySpec { overs: vec![over] };
+        let mut history: Option<RecordBatch> = None;
+        for window in 0..1_000 {
+            let key: ArrayRef = Arc::new(StringViewArray::from(vec!["a key of more than twelve bytes"]));
+            let end: ArrayRef = Arc::new(Int64Array::from(vec![window]));
+            let now = RecordBatch::try_from_iter([("key", key), ("window_end", end)]).unwrap();
+            let all = history.as_ref().map_or(now.clone(), |past| concat_batches(&now.schema(), [past, &now]).unwrap());
+            history = Some(spec.trim(&all).unwrap());
+        }
+        let history = history.unwrap();
+        assert_eq!(history.num_rows(), 1);
+        assert_eq!(history.column(0).as_string_view().data_buffers().len(), 1);
     }
 }

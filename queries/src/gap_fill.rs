@@ -16,6 +16,7 @@ use lictor_schemas::time::Window;
 
 use crate::EvaluationError;
 use crate::aggregation::{Aggregation, GroupColumn, KeyIndex};
+use crate::compact::compact;
 use crate::frame::Emission;
 use crate::shape::{Refusal, Windowed, refuse};
 use crate::slot::Slot;
@@ -122,7 +123,7 @@ impl GapFill {
         let is_kept: BooleanArray = numbers.iter().zip(seen.values()).map(is_kept).collect();
         let columns = columns.iter().zip(known.columns()).map(|(new, old)| {
             let kept = filter(old, &is_kept)?;
-            concat(&[new.as_ref(), kept.as_ref()])
+            concat(&[new.as_ref(), kept.as_ref()]).map(compact)
         });
         Ok(Some(RecordBatch::try_new(schema, columns.collect::<Result<_, _>>()?)?))
     }

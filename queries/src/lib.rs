@@ -12,6 +12,7 @@ mod aggregation;
 mod attributes;
 mod calendar;
 mod carry;
+mod compact;
 mod compile;
 mod diagnostic;
 mod distinct;

@@ -18,6 +18,7 @@ use super::function::{Inputs, is_forgotten};
 use super::readings::Readings;
 use super::saved::{Saved, Saving};
 use super::{Detector, Sequence};
+use crate::compact::compact;
 
 /// A detector that a query calls.
 #[derive(Debug)]
@@ -72,6 +73,7 @@ impl Keyed {
                     slots.push(Slot { key, seen: i64::MIN, old: None, sequences: None });
                     slots.len() - 1
                 });
+                self.refuse_second(&slots[slot], first.end_ns(row))?;
                 let sequences = self.begin(&mut slots[slot], first.end_ns(row), state.as_ref())?;
                 for ((sequence, input), reading) in sequences.iter_mut().zip(&inputs).zip(&mut readings) {
                     if let Some(input) = input.row(row) {
@@ -84,6 +86,18 @@ impl Keyed {
         }
         let columns = readings.into_iter().zip(&self.calls);
         Ok(columns.map(|(readings, call)| readings.into_column(call.detector, call.is_whole)).collect())
+    }
+
+    /// A join between the aggregate and a detector may double rows, which then have no order.
+    fn refuse_second(&self, slot: &Slot, end_ns: i64) -> Result<()> {
+        if slot.sequences.is_none() || slot.seen != end_ns {
+            return Ok(());
+        }
+        let name = self.calls.first().map_or("a detector", |call| call.detector.name);
+        exec_err!(
+            "{name}: a key has two rows in the window that ends at {end_ns} ns, which have no order; \
+             a joined table may have several rows of a key"
+        )
     }
 
     fn inputs(&self, arguments: &RecordBatch) -> Result<Vec<Inputs>> {
@@ -147,7 +161,8 @@ impl Keyed {
         slots.retain(|slot| !is_forgotten(Some(slot.seen), now, self.keep_ns));
         slots.sort_by(|a, b| keys.bytes(a.key).cmp(keys.bytes(b.key)));
         let places = UInt64Array::from_iter_values(slots.iter().map(|slot| slot.key as u64));
-        let mut out = columns.iter().map(|column| take(column, &places, None)).collect::<Result<Vec<_>, _>>()?;
+        let mut out =
+            columns.iter().map(|column| take(column, &places, None).map(compact)).collect::<Result<Vec<_>, _>>()?;
         out.push(Arc::new(TimestampNanosecondArray::from_iter_values(slots.iter().map(|slot| slot.seen))));
         for (nth, call) in self.calls.iter().enumerate() {
             let mut states = LargeBinaryBuilder::new();

@@ -2,9 +2,13 @@
 //!
 //! The numbers were made by river 0.26.1 and scipy 1.17 from the two series below.
 
+use std::sync::Arc;
+
 use super::arguments::Settings;
+use super::keyed::{Call, Keyed};
 use super::saved::{Saved, Saving};
 use super::{DETECTORS, Detector, Row, Sequence};
+use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringViewArray, TimestampNanosecondArray};
 use datafusion::common::ScalarValue;
 
 /// Noise from 0 to 10 with a mean of 5; from row 120 to 190 it is 4 higher.
@@ -276,4 +280,38 @@ fn settings_are_checked_and_have_defaults() {
     assert_eq!(Settings::read(detector("cooldown"), &[null]), Settings::read(detector("cooldown"), &[]));
     let month = ScalarValue::new_interval_mdn(1, 0, 0);
     assert!(Settings::read(detector("cooldown"), &[month]).is_err(), "months differ in length");
+}
+
+fn ew_means() -> Keyed {
+    let detector = detector("ew_mean");
+    let call = Call { detector, settings: defaults(detector), is_whole: false, values: vec![2] };
+    Keyed { partition: vec![0], end: 1, calls: vec![call], keep_ns: i64::MAX }
+}
+
+/// Rows of one key, whose windows end then.
+fn of_one_key(ends: Vec<i64>) -> RecordBatch {
+    let rows = ends.len();
+    let key: ArrayRef = Arc::new(StringViewArray::from(vec!["a key of more than twelve bytes"; rows]));
+    let end: ArrayRef = Arc::new(TimestampNanosecondArray::from(ends));
+    let x: ArrayRef = Arc::new(Float64Array::from(vec![1.0; rows]));
+    RecordBatch::try_from_iter([("key", key), ("window_end", end), ("x", x)]).unwrap()
+}
+
+#[test]
+fn a_state_does_not_keep_the_buffers_of_windows_gone_by() {
+    let (keyed, mut state) = (ew_means(), None);
+    for window in 0..1_000 {
+        keyed.fold(&of_one_key(vec![window]), &mut state).unwrap();
+    }
+    let state = state.unwrap();
+    assert_eq!(state.num_rows(), 1);
+    assert_eq!(state.column(0).as_string_view().data_buffers().len(), 1);
+}
+
+#[test]
+fn two_rows_of_a_key_in_one_window_are_refused() {
+    let (keyed, mut state) = (ew_means(), None);
+    keyed.fold(&of_one_key(vec![1, 2]), &mut state).unwrap();
+    let message = keyed.fold(&of_one_key(vec![3, 3]), &mut state).unwrap_err().strip_backtrace();
+    assert!(message.contains("ew_mean: a key has two rows in the window that ends at 3 ns"), "{message}");
 }
