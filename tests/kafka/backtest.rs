@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use lictor_engine::company::Company;
+use lictor_engine::shipped;
 use lictor_schemas::event::EnforcementEvent;
 use lictor_schemas::otlp::encode::{encode_json, encode_protobuf};
 use lictor_schemas::tables::Signal;
@@ -17,8 +18,11 @@ use crate::cluster::Cluster;
 use crate::instance::Instance;
 use crate::{COUNTED, SECOND_NS, costly, events, past_window, span};
 
-fn shipped() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../queries/rules")
+/// The demo's rules, in a folder: what they say does not change with every rule that ships.
+fn demo_rules(folder: &Path) -> PathBuf {
+    let rules = folder.join("demo");
+    shipped::write_to(&rules).unwrap();
+    rules
 }
 
 fn lictor(arguments: &[&str]) -> Output {
@@ -95,7 +99,7 @@ fn a_backtest_of_a_topic_finds_the_events_that_run_has_published() {
     cluster.produce("spans", payloads.clone()).unwrap();
 
     let folder = TempDir::new().unwrap();
-    let config = configuration(&cluster, folder.path(), &format!("rules: {}", shipped().display()));
+    let config = configuration(&cluster, folder.path(), &format!("rules: {}", demo_rules(folder.path()).display()));
     let file = folder.path().join("events.jsonl");
     let report = printed(
         &[
@@ -193,7 +197,7 @@ fn recorded(folder: &Path) -> PathBuf {
 /// The shipped rules with another budget for team docs, which has 60.
 fn edited(folder: &Path, budget: u32) -> PathBuf {
     let rules = folder.join(format!("rules{budget}"));
-    copy(&shipped(), &rules);
+    shipped::write_to(&rules).unwrap();
     let budgets = rules.join("cost/budgets.csv");
     let text = fs::read_to_string(&budgets).unwrap();
     assert!(text.contains("docs,60"), "{text}");
@@ -201,24 +205,11 @@ fn edited(folder: &Path, budget: u32) -> PathBuf {
     rules
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn recorded_files_are_replayed_and_an_edit_is_told_as_what_it_adds_removes_and_moves() {
     let folder = TempDir::new().unwrap();
     let recorded = recorded(folder.path());
-    let rules = shipped();
+    let rules = demo_rules(folder.path());
     let all = |more: &[&'static str]| -> Vec<String> {
         let own = [text(&rules), "--files", text(&recorded)].map(str::to_owned);
         own.into_iter().chain(more.iter().map(|word| (*word).to_owned())).collect()
@@ -261,7 +252,7 @@ fn recorded_files_are_replayed_and_an_edit_is_told_as_what_it_adds_removes_and_m
 fn what_cannot_be_replayed_is_refused_with_a_reason() {
     let folder = TempDir::new().unwrap();
     let recorded = recorded(folder.path());
-    let rules = shipped();
+    let rules = demo_rules(folder.path());
     let broken = folder.path().join("broken");
     fs::create_dir(&broken).unwrap();
     fs::write(broken.join("r.sql"), COUNTED.replace("GROUP BY team,", "GROUP BY")).unwrap();
