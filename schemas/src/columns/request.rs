@@ -10,12 +10,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 use serde_json::{Number, Value};
 
 use super::vocabulary::spelled;
 use super::{COLUMNS, ColumnSpec, ExtraSource, Kind, Reading};
 use crate::otlp::cell::{read, write_list, write_text};
+use crate::otlp::value::Value as Attribute;
 
 /// A column that is called by its own name.
 const OWN_NAME: u32 = 0;
@@ -82,7 +82,7 @@ impl RequestReader {
             }
             let Some(attribute) = as_attribute(value).filter(|_| !targets.is_empty()) else { continue };
             for target in targets {
-                if let Some(text) = target.read(&attribute) {
+                if let Some(text) = target.read(attribute) {
                     request.offer(target.column.name, target.rank, text);
                 }
             }
@@ -92,7 +92,7 @@ impl RequestReader {
 }
 
 impl Target {
-    fn read(&self, attribute: &Attribute) -> Option<String> {
+    fn read(&self, attribute: Attribute<'_>) -> Option<String> {
         let kind = self.column.kind;
         let (cell, mut text) = (read(kind, self.reading, attribute)?, String::new());
         match kind {
@@ -144,13 +144,11 @@ fn number_text(number: &Number) -> String {
     }
 }
 
-fn as_attribute(value: &Value) -> Option<Attribute> {
+fn as_attribute(value: &Value) -> Option<Attribute<'_>> {
     match value {
-        Value::String(text) => Some(Attribute::StringValue(text.clone())),
-        Value::Bool(flag) => Some(Attribute::BoolValue(*flag)),
-        Value::Number(number) => {
-            number.as_i64().map(Attribute::IntValue).or_else(|| number.as_f64().map(Attribute::DoubleValue))
-        }
+        Value::String(text) => Some(Attribute::Str(text)),
+        Value::Bool(flag) => Some(Attribute::Bool(*flag)),
+        Value::Number(number) => number.as_i64().map(Attribute::Int).or_else(|| number.as_f64().map(Attribute::Float)),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

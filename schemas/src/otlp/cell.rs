@@ -8,10 +8,9 @@ use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use serde_json::{Map, Value as Json};
 
+use super::value::{Nested, Value, elements};
 use crate::columns::vocabulary::is_placeholder;
 use crate::columns::{Kind, Reading};
 use crate::time::EventTime;
@@ -28,8 +27,10 @@ pub(crate) enum Cell<'a> {
     Bool(bool),
     /// Nanoseconds since the Unix epoch, UTC.
     Time(i64),
-    /// A list, a map or bytes: written as text only when it is appended.
-    Any(&'a Value),
+    /// Written as base64.
+    Bytes(&'a [u8]),
+    /// A list or a map: written as text only when it is appended.
+    Nested(Nested<'a>),
 }
 
 impl<'a> Cell<'a> {
@@ -73,7 +74,7 @@ impl<'a> Cell<'a> {
 }
 
 /// What a source says of a column, if it says anything.
-pub(crate) fn read<'a>(kind: Kind, reading: Reading, value: &'a Value) -> Option<Cell<'a>> {
+pub(crate) fn read(kind: Kind, reading: Reading, value: Value<'_>) -> Option<Cell<'_>> {
     match reading {
         Reading::Plain | Reading::OfAgent => plain(kind, value),
         Reading::Scaled(factor) => number(value).map(|n| Cell::Float(n * factor)),
@@ -88,7 +89,7 @@ pub(crate) fn read<'a>(kind: Kind, reading: Reading, value: &'a Value) -> Option
     }
 }
 
-fn plain(kind: Kind, value: &Value) -> Option<Cell<'_>> {
+fn plain(kind: Kind, value: Value<'_>) -> Option<Cell<'_>> {
     match kind {
         Kind::Raw => raw(value),
         Kind::Text => scalar(value).filter(|cell| *cell != Cell::Str("")),
@@ -114,52 +115,51 @@ fn numeric<'a>(kind: Kind, number: f64) -> Option<Cell<'a>> {
     }
 }
 
-/// References into a profile's string table have no meaning in these signals and count as absent.
-fn raw(value: &Value) -> Option<Cell<'_>> {
+fn raw(value: Value<'_>) -> Option<Cell<'_>> {
     match value {
-        Value::ArrayValue(_) | Value::KvlistValue(_) | Value::BytesValue(_) => Some(Cell::Any(value)),
+        Value::Bytes(bytes) => Some(Cell::Bytes(bytes)),
+        Value::Nested(nested) => Some(Cell::Nested(nested)),
         _ => scalar(value),
     }
 }
 
-fn scalar(value: &Value) -> Option<Cell<'_>> {
+fn scalar(value: Value<'_>) -> Option<Cell<'_>> {
     match value {
-        Value::StringValue(text) => Some(Cell::Str(text)),
-        Value::IntValue(n) => Some(Cell::Int(*n)),
-        Value::DoubleValue(n) => Some(Cell::Float(*n)),
-        Value::BoolValue(b) => Some(Cell::Bool(*b)),
-        Value::ArrayValue(_) | Value::KvlistValue(_) | Value::BytesValue(_) | Value::StringValueStrindex(_) => None,
+        Value::Str(text) => Some(Cell::Str(text)),
+        Value::Int(n) => Some(Cell::Int(n)),
+        Value::Float(n) => Some(Cell::Float(n)),
+        Value::Bool(b) => Some(Cell::Bool(b)),
+        Value::Bytes(_) | Value::Nested(_) => None,
     }
 }
 
-fn list(value: &Value) -> Option<Cell<'_>> {
+fn list(value: Value<'_>) -> Option<Cell<'_>> {
     match value {
-        Value::ArrayValue(array) if array.values.is_empty() => None,
-        Value::ArrayValue(_) => Some(Cell::Any(value)),
-        Value::StringValue(text) if matches!(text.trim(), "" | "[]") => None,
+        Value::Nested(nested) => (nested.is_list() && !nested.is_empty()).then_some(Cell::Nested(nested)),
+        Value::Str(text) if matches!(text.trim(), "" | "[]") => None,
         _ => scalar(value),
     }
 }
 
-fn string(value: &Value) -> Option<&str> {
-    if let Value::StringValue(text) = value { Some(text) } else { None }
+fn string(value: Value<'_>) -> Option<&str> {
+    if let Value::Str(text) = value { Some(text) } else { None }
 }
 
-fn number(value: &Value) -> Option<f64> {
+fn number(value: Value<'_>) -> Option<f64> {
     let n = match value {
-        Value::IntValue(n) => *n as f64,
-        Value::DoubleValue(n) => *n,
-        Value::StringValue(text) => text.trim().parse().ok()?,
+        Value::Int(n) => n as f64,
+        Value::Float(n) => n,
+        Value::Str(text) => text.trim().parse().ok()?,
         _ => return None,
     };
     n.is_finite().then_some(n)
 }
 
-fn integer(value: &Value) -> Option<i64> {
+fn integer(value: Value<'_>) -> Option<i64> {
     match value {
-        Value::IntValue(n) => Some(*n),
-        Value::DoubleValue(n) => whole(*n),
-        Value::StringValue(text) => {
+        Value::Int(n) => Some(n),
+        Value::Float(n) => whole(n),
+        Value::Str(text) => {
             let text = text.trim();
             text.parse().ok().or_else(|| whole(text.parse().ok()?))
         }
@@ -173,26 +173,23 @@ fn whole(n: f64) -> Option<i64> {
     (n.is_finite() && n.abs() < 9.2e18).then_some(n as i64)
 }
 
-fn flag(value: &Value) -> Option<bool> {
+fn flag(value: Value<'_>) -> Option<bool> {
     match value {
-        Value::BoolValue(b) => Some(*b),
-        Value::StringValue(text) if text.trim().eq_ignore_ascii_case("true") => Some(true),
-        Value::StringValue(text) if text.trim().eq_ignore_ascii_case("false") => Some(false),
+        Value::Bool(b) => Some(b),
+        Value::Str(text) if text.trim().eq_ignore_ascii_case("true") => Some(true),
+        Value::Str(text) if text.trim().eq_ignore_ascii_case("false") => Some(false),
         _ => None,
     }
 }
 
-fn json_number(value: &Value, field: &str) -> Option<f64> {
+fn json_number(value: Value<'_>, field: &str) -> Option<f64> {
     match value {
-        Value::StringValue(text) => {
+        Value::Str(text) => {
             let object: Map<String, Json> = serde_json::from_str(text).ok()?;
             let found = object.get(field)?;
             found.as_f64().or_else(|| found.as_str()?.trim().parse().ok()).filter(|n| n.is_finite())
         }
-        Value::KvlistValue(pairs) => {
-            let pair = pairs.values.iter().find(|pair| pair.key == field)?;
-            number(pair.value.as_ref()?.value.as_ref()?)
-        }
+        Value::Nested(nested) => nested.with_member(field, |member| number(member?)),
         _ => None,
     }
 }
@@ -200,7 +197,7 @@ fn json_number(value: &Value, field: &str) -> Option<f64> {
 /// Writes several reasons, given as an array or as its JSON text, joined by commas.
 pub(crate) fn write_list(out: &mut String, cell: Cell<'_>) {
     let parts: Vec<Cow<'_, str>> = match cell {
-        Cell::Any(Value::ArrayValue(array)) => array.values.iter().filter_map(element).collect(),
+        Cell::Nested(nested) if nested.is_list() => elements(nested).into_iter().map(Cow::Owned).collect(),
         Cell::Str(text) if text.trim_start().starts_with('[') => match serde_json::from_str::<Vec<String>>(text) {
             Ok(parts) => parts.into_iter().map(Cow::Owned).collect(),
             Err(_) => vec![Cow::Borrowed(text)],
@@ -210,85 +207,69 @@ pub(crate) fn write_list(out: &mut String, cell: Cell<'_>) {
     out.push_str(&parts.join(","));
 }
 
-fn element(value: &AnyValue) -> Option<Cow<'_, str>> {
-    match value.value.as_ref()? {
-        Value::StringValue(text) => Some(Cow::Borrowed(text)),
-        other => Some(Cow::Owned(to_json(other).to_string())),
-    }
-}
-
 /// Writes a cell as text: numbers in decimal, ids in hex, instants as RFC 3339, lists and maps as JSON.
 pub(crate) fn write_text(out: &mut String, cell: Cell<'_>) {
     let written = match cell {
         Cell::Null => Ok(()),
         Cell::Str(text) => out.write_str(text),
-        Cell::Id(bytes) => bytes.iter().try_for_each(|b| write!(out, "{b:02x}")),
+        Cell::Id(bytes) => {
+            write_hex(out, bytes);
+            Ok(())
+        }
         Cell::Int(n) => write!(out, "{n}"),
         Cell::Float(n) => write!(out, "{n}"),
         Cell::Bool(b) => write!(out, "{b}"),
         Cell::Time(ns) => write!(out, "{}", EventTime(ns)),
-        Cell::Any(Value::BytesValue(bytes)) => out.write_str(&STANDARD.encode(bytes)),
-        Cell::Any(value) => write!(out, "{}", to_json(value)),
+        Cell::Bytes(bytes) => out.write_str(&STANDARD.encode(bytes)),
+        Cell::Nested(nested) => write!(out, "{}", nested.to_json()),
     };
     debug_assert!(written.is_ok(), "writing to a string does not fail");
 }
 
-fn to_json(value: &Value) -> Json {
-    match value {
-        Value::StringValue(text) => Json::from(text.as_str()),
-        Value::BoolValue(b) => Json::from(*b),
-        Value::IntValue(n) => Json::from(*n),
-        Value::DoubleValue(n) => Json::from(*n),
-        Value::BytesValue(bytes) => Json::from(STANDARD.encode(bytes)),
-        Value::ArrayValue(array) => array.values.iter().map(any_to_json).collect(),
-        Value::KvlistValue(pairs) => Json::Object(pairs.values.iter().map(pair_to_json).collect()),
-        Value::StringValueStrindex(_) => Json::Null,
+/// Every row has identifiers, and the formatter is slow.
+fn write_hex(out: &mut String, bytes: &[u8]) {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 0xf)]);
     }
-}
-
-fn pair_to_json(pair: &KeyValue) -> (String, Json) {
-    (pair.key.clone(), pair.value.as_ref().map_or(Json::Null, any_to_json))
-}
-
-fn any_to_json(value: &AnyValue) -> Json {
-    value.value.as_ref().map_or(Json::Null, to_json)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn text(value: &str) -> Value {
-        Value::StringValue(value.to_owned())
+    fn text(value: &str) -> Value<'_> {
+        Value::Str(value)
     }
 
     #[test]
     fn numbers_are_read_from_strings_and_nonsense_is_absent() {
-        assert_eq!(read(Kind::Integer, Reading::Plain, &text(" 12 ")), Some(Cell::Int(12)));
-        assert_eq!(read(Kind::Integer, Reading::Plain, &text("12.0")), Some(Cell::Int(12)));
-        assert_eq!(read(Kind::Integer, Reading::Plain, &Value::DoubleValue(f64::NAN)), None);
-        assert_eq!(read(Kind::Integer, Reading::Plain, &Value::DoubleValue(1e300)), None);
-        assert_eq!(read(Kind::Number, Reading::Plain, &text("0.25")), Some(Cell::Float(0.25)));
-        assert_eq!(read(Kind::Number, Reading::Plain, &text("inf")), None);
-        assert_eq!(read(Kind::Number, Reading::Plain, &text("free")), None);
-        assert_eq!(read(Kind::Flag, Reading::Plain, &text("True")), Some(Cell::Bool(true)));
-        assert_eq!(read(Kind::Flag, Reading::Plain, &text("yes")), None);
+        assert_eq!(read(Kind::Integer, Reading::Plain, text(" 12 ")), Some(Cell::Int(12)));
+        assert_eq!(read(Kind::Integer, Reading::Plain, text("12.0")), Some(Cell::Int(12)));
+        assert_eq!(read(Kind::Integer, Reading::Plain, Value::Float(f64::NAN)), None);
+        assert_eq!(read(Kind::Integer, Reading::Plain, Value::Float(1e300)), None);
+        assert_eq!(read(Kind::Number, Reading::Plain, text("0.25")), Some(Cell::Float(0.25)));
+        assert_eq!(read(Kind::Number, Reading::Plain, text("inf")), None);
+        assert_eq!(read(Kind::Number, Reading::Plain, text("free")), None);
+        assert_eq!(read(Kind::Flag, Reading::Plain, text("True")), Some(Cell::Bool(true)));
+        assert_eq!(read(Kind::Flag, Reading::Plain, text("yes")), None);
     }
 
     #[test]
     fn placeholders_are_absent_for_labels_only() {
         for word in ["", "  ", "Unknown", "N/A", "default"] {
-            assert_eq!(read(Kind::Label, Reading::Plain, &text(word)), None, "{word}");
+            assert_eq!(read(Kind::Label, Reading::Plain, text(word)), None, "{word}");
         }
-        assert_eq!(read(Kind::Label, Reading::Plain, &text(" cx ")), Some(Cell::Str("cx")));
-        assert_eq!(read(Kind::Text, Reading::Plain, &text("default")), Some(Cell::Str("default")));
-        assert_eq!(read(Kind::Raw, Reading::Plain, &text("")), Some(Cell::Str("")));
+        assert_eq!(read(Kind::Label, Reading::Plain, text(" cx ")), Some(Cell::Str("cx")));
+        assert_eq!(read(Kind::Text, Reading::Plain, text("default")), Some(Cell::Str("default")));
+        assert_eq!(read(Kind::Raw, Reading::Plain, text("")), Some(Cell::Str("")));
     }
 
     #[test]
     fn http_status_is_an_error_type_from_400_on() {
-        assert_eq!(read(Kind::Label, Reading::HttpError, &Value::IntValue(399)), None);
-        assert_eq!(read(Kind::Label, Reading::HttpError, &text("429")), Some(Cell::Int(429)));
+        assert_eq!(read(Kind::Label, Reading::HttpError, Value::Int(399)), None);
+        assert_eq!(read(Kind::Label, Reading::HttpError, text("429")), Some(Cell::Int(429)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::derive::Item;
 use super::plan::Slots;
 use super::rows::Rows;
 use super::spans::{id, of_scope};
+use super::value::attributes;
 use crate::tables::Field;
 
 /// Appends every log record of a screened record.
@@ -17,12 +18,12 @@ pub(super) fn append_logs<'a>(rows: &mut Rows, data: &'a LogsData, record: &Reco
     let mut slots = Slots::new(&rows.plan);
     for resource_logs in &data.resource_logs {
         let resource = resource_logs.resource.as_ref().map_or(&[][..], |r| &r.attributes);
-        slots.enter_resource(&rows.plan, resource);
+        slots.enter_resource(&rows.plan, attributes(resource));
         for scope_logs in &resource_logs.scope_logs {
             let scope = scope_logs.scope.as_ref();
-            slots.enter_scope(&rows.plan, scope.map_or(&[][..], |s| &s.attributes));
+            slots.enter_scope(&rows.plan, attributes(scope.map_or(&[][..], |s| &s.attributes)));
             for log in &scope_logs.log_records {
-                slots.enter_record(&rows.plan, &log.attributes);
+                slots.enter_record(&rows.plan, attributes(&log.attributes));
                 rows.append(&slots, &LogItem { log, scope }, record);
             }
         }

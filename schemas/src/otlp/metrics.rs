@@ -14,6 +14,7 @@ use super::derive::Item;
 use super::plan::Slots;
 use super::rows::Rows;
 use super::spans::of_scope;
+use super::value::attributes;
 use crate::tables::Field;
 
 /// Appends every data point of a screened record.
@@ -21,13 +22,13 @@ pub(super) fn append_metrics<'a>(rows: &mut Rows, data: &'a MetricsData, record:
     let mut slots = Slots::new(&rows.plan);
     for resource_metrics in &data.resource_metrics {
         let resource = resource_metrics.resource.as_ref().map_or(&[][..], |r| &r.attributes);
-        slots.enter_resource(&rows.plan, resource);
+        slots.enter_resource(&rows.plan, attributes(resource));
         for scope_metrics in &resource_metrics.scope_metrics {
             let scope = scope_metrics.scope.as_ref();
-            slots.enter_scope(&rows.plan, scope.map_or(&[][..], |s| &s.attributes));
+            slots.enter_scope(&rows.plan, attributes(scope.map_or(&[][..], |s| &s.attributes)));
             for metric in &scope_metrics.metrics {
                 for_each_point(metric, |point| {
-                    slots.enter_record(&rows.plan, point.attributes());
+                    slots.enter_record(&rows.plan, attributes(point.attributes()));
                     rows.append(&slots, &PointItem { metric, point, scope }, record);
                 });
             }

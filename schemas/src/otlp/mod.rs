@@ -23,6 +23,9 @@ mod screen;
 mod spans;
 #[cfg(test)]
 mod tests;
+mod traces;
+pub(crate) mod value;
+mod walk;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +46,7 @@ use crate::prices::PriceTable;
 use crate::tables::{Signal, Table};
 use rows::Rows;
 use screen::Tally;
+use traces::Traces;
 
 /// Where a Kafka record was read.
 #[derive(Clone, Copy, Debug)]
@@ -113,16 +117,10 @@ impl Decoder {
     pub fn absorb(&mut self, signal: Signal, payload: &[u8], meta: RecordMeta<'_>) -> Result<Absorbed, DecodeError> {
         match signal {
             Signal::Traces => {
-                let mut data: TracesData = read(signal, payload, json::traces)?;
-                let (tally, flawed) = screen::screen_traces(&mut data);
-                let absorbed = verdict(signal, payload, &tally, &flawed)?;
-                if let Some(rows) = self.tables.get_mut(&Table::Spans) {
-                    spans::append_spans(rows, &data, &meta);
+                if let Some(rows) = self.walk_traces(payload, meta) {
+                    return Ok(Absorbed { rows, rejected: None });
                 }
-                if let Some(rows) = self.tables.get_mut(&Table::SpanEvents) {
-                    spans::append_events(rows, &data, &meta);
-                }
-                Ok(absorbed)
+                self.decode_traces(payload, meta)
             }
             Signal::Logs => {
                 let mut data: LogsData = read(signal, payload, json::logs)?;
@@ -143,6 +141,42 @@ impl Decoder {
                 Ok(absorbed)
             }
         }
+    }
+
+    /// The fast way for spans in protobuf: how many there were, none if it takes the other way to say what they are.
+    fn walk_traces(&mut self, payload: &[u8], meta: RecordMeta<'_>) -> Option<usize> {
+        if payload.first() == Some(&b'{') || payload.trim_ascii().is_empty() {
+            return None;
+        }
+        let traces = walk::traces(payload, &self.wants())?;
+        self.append_traces(&traces, &meta);
+        Some(traces.spans.len())
+    }
+
+    /// The other way, by a message in between.
+    fn decode_traces(&mut self, payload: &[u8], meta: RecordMeta<'_>) -> Result<Absorbed, DecodeError> {
+        let mut data: TracesData = read(Signal::Traces, payload, json::traces)?;
+        let (tally, flawed) = screen::screen_traces(&mut data);
+        let absorbed = verdict(Signal::Traces, payload, &tally, &flawed)?;
+        let traces = Traces::of(&data, &self.wants());
+        self.append_traces(&traces, &meta);
+        Ok(absorbed)
+    }
+
+    fn append_traces<'a>(&mut self, traces: &Traces<'a>, meta: &RecordMeta<'a>) {
+        if let Some(rows) = self.tables.get_mut(&Table::Spans) {
+            spans::append_spans(rows, traces, meta);
+        }
+        if let Some(rows) = self.tables.get_mut(&Table::SpanEvents) {
+            spans::append_events(rows, traces, meta);
+        }
+    }
+
+    /// Whether a column of spans or their events is built from attributes of a name.
+    fn wants(&self) -> impl Fn(&str) -> bool {
+        let plan = |table| self.tables.get(&table).map(|rows: &Rows| &rows.plan);
+        let plans = [plan(Table::Spans), plan(Table::SpanEvents)];
+        move |attribute| plans.iter().flatten().any(|plan| plan.wants(attribute))
     }
 
     /// Rows of `table` that [`Decoder::take`] would give; 0 if the table is not wanted.

@@ -10,9 +10,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-
 use super::cell::{Cell, read};
+use super::value::Attribute;
 use crate::columns::{self, ColumnSpec, Derivation, ExtraSource, Kind, Reading, Role};
 use crate::tables::{ATTR_PREFIX, Field, RESOURCE_ATTR_PREFIX, Table};
 
@@ -173,6 +172,12 @@ impl Plan {
         self.targets.entry(attribute.into()).or_default().push(Target { slot, source, levels });
     }
 
+    /// Whether a column is built from attributes of this name.
+    #[inline]
+    pub(super) fn wants(&self, attribute: &str) -> bool {
+        self.targets.contains_key(attribute)
+    }
+
     /// The slot of a canonical column, if the plan has it.
     pub(super) fn slot_of(&self, column: &str) -> Option<usize> {
         self.columns.get(column).copied()
@@ -198,13 +203,12 @@ impl Plan {
     }
 
     /// Lets every attribute of a level compete for the slots it can fill.
-    fn offer<'a>(&self, slots: &mut [Slot<'a>], level: Level, attributes: &'a [KeyValue]) {
+    fn offer<'a>(&self, slots: &mut [Slot<'a>], level: Level, attributes: impl IntoIterator<Item = Attribute<'a>>) {
         if self.targets.is_empty() {
             return;
         }
-        for attribute in attributes {
-            let Some(targets) = self.targets.get(attribute.key.as_str()) else { continue };
-            let Some(value) = attribute.value.as_ref().and_then(|any| any.value.as_ref()) else { continue };
+        for Attribute { key, value } in attributes {
+            let Some(targets) = self.targets.get(key) else { continue };
             for target in targets.iter().filter(|target| target.levels & (1 << level as u8) != 0) {
                 let rank = target.source * LEVELS + level as u32;
                 let slot = &mut slots[target.slot];
@@ -234,25 +238,25 @@ impl<'a> Slots<'a> {
     }
 
     /// Begins a resource.
-    pub(super) fn enter_resource(&mut self, plan: &Plan, attributes: &'a [KeyValue]) {
+    pub(super) fn enter_resource(&mut self, plan: &Plan, attributes: impl IntoIterator<Item = Attribute<'a>>) {
         self.resource.fill(EMPTY);
         plan.offer(&mut self.resource, Level::Resource, attributes);
     }
 
     /// Begins a scope of the resource.
-    pub(super) fn enter_scope(&mut self, plan: &Plan, attributes: &'a [KeyValue]) {
+    pub(super) fn enter_scope(&mut self, plan: &Plan, attributes: impl IntoIterator<Item = Attribute<'a>>) {
         self.scope.copy_from_slice(&self.resource);
         plan.offer(&mut self.scope, Level::Scope, attributes);
     }
 
     /// Begins a record of the scope.
-    pub(super) fn enter_record(&mut self, plan: &Plan, attributes: &'a [KeyValue]) {
+    pub(super) fn enter_record(&mut self, plan: &Plan, attributes: impl IntoIterator<Item = Attribute<'a>>) {
         self.record.copy_from_slice(&self.scope);
         plan.offer(&mut self.record, Level::Record, attributes);
     }
 
     /// Lets further attributes of the record compete, at their level.
-    pub(super) fn add(&mut self, plan: &Plan, level: Level, attributes: &'a [KeyValue]) {
+    pub(super) fn add(&mut self, plan: &Plan, level: Level, attributes: impl IntoIterator<Item = Attribute<'a>>) {
         plan.offer(&mut self.record, level, attributes);
     }
 
@@ -268,6 +272,7 @@ impl<'a> Slots<'a> {
 struct NameHasher(u64);
 
 impl Hasher for NameHasher {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         let mut chunks = bytes.chunks_exact(8);
         for chunk in &mut chunks {
@@ -279,6 +284,7 @@ impl Hasher for NameHasher {
         self.add(rest);
     }
 
+    #[inline]
     fn write_u8(&mut self, byte: u8) {
         self.add(u64::from(byte));
     }
@@ -297,22 +303,15 @@ impl NameHasher {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::common::v1::AnyValue;
-    use opentelemetry_proto::tonic::common::v1::any_value::Value;
-
     use super::*;
+    use crate::otlp::value::Value;
 
     fn plan(table: Table, columns: &[&str], extra: &[ExtraSource]) -> Plan {
         Plan::new(table, &columns.iter().map(|c| (*c).to_owned()).collect(), extra)
     }
 
-    fn attributes(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
-        let pair = |(key, text): &(&str, &str)| KeyValue {
-            key: (*key).to_owned(),
-            value: Some(AnyValue { value: Some(Value::StringValue((*text).to_owned())) }),
-            ..KeyValue::default()
-        };
-        pairs.iter().map(pair).collect()
+    fn attributes<'a>(pairs: &[(&'a str, &'a str)]) -> Vec<Attribute<'a>> {
+        pairs.iter().map(|(key, text)| Attribute { key, value: Value::Str(text) }).collect()
     }
 
     /// What `column` gets from attributes of record, resource and scope.
@@ -321,9 +320,9 @@ mod tests {
         let plan = plan(Table::Spans, &[column], &[]);
         let [record, resource, scope] = levels.map(attributes);
         let mut slots = Slots::new(&plan);
-        slots.enter_resource(&plan, &resource);
-        slots.enter_scope(&plan, &scope);
-        slots.enter_record(&plan, &record);
+        slots.enter_resource(&plan, resource);
+        slots.enter_scope(&plan, scope);
+        slots.enter_record(&plan, record);
         assert_eq!(slots.get(0).cell, expected);
     }
 
@@ -363,7 +362,7 @@ mod tests {
         let plan = plan(Table::Spans, &["team"], &extra);
         let record = attributes(&[("genops.team", "contract"), ("acme.squad", "house")]);
         let mut slots = Slots::new(&plan);
-        slots.enter_record(&plan, &record);
+        slots.enter_record(&plan, record);
         assert_eq!(slots.get(0).cell, Cell::Str("house"));
     }
 
@@ -372,8 +371,8 @@ mod tests {
         let plan = plan(Table::SpanEvents, &["team", "output_tokens"], &[]);
         let span = attributes(&[("team", "cx"), ("output_tokens", "7")]);
         let mut slots = Slots::new(&plan);
-        slots.enter_record(&plan, &[]);
-        slots.add(&plan, Level::Parent, &span);
+        slots.enter_record(&plan, []);
+        slots.add(&plan, Level::Parent, span);
         assert_eq!((slots.get(0).cell, slots.get(1).cell), (Cell::Str("cx"), Cell::Null));
     }
 

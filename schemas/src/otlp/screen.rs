@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{
     ExponentialHistogram, Gauge, Histogram, Metric, MetricsData, ResourceMetrics, ScopeMetrics, Sum, Summary,
 };
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, TracesData};
 
 use super::error::Flaw;
 
@@ -70,7 +70,10 @@ pub(super) fn screen_traces(data: &mut TracesData) -> (Tally, TracesData) {
     for resource in &mut data.resource_spans {
         let mut scope_spans = Vec::new();
         for scope in &mut resource.scope_spans {
-            let spans = tally.split(&mut scope.spans, span_flaw);
+            let spans = tally.split(&mut scope.spans, |span| {
+                let ids = [&span.trace_id[..], &span.span_id, &span.parent_span_id];
+                span_flaw(ids, span.start_time_unix_nano, span.end_time_unix_nano)
+            });
             if !spans.is_empty() {
                 scope_spans.push(ScopeSpans {
                     spans,
@@ -163,15 +166,17 @@ fn screen_points(data: &mut Data, nameless: bool, tally: &mut Tally) -> Option<D
     }
 }
 
-fn span_flaw(span: &Span) -> Option<Flaw> {
-    if !is_id(&span.trace_id, TRACE_ID_BYTES)
-        || !is_id(&span.span_id, SPAN_ID_BYTES)
-        || !is_absent_or_sized(&span.parent_span_id, SPAN_ID_BYTES)
+/// What is wrong with a span of these trace, span and parent identifiers and times.
+pub(super) fn span_flaw(ids: [&[u8]; 3], start_unix_nano: u64, end_unix_nano: u64) -> Option<Flaw> {
+    let [trace_id, span_id, parent_span_id] = ids;
+    if !is_id(trace_id, TRACE_ID_BYTES)
+        || !is_id(span_id, SPAN_ID_BYTES)
+        || !is_absent_or_sized(parent_span_id, SPAN_ID_BYTES)
     {
         return Some(Flaw::InvalidId);
     }
     // A start of zero is merely unknown; one beyond the range is as broken as an end beyond it.
-    time_flaw(span.end_time_unix_nano).or_else(|| time_flaw(span.start_time_unix_nano.max(1)))
+    time_flaw(end_unix_nano).or_else(|| time_flaw(start_unix_nano.max(1)))
 }
 
 /// A log record need not belong to a span: an absent or all-zero identifier is none.

@@ -133,6 +133,7 @@ fn walk(shape: &Shape, mut bytes: &[u8]) -> Option<()> {
 }
 
 /// Groups (3 and 4) are deprecated and occur in no OTLP message.
+#[inline]
 pub(super) fn wire_type(code: u64) -> Option<Wire> {
     match code {
         0 => Some(Varint),
@@ -143,19 +144,26 @@ pub(super) fn wire_type(code: u64) -> Option<Wire> {
     }
 }
 
+#[inline]
 pub(super) fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
     Some(taken)
 }
 
+#[inline]
 pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    if let [byte @ ..0x80, rest @ ..] = *bytes {
+        *bytes = rest;
+        return Some(u64::from(*byte));
+    }
     let mut value = 0u64;
     for (at, byte) in bytes.iter().enumerate().take(10) {
         value |= u64::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
             *bytes = &bytes[at + 1..];
-            return Some(value);
+            // The tenth byte has room for one bit.
+            return (at < 9 || *byte < 2).then_some(value);
         }
     }
     None
@@ -180,5 +188,7 @@ mod tests {
         assert_eq!(varint(&mut endless), None);
         let mut largest: &[u8] = &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
         assert_eq!(varint(&mut largest), Some(u64::MAX));
+        let mut too_large: &[u8] = &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
+        assert_eq!(varint(&mut too_large), None);
     }
 }

@@ -4,6 +4,7 @@ mod dialects;
 mod faults;
 mod fixtures;
 mod forms;
+mod walked;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

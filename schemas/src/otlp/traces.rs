@@ -1,0 +1,125 @@
+//! Spans as the tables are built from them: borrowed from a decoded message, or from the bytes themselves.
+//!
+//! Spans, events and attributes lie in one list each, in the order of the record; who belongs to whom is said by places
+//! in those lists. Attributes that no column is built from are left out.
+
+use std::ops::Range;
+
+use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::trace::v1 as decoded;
+use opentelemetry_proto::tonic::trace::v1::TracesData;
+
+use super::value::{Attribute, attributes};
+
+/// The spans of a record.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Traces<'a> {
+    /// The attributes of each resource.
+    pub(super) resources: Vec<Range<usize>>,
+    pub(super) scopes: Vec<Scope<'a>>,
+    pub(super) spans: Vec<Span<'a>>,
+    pub(super) events: Vec<Event<'a>>,
+    /// Of resources, scopes and spans.
+    pub(super) attributes: Vec<Attribute<'a>>,
+    pub(super) event_attributes: Vec<Attribute<'a>>,
+}
+
+/// An instrumentation scope of a resource.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Scope<'a> {
+    pub(super) resource: usize,
+    pub(super) name: &'a str,
+    pub(super) version: &'a str,
+    pub(super) attributes: Range<usize>,
+}
+
+/// A span of a scope.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Span<'a> {
+    pub(super) scope: usize,
+    pub(super) trace_id: &'a [u8],
+    pub(super) span_id: &'a [u8],
+    pub(super) parent_span_id: &'a [u8],
+    pub(super) name: &'a str,
+    pub(super) kind: i32,
+    pub(super) start_time_unix_nano: u64,
+    pub(super) end_time_unix_nano: u64,
+    pub(super) status_code: i32,
+    pub(super) status_message: &'a str,
+    pub(super) attributes: Range<usize>,
+    pub(super) events: Range<usize>,
+}
+
+/// An event of a span.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Event<'a> {
+    pub(super) time_unix_nano: u64,
+    pub(super) name: &'a str,
+    pub(super) attributes: Range<usize>,
+}
+
+impl<'a> Traces<'a> {
+    /// A screened message; attributes whose name nobody `wants` are left out.
+    pub(super) fn of(data: &'a TracesData, wants: &impl Fn(&str) -> bool) -> Self {
+        let mut traces = Self::default();
+        for resource_spans in &data.resource_spans {
+            let resource = traces.resources.len();
+            let pairs = resource_spans.resource.as_ref().map_or(&[][..], |r| &r.attributes);
+            let attributes = keep(&mut traces.attributes, pairs, wants);
+            traces.resources.push(attributes);
+            for scope_spans in &resource_spans.scope_spans {
+                let scope = traces.scopes.len();
+                let named = Scope { resource, ..traces.scope(scope_spans.scope.as_ref(), wants) };
+                traces.scopes.push(named);
+                for span in &scope_spans.spans {
+                    let span = Span { scope, ..traces.span(span, wants) };
+                    traces.spans.push(span);
+                }
+            }
+        }
+        traces
+    }
+
+    fn scope(&mut self, scope: Option<&'a InstrumentationScope>, wants: &impl Fn(&str) -> bool) -> Scope<'a> {
+        let Some(scope) = scope else { return Scope::default() };
+        let attributes = keep(&mut self.attributes, &scope.attributes, wants);
+        Scope { resource: 0, name: &scope.name, version: &scope.version, attributes }
+    }
+
+    fn span(&mut self, span: &'a decoded::Span, wants: &impl Fn(&str) -> bool) -> Span<'a> {
+        let first_event = self.events.len();
+        for event in &span.events {
+            let attributes = keep(&mut self.event_attributes, &event.attributes, wants);
+            self.events.push(Event { time_unix_nano: event.time_unix_nano, name: &event.name, attributes });
+        }
+        let status = span.status.as_ref();
+        Span {
+            scope: 0,
+            trace_id: &span.trace_id,
+            span_id: &span.span_id,
+            parent_span_id: &span.parent_span_id,
+            name: &span.name,
+            kind: span.kind,
+            start_time_unix_nano: span.start_time_unix_nano,
+            end_time_unix_nano: span.end_time_unix_nano,
+            status_code: status.map_or(0, |status| status.code),
+            status_message: status.map_or("", |status| &status.message),
+            attributes: keep(&mut self.attributes, &span.attributes, wants),
+            events: first_event..self.events.len(),
+        }
+    }
+
+    pub(super) fn attributes(&self, range: &Range<usize>) -> impl Iterator<Item = Attribute<'a>> {
+        self.attributes[range.clone()].iter().copied()
+    }
+
+    pub(super) fn event_attributes(&self, event: &Event<'a>) -> impl Iterator<Item = Attribute<'a>> {
+        self.event_attributes[event.attributes.clone()].iter().copied()
+    }
+}
+
+fn keep<'a>(kept: &mut Vec<Attribute<'a>>, pairs: &'a [KeyValue], wants: &impl Fn(&str) -> bool) -> Range<usize> {
+    let first = kept.len();
+    kept.extend(attributes(pairs).filter(|attribute| wants(attribute.key)));
+    first..kept.len()
+}
