@@ -11,6 +11,7 @@
 mod difference;
 mod generated;
 mod joined;
+mod plots;
 mod series;
 
 use std::collections::{BTreeMap, BTreeSet};

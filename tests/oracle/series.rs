@@ -32,16 +32,16 @@ fn vectors(name: &str) -> Option<String> {
 }
 
 /// A series, a value per minute, and from which row on alerts count.
-struct Series {
-    name: String,
-    values: Vec<f64>,
+pub(super) struct Series {
+    pub(super) name: String,
+    pub(super) values: Vec<f64>,
     first: usize,
     /// Rows to be told of whatever they are.
     checked: Vec<usize>,
 }
 
 impl Series {
-    fn new(name: &str, values: Vec<f64>) -> Self {
+    pub(super) fn new(name: &str, values: Vec<f64>) -> Self {
         Self { name: name.to_owned(), values, first: 0, checked: Vec::new() }
     }
 
@@ -57,6 +57,11 @@ impl Series {
 /// Rows of `spans`: the value is the latency, the row's number the input tokens, the first row that counts the output
 /// tokens; the leaves of usage are the rows to be told of.
 fn to_rows(series: &[Series]) -> RecordBatch {
+    to_rows_every(MINUTE_NS, series)
+}
+
+/// The same with another time from row to row.
+pub(super) fn to_rows_every(step_ns: i64, series: &[Series]) -> RecordBatch {
     let longest = series.iter().map(|s| s.values.len()).max().unwrap_or_default();
     let mut of = Vec::new();
     for row in 0..longest {
@@ -70,7 +75,7 @@ fn to_rows(series: &[Series]) -> RecordBatch {
         (
             "event_time",
             Arc::new(TimestampNanosecondArray::from_iter_values(
-                of.iter().map(|(_, row)| START_NS + number(*row) * MINUTE_NS),
+                of.iter().map(|(_, row)| START_NS + number(*row) * step_ns),
             )),
         ),
         ("trace_id", Arc::new(StringViewArray::from_iter_values(&ids))),
@@ -94,7 +99,7 @@ const MINUTES: &str = "(SELECT team, window_start, window_end, max(input_tokens)
     max(latency_ms) AS x, bool_or(usage_leaf) AS checked
     FROM TUMBLE(spans, event_time, INTERVAL '1 minute') GROUP BY team, window_start, window_end)";
 
-fn in_a_batch(files: &[RuleFile], name: &str, rows: &RecordBatch) -> Vec<RecordBatch> {
+pub(super) fn in_a_batch(files: &[RuleFile], name: &str, rows: &RecordBatch) -> Vec<RecordBatch> {
     let telemetry = BTreeMap::from([(Table::Spans, rows.clone())]);
     oracle(files, &references(), name, &telemetry).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -402,7 +407,7 @@ fn streamed_scores(query: &str, rows: &RecordBatch, batch: &BTreeMap<&String, &S
     }
 }
 
-mod nab {
+pub(super) mod nab {
     //! The benchmark's own score, as `nab/sweeper.py` has it.
 
     use super::*;
@@ -421,13 +426,13 @@ mod nab {
     ];
 
     /// A file of the benchmark: its lines, and between which rows anomalies lie.
-    struct Labelled {
-        series: Series,
+    pub(crate) struct Labelled {
+        pub(crate) series: Series,
         lines: Vec<String>,
-        windows: Vec<(usize, usize)>,
+        pub(crate) windows: Vec<(usize, usize)>,
     }
 
-    fn read(folder: &Path) -> Vec<Labelled> {
+    pub(crate) fn read(folder: &Path) -> Vec<Labelled> {
         let labels = fs::read_to_string(folder.join("labels/combined_windows.json")).unwrap();
         let labels: BTreeMap<String, Vec<[String; 2]>> = serde_json::from_str(&labels).unwrap();
         let labelled = |(name, windows): (String, Vec<[String; 2]>)| {
