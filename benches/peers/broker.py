@@ -1,0 +1,111 @@
+"""The Kafka node of a measurement, its topics, and what engines write to them."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+import telemetry
+
+SCRIPT = Path(__file__).resolve().parents[2] / "tests" / "kafka.sh"
+NODE = "peers"
+START_LIMIT_S = 120
+
+
+def start(core):
+    """Starts a node of our own on one core (or finds it running) and returns its address."""
+    command = ["taskset", "-c", str(core), SCRIPT, "start"]
+    environment = {**os.environ, "LICTOR_KAFKA_NAME": NODE}
+    said = subprocess.run(
+        command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=START_LIMIT_S).stdout
+    return said.strip().split("=", 1)[1]
+
+
+def stop():
+    subprocess.run([SCRIPT, "stop"], env={**os.environ, "LICTOR_KAFKA_NAME": NODE}, check=True, timeout=START_LIMIT_S)
+
+
+class Broker:
+    """Topics on a cluster."""
+
+    def __init__(self, servers):
+        self.servers = servers
+        self._admin = AdminClient({"bootstrap.servers": servers})
+
+    def topics(self):
+        return set(self._admin.list_topics(timeout=10).topics)
+
+    def make(self, names, partitions):
+        # Event time is long past: nothing may be deleted because of its age.
+        topics = [NewTopic(name, partitions, 1, config={"retention.ms": "-1"}) for name in names]
+        for future in self._admin.create_topics(topics).values():
+            future.result(30)
+
+    def drop(self, prefix):
+        """Deletes the topics of a run, those that the engine made itself included."""
+        names = [name for name in self.topics() if name.startswith(prefix)]
+        for future in self._admin.delete_topics(names).values() if names else ():
+            try:
+                future.result(30)
+            except KafkaException:
+                pass  # It has gone already.
+
+    def producer(self):
+        # A record of 50 spans has 60 kB: small batches of few records, sent at once.
+        return Producer({"bootstrap.servers": self.servers, "linger.ms": 0, "batch.size": 1_000_000,
+                         "queue.buffering.max.kbytes": 262_144})
+
+    def fill(self, topic, load):
+        """Writes a load into a topic, unless the topic has it already."""
+        if topic in self.topics():
+            if self._count(topic) == len(load.partition):
+                return
+            self.drop(topic)
+        self.make([topic], telemetry.PARTITIONS)
+        producer = self.producer()
+        for partition, key, timestamp_ms, payload in telemetry.records_of(load):
+            while True:
+                try:
+                    producer.produce(topic, payload, key.encode(), partition=partition, timestamp=timestamp_ms)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        producer.flush()
+
+    def _count(self, topic):
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "peers-count"})
+        ends = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1]
+                for number in range(telemetry.PARTITIONS)]
+        consumer.close()
+        return sum(ends)
+
+    def follow(self, topics):
+        return Follower(self.servers, topics)
+
+
+class Follower:
+    """Reads committed records of topics from their beginning."""
+
+    def __init__(self, servers, topics):
+        self._consumer = Consumer({
+            "bootstrap.servers": servers, "group.id": f"peers-follower-{os.getpid()}", "enable.auto.commit": False,
+            "isolation.level": "read_committed", "fetch.wait.max.ms": 100, "fetch.min.bytes": 1})
+        partitions = [
+            TopicPartition(topic, number, 0)
+            for topic in topics
+            for number in self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ]
+        self._consumer.assign(partitions)
+
+    def poll(self, timeout_s):
+        """Topic and JSON value of the next record, or None."""
+        message = self._consumer.poll(timeout_s)
+        if message is None or message.error() or not message.value():
+            return None
+        return message.topic(), json.loads(message.value())
+
+    def close(self):
+        self._consumer.close()
