@@ -8,29 +8,47 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import telemetry
+from answers import Expected
 from engines import Place
 
 ENGINE_CORE, OTHER_CORE = 1, 0
 START_LIMIT_S = 90
-# A backlog is read for so long at most, counted from the first answer; what was answered by then is judged.
-BACKLOG_LIMIT_S = 25
 # The part of that time that does not count: caches and just-in-time compilers are cold.
 WARM_UP_SHARE = 1 / 3
 # When everything was read, answers may still be under way for so long.
-SETTLE_S = 3
+SETTLE_S = 2
 # Whoever read the last mark may still owe answers of windows that ended so long before.
 OWED_MS = 120_000
 
 LIVE_SPANS_PER_S = 5_000
 LIVE_MARKS_PER_S = 40
-LIVE_WARM_UP_S = 8
-LIVE_MEASURED_S = 12
-ARRIVAL_S = 2
+LIVE_WARM_UP_S = 6
+LIVE_MEASURED_S = 8
+ARRIVAL_S = 1
 RECOVERY_LIMIT_S = 60
-AFTER_RECOVERY_S = 3
+AFTER_RECOVERY_S = 1
+# Whoever has fallen behind may take so long to answer the rest.
+CATCH_UP_LIMIT_S = 20
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """A load in a topic, and what it must lead to."""
+
+    topic: str
+    load: telemetry.Load
+    expected: Expected
+
+
+class Failed(RuntimeError):
+    """A run that gave no figures, with the end of the engine's log."""
+
+    def __init__(self, place, why):
+        super().__init__(f"{place.name} {why}:\n{(place.folder / 'log').read_text(errors='replace')[-4000:]}")
 
 
 class Process:
@@ -46,8 +64,7 @@ class Process:
 
     def require_alive(self, place):
         if self._process.poll() is not None:
-            log = (place.folder / "log").read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"{place.name} has ended with {self._process.returncode}:\n{log}")
+            raise Failed(place, f"has ended with {self._process.returncode}")
 
     def cpu_s(self):
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -75,11 +92,11 @@ def place_of(broker, engine, folder, kind, input_topic):
     return place
 
 
-def run(broker, engine, folder, backlog, load, expected):
-    """All figures of one run, as a flat dictionary."""
-    place = place_of(broker, engine, folder, "backlog", backlog)
+def run(broker, engine, folder, backlog, limit_s):
+    """All figures of one run, as a flat dictionary; the backlog is read for `limit_s` from the first answer."""
+    place = place_of(broker, engine, folder, "backlog", backlog.topic)
     try:
-        figures = read_backlog(broker, engine, place, load, expected)
+        figures = read_backlog(broker, engine, place, backlog, limit_s)
     finally:
         _tidy(broker, place)
     place = place_of(broker, engine, folder, "live", None)
@@ -95,11 +112,12 @@ def _tidy(broker, place):
     shutil.rmtree(place.folder)
 
 
-def read_backlog(broker, engine, place, load, expected):
+def read_backlog(broker, engine, place, backlog, limit_s):
+    load = backlog.load
     follower = broker.follow(engine.outputs(place))
     process = Process(engine, place)
     try:
-        given, samples, seen = _answers_to_backlog(engine, place, process, follower, load)
+        given, samples, seen = _answers_to_backlog(engine, place, process, follower, load, limit_s)
         figures = {"peak_rss_mib": process.peak_rss_mib()}
     finally:
         process.kill()
@@ -111,13 +129,14 @@ def read_backlog(broker, engine, place, load, expected):
     marks = [[n for n in seen if load.mark_partition[n] == p] for p in range(telemetry.PARTITIONS)]
     rows = [load.mark_row[max(numbers)] if numbers else 0 for numbers in marks]
     until_ms = int(load.end_ms[rows].min()) - engine.patience_ms - OWED_MS
-    findings = expected.check(given, until_ms, [int(load.record[row]) for row in rows], engine.p95_bound)
+    findings = backlog.expected.check(given, until_ms, [int(load.record[row]) for row in rows], engine.p95_bound)
     return figures | {
-        "spans_per_s": spans / wall_s, "cores_busy": cpu_s / wall_s, "measured_s": wall_s, "spans_read": last[1],
+        "spans_per_s": spans / wall_s, "spans_per_core_s": spans / cpu_s, "cores_busy": cpu_s / wall_s,
+        "measured_s": wall_s, "spans_read": last[1],
         "checked": dict(findings.checked), "wrong": dict(findings.wrong), "examples": dict(findings.examples)}
 
 
-def _answers_to_backlog(engine, place, process, follower, load):
+def _answers_to_backlog(engine, place, process, follower, load, limit_s):
     """What it answered, samples of (time, spans read, processor time), and the marks that were seen."""
     given, samples, seen = {question: [] for question in engine.questions}, [], set()
     identities, said = set(), {}
@@ -143,7 +162,7 @@ def _answers_to_backlog(engine, place, process, follower, load):
         if number is None:
             continue
         if not samples:
-            limit = time.monotonic() + BACKLOG_LIMIT_S
+            limit = time.monotonic() + limit_s
         seen.add(number)
         partition = load.mark_partition[number]
         progress[partition] = max(progress[partition], load.mark_spans[number])
@@ -151,7 +170,7 @@ def _answers_to_backlog(engine, place, process, follower, load):
         if len(seen) == total and settled is None:
             settled = limit = time.monotonic() + SETTLE_S
     if len(samples) < 3:
-        raise RuntimeError(f"{place.name} has answered next to nothing in {START_LIMIT_S} s")
+        raise Failed(place, f"has answered next to nothing in {START_LIMIT_S} s")
     return given, samples, seen
 
 
@@ -221,7 +240,7 @@ def follow_live(broker, engine, place):
 
     try:
         if not follow(time.monotonic() + START_LIMIT_S, lambda number: True):
-            raise RuntimeError(f"{place.name} said nothing in {START_LIMIT_S} s")
+            raise Failed(place, f"has said nothing in {START_LIMIT_S} s")
         follow(time.monotonic() + LIVE_WARM_UP_S)
         measured_from = time.time_ns()
         follow(time.monotonic() + LIVE_MEASURED_S)
@@ -234,8 +253,8 @@ def follow_live(broker, engine, place):
         is_back = follow(time.monotonic() + RECOVERY_LIMIT_S, lambda number: number > killed_ns)
         recovery_s = (time.time_ns() - killed_ns) / 1e9 if is_back else None
         follow(time.monotonic() + AFTER_RECOVERY_S)
-        sent = load.stop()
-        follow(time.monotonic() + AFTER_RECOVERY_S)
+        sent = set(load.stop())
+        follow(time.monotonic() + CATCH_UP_LIMIT_S, lambda _: sent <= arrived.keys())
     finally:
         load.end()
         process.kill()

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ DEFAULT_ENGINES = "lictor,flink,kstreams"
 
 
 def main():
+    # Being told to end is no reason to leave the node and the engine behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     arguments = _arguments()
     if arguments.command == "table":
         print(report.tables([json.loads(line) for line in arguments.results.read_text().splitlines()]))
@@ -43,6 +46,7 @@ def _arguments():
         command.add_argument("--engines", default=DEFAULT_ENGINES, help=f"default {DEFAULT_ENGINES}")
     command.add_argument("--runs", type=int, default=5)
     command.add_argument("--spans", type=int, default=4_000_000, help="of the backlog; about 1 kB each")
+    command.add_argument("--backlog-s", type=int, default=15, help="for how long the backlog is read at most")
     command.add_argument("--note", default="", help="kept with the figures, such as what else ran")
     commands.add_parser("table", help="the results as Markdown")
     for command in commands.choices.values():
@@ -53,16 +57,15 @@ def _arguments():
 def _measure(engines, arguments):
     os.sched_setaffinity(0, {measure.OTHER_CORE})
     load = telemetry.make_load(arguments.spans)
-    expected = Expected(load)
+    backlog = measure.Backlog(f"spans-{arguments.spans}", load, Expected(load))
     broker = kafka.Broker(kafka.start(measure.OTHER_CORE))
     try:
-        backlog = f"spans-{arguments.spans}"
-        _say(f"{arguments.spans} spans in the topic {backlog}")
-        broker.fill(backlog, load)
+        _say(f"{arguments.spans} spans in the topic {backlog.topic}")
+        broker.fill(backlog.topic, load)
         for number in range(arguments.runs):
             for engine in engines:
                 _say(f"run {number + 1} of {arguments.runs}: {engine.label}")
-                figures = _one(broker, engine, backlog, load, expected)
+                figures = _one(broker, engine, backlog, arguments.backlog_s)
                 line = {"engine": engine.name, "label": engine.label, "at": time.strftime("%FT%TZ", time.gmtime()),
                         "note": arguments.note, "machine": machine(), "load_1m": os.getloadavg()[0], **figures}
                 with arguments.results.open("a") as results:
@@ -72,10 +75,10 @@ def _measure(engines, arguments):
         kafka.stop()
 
 
-def _one(broker, engine, backlog, load, expected):
+def _one(broker, engine, backlog, limit_s):
     try:
-        return measure.run(broker, engine, HOME / "runs", backlog, load, expected)
-    except RuntimeError as failed:
+        return measure.run(broker, engine, HOME / "runs", backlog, limit_s)
+    except measure.Failed as failed:
         return {"failed": str(failed)}
 
 

@@ -3,8 +3,8 @@
 from statistics import median
 
 COLUMNS = (
-    ("spans/s, one core", "spans_per_s", "{:,.0f}"),
-    ("of it busy", "cores_busy", "{:.0%}"),
+    ("spans/s and core", "spans_per_core_s", "{:,.0f}"),
+    ("cores busy", "cores_busy", "{:.2f}"),
     ("alert p50, ms", "p50_ms", "{:.0f}"),
     ("alert p99, ms", "p99_ms", "{:.0f}"),
     ("recovery, s", "recovery_s", "{:.1f}"),
