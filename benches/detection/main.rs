@@ -1,8 +1,8 @@
 //! How often the shipped rules alarm for nothing, and how soon they see what goes wrong.
 //!
-//! `cargo bench --bench detection` prints two Markdown tables. For each seed fifty keys work for a week in which nothing
-//! happens, and for two days in which everything does; that goes through the shipped rules as a backtest, from OTLP to
-//! events. A day is about 900,000 spans and takes about a minute of processor time, most of it for windows that close:
+//! `cargo bench --bench detection` prints two Markdown tables. For each seed fifty keys work for a week in which
+//! nothing happens, and for two days in which everything does; that goes through the shipped rules as a backtest, from
+//! OTLP to events. A day is about 900,000 spans; most of its processor time goes into windows that close.
 //! `LICTOR_SEEDS=1` has fewer seeds than three, `LICTOR_DAYS=2` a shorter week, and `LICTOR_ALARMS=rule` prints what a
 //! rule has said.
 
