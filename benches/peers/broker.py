@@ -1,6 +1,7 @@
 """The Kafka node of a measurement, its topics, and what engines write to them."""
 
 import json
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -13,6 +14,10 @@ import telemetry
 SCRIPT = Path(__file__).resolve().parents[2] / "tests" / "kafka.sh"
 NODE = "peers"
 START_LIMIT_S = 120
+# Clients outlive the node by a moment, and need not say that it is gone.
+SILENT = logging.getLogger("peers.kafka")
+SILENT.addHandler(logging.NullHandler())
+SILENT.propagate = False
 
 
 def start(core):
@@ -33,7 +38,7 @@ class Broker:
 
     def __init__(self, servers):
         self.servers = servers
-        self._admin = AdminClient({"bootstrap.servers": servers})
+        self._admin = AdminClient({"bootstrap.servers": servers}, logger=SILENT)
 
     def topics(self):
         return set(self._admin.list_topics(timeout=10).topics)
@@ -56,7 +61,7 @@ class Broker:
     def producer(self):
         # A record of 50 spans has 60 kB: small batches of few records, sent at once.
         return Producer({"bootstrap.servers": self.servers, "linger.ms": 0, "batch.size": 1_000_000,
-                         "queue.buffering.max.kbytes": 262_144, "log_level": 0})
+                         "queue.buffering.max.kbytes": 262_144}, logger=SILENT)
 
     def fill(self, topic, load):
         """Writes a load into a topic, unless the topic has it already."""
