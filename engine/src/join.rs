@@ -4,13 +4,15 @@
 //! known with its second row. Whether a left row stays alone is known when it is settled; it is looked up once more
 //! then, so nothing needs to be remembered of who has met whom.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array};
 use arrow::compute::{filter_record_batch, interleave, take, take_record_batch};
-use lictor_queries::{EvaluationError, JoinKind, JoinSide, RowWise, Scan, ScanPlan, StreamJoin, multiplicities};
+use lictor_queries::{
+    EvaluationError, JoinKind, JoinSide, Leaves, RowWise, Scan, ScanPlan, StreamJoin, multiplicities,
+};
 use lictor_schemas::time::{EventTime, Window};
 
 use crate::exchange::StoreId;
@@ -49,6 +51,17 @@ pub(crate) struct JoinState {
     rule: Arc<JoinRule>,
     lookups: [Lookup; 2],
     scan: Option<Scan>,
+    leaves: LeafCounts,
+    committed_leaves: LeafCounts,
+}
+
+/// How often it was not sure which spans of a trace count; for people who look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeafCounts {
+    /// Spans that counted though one above them may have counted before.
+    pub late: u64,
+    /// Spans that counted unseen because their traces are too large.
+    pub unsearched: u64,
 }
 
 /// Finds the rows of a side by their keys.
@@ -81,6 +94,9 @@ struct Candidates {
 /// that are looked up it has and whether it meets them.
 type Visit<'a> = &'a mut dyn FnMut(RecordBatch, &[u64], &BooleanArray);
 
+/// Some rows of a pane.
+type Rows<'a> = (Window, &'a Pane, &'a [usize]);
+
 impl Lookup {
     /// Takes in what has come since the last call.
     fn update(&mut self, join: &StreamJoin, side: JoinSide, span: Window, pane: &Pane) -> Result<(), PaneError> {
@@ -103,7 +119,18 @@ impl Lookup {
 impl JoinState {
     /// Nothing has met yet.
     pub(crate) fn new(rule: Arc<JoinRule>) -> Self {
-        Self { rule, lookups: Default::default(), scan: None }
+        let none = LeafCounts::default();
+        Self { rule, lookups: Default::default(), scan: None, leaves: none, committed_leaves: none }
+    }
+
+    /// How sure it was of which spans count, since this process has the rule.
+    pub(crate) fn leaf_counts(&self) -> LeafCounts {
+        self.leaves
+    }
+
+    /// What is counted now stays.
+    pub(crate) fn commit(&mut self) {
+        self.committed_leaves = self.leaves;
     }
 
     /// The rule.
@@ -115,6 +142,7 @@ impl JoinState {
     pub(crate) fn undo(&mut self) {
         self.lookups = Default::default();
         self.scan = None;
+        self.leaves = self.committed_leaves;
     }
 
     /// Sums up joined rows; the partial batches are for the rule's own store.
@@ -163,12 +191,11 @@ impl JoinState {
         let panes = self.store(stores, JoinSide::Left).panes().take_while(|(span, _)| !is_silent && span.end <= to);
         for (span, pane) in panes.filter(|(span, _)| span.end > from) {
             let rows = in_order(&self.rule.join, pane)?;
-            let mut has_met = vec![false; rows.len()];
-            self.each_match(stores, JoinSide::Left, (span, pane, &rows), &mut |_, own, meets| {
-                own.iter().zip(meets).filter(|(_, meets)| *meets == Some(true)).for_each(|(row, _)| {
-                    has_met[usize::try_from(*row).unwrap_or(usize::MAX)] = true;
-                });
-            })?;
+            let has_met = if self.rule.join.has_families() {
+                self.has_usage_below(stores, (span, pane, &rows))?
+            } else {
+                self.has_partner(stores, (span, pane, &rows))?
+            };
             let is_told = |has_met: bool| has_met == (kind == JoinKind::LeftSemi);
             let told: Vec<usize> = rows.iter().zip(&has_met).filter(|(_, m)| is_told(**m)).map(|(r, _)| *r).collect();
             if !told.is_empty() && (kind == JoinKind::LeftSemi || is_known(span)) {
@@ -178,6 +205,39 @@ impl JoinState {
         }
         self.forget_gone(stores);
         Ok(settled)
+    }
+
+    /// For each of some left rows whether a right one meets the conditions.
+    fn has_partner(&mut self, stores: &[PaneStore], left: Rows<'_>) -> Result<Vec<bool>, PaneError> {
+        let mut has_partner = vec![false; left.2.len()];
+        self.each_match(stores, JoinSide::Left, left, &mut |_, own, meets| {
+            own.iter().zip(meets).filter(|(_, meets)| *meets == Some(true)).for_each(|(row, _)| {
+                has_partner[usize::try_from(*row).unwrap_or(usize::MAX)] = true;
+            });
+        })?;
+        Ok(has_partner)
+    }
+
+    /// For each of some left rows, which are spans, whether a span that bears usage descends from it.
+    fn has_usage_below(&mut self, stores: &[PaneStore], left: Rows<'_>) -> Result<Vec<bool>, PaneError> {
+        let (span, pane, rows) = left;
+        let join = Arc::clone(&self.rule.join);
+        let keys = pane.keys_of(rows)?;
+        let traces: BTreeSet<u64> = join.key_hashes(JoinSide::Left, &keys)?.into_iter().collect();
+        let mut of_traces = Vec::new();
+        for (span, pane) in self.within_reach(stores, JoinSide::Left, span).collect::<Vec<_>>() {
+            let lookup = &mut self.lookups[JoinSide::Right as usize];
+            lookup.update(&join, JoinSide::Right, span, pane)?;
+            let found = traces.iter().flat_map(|trace| lookup.find(span, *trace));
+            let found: Vec<usize> = found.map(|row| *row as usize).collect();
+            if !found.is_empty() {
+                of_traces.push(pane.keys_of(&found)?);
+            }
+        }
+        let Leaves { counts, late, unsearched } = join.leaves(&keys, &of_traces);
+        self.leaves.late += late;
+        self.leaves.unsearched += unsearched;
+        Ok(counts.into_iter().map(|counts| !counts).collect())
     }
 
     fn store<'a>(&self, stores: &'a [PaneStore], side: JoinSide) -> &'a PaneStore {
@@ -196,7 +256,7 @@ impl JoinState {
         &mut self,
         stores: &[PaneStore],
         side: JoinSide,
-        (span, pane, rows): (Window, &Pane, &[usize]),
+        (span, pane, rows): Rows<'_>,
         visit: Visit<'_>,
     ) -> Result<(), PaneError> {
         let join = Arc::clone(&self.rule.join);

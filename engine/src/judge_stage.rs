@@ -23,7 +23,7 @@ use crate::decision::{Decision, Decisions, LimitReport};
 use crate::exchange::route::Place;
 use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
 use crate::frontier::Frontier;
-use crate::join::{JoinRule, JoinState, JoinThen};
+use crate::join::{JoinRule, JoinState, JoinThen, LeafCounts};
 use crate::pane::PaneError;
 use crate::store::{PaneStore, StorePlan};
 use crate::watermark::{Mark, Watermarks};
@@ -131,6 +131,8 @@ pub struct RuleStatus {
     pub pending: usize,
     /// Groups that came for windows already closed.
     pub dropped: u64,
+    /// How often it was not sure which spans of a trace count, if it reads `USAGE_LEAVES`.
+    pub leaves: LeafCounts,
     /// Whether it waits for sums over telemetry that was read before it was there.
     pub is_warming: bool,
     /// Why it does not run any more.
@@ -145,6 +147,8 @@ impl RuleStatus {
         self.firing += other.firing;
         self.pending += other.pending;
         self.dropped += other.dropped;
+        self.leaves.late += other.leaves.late;
+        self.leaves.unsearched += other.leaves.unsearched;
         self.is_warming |= other.is_warming;
         self.quarantined = self.quarantined.take().or(other.quarantined);
     }
@@ -179,6 +183,9 @@ impl JudgeStage {
             state.was_quarantined = state.quarantined.is_some();
             if let Some(windowed) = &mut state.windowed {
                 windowed.commit();
+            }
+            if let Some(joined) = &mut state.joined {
+                joined.commit();
             }
         }
         self.stores.iter_mut().try_for_each(PaneStore::commit)?;
@@ -354,6 +361,7 @@ impl JudgeStage {
             firing: self.decisions.firing(&rule.header.name),
             pending: self.decisions.pending(&rule.header.name),
             dropped: stores.iter().map(|store| store.dropped()).sum(),
+            leaves: state.joined.as_ref().map(JoinState::leaf_counts).unwrap_or_default(),
             is_warming: stores.iter().any(|store| store.warming().is_some()),
             quarantined: state.quarantined.clone(),
         }

@@ -20,6 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::decision::{Decision, LimitReport};
+use crate::join::LeafCounts;
 use crate::judge_stage::RuleStatus;
 use crate::scan_stage::ScanCounts;
 use crate::tasks::Stage;
@@ -63,6 +64,7 @@ pub struct Metrics {
     groups: Family<Labels<1>, Gauge>,
     state_bytes: Family<Labels<1>, Gauge>,
     dropped_groups: Family<Labels<1>, Counter>,
+    unsure_leaves: Family<Labels<2>, Counter>,
     dead_letters: Family<Labels<1>, Counter>,
     late_rows: Family<Labels<2>, Counter>,
     limit_reached: Family<Labels<2>, Counter>,
@@ -143,6 +145,10 @@ impl Metrics {
             groups: to.add("groups", "Groups with state over all open windows, by rule"),
             state_bytes: to.add_with_unit("state", "Memory of that state, by rule", Unit::Bytes, Family::default()),
             dropped_groups: to.add("dropped_groups", "Groups that came for windows already closed, by rule"),
+            unsure_leaves: to.add(
+                "unsure_usage_leaves",
+                "Spans whose usage USAGE_LEAVES counted though another of their trace may repeat it, by rule and reason",
+            ),
             dead_letters: to.add("dead_letters", "Records and parts of records that could not be decoded, by reason"),
             late_rows: to.add("late_rows", "Rows that came too late or from the future, by table and reason"),
             limit_reached: to.add("limit_reached", "Epochs that found a rule at one of its limits"),
@@ -273,6 +279,11 @@ impl Metrics {
             self.state_bytes.get_or_create(&rule()).set(as_gauge(status.state_bytes));
             // The rule counts by itself; a counter of ours must only follow.
             self.dropped_groups.get_or_create(&rule()).inner().fetch_max(status.dropped, Ordering::Relaxed);
+            let LeafCounts { late, unsearched } = status.leaves;
+            for (reason, spans) in [("late", late), ("large_trace", unsearched)].into_iter().filter(|(_, n)| *n > 0) {
+                let labels = [("rule", status.name.clone()), ("reason", reason.to_owned())];
+                self.unsure_leaves.get_or_create(&labels).inner().fetch_max(spans, Ordering::Relaxed);
+            }
             let now = match status {
                 RuleStatus { quarantined: Some(_), .. } => "quarantined",
                 RuleStatus { is_warming: true, .. } => "warming",

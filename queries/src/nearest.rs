@@ -5,8 +5,8 @@ use lictor_schemas::genops::{closest, edit_distance};
 
 use crate::diagnostic::Diagnostic;
 
-/// The functions of `FROM` that cut time into windows.
-const WINDOWS: [&str; 5] = ["TUMBLE", "HOP", "CUMULATE", "SESSION", "CALENDAR"];
+/// The functions of `FROM`: those that cut time into windows, and the one that picks spans.
+const IN_FROM: [&str; 6] = ["TUMBLE", "HOP", "CUMULATE", "SESSION", "CALENDAR", "USAGE_LEAVES"];
 
 /// What a query can name.
 #[derive(Debug, Default)]
@@ -34,9 +34,9 @@ impl Known {
         if let Some(name) = named("table function '", " not found") {
             let message = format!("there is no function `{name}` in FROM");
             let fault = Diagnostic { message, ..fault };
-            return match closest(&name.to_uppercase(), &WINDOWS) {
+            return match closest(&name.to_uppercase(), &IN_FROM) {
                 Some(near) => fault.help(format!("did you mean `{near}`?")),
-                None => fault.note(format!("windows: {}", WINDOWS.join(", "))),
+                None => fault.note(format!("there are {}", IN_FROM.join(", "))),
             };
         }
         if let Some(name) = named("Invalid function '", "") {

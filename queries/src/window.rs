@@ -22,10 +22,12 @@ use datafusion::logical_expr_common::signature::TypeSignature;
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, TableFactor, TableFunctionArgs,
 };
+use lictor_schemas::tables::Table;
 use lictor_schemas::time::{EventTime, Window};
 
 use crate::calendar::{self, CalendarUnit};
 use crate::lineage::strip_alias;
+use crate::usage_leaves::{self, Reach};
 use crate::window_spec::WindowSpec;
 use crate::zoned;
 
@@ -127,10 +129,11 @@ impl RelationPlanner for WindowPlanner {
         let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        let Some(function) = Function::of(name) else {
-            return Ok(RelationPlanning::Original(Box::new(relation)));
+        let plan = match Function::of(name) {
+            Some(function) => self.plan_window(function, args, context)?,
+            None if name.to_string().eq_ignore_ascii_case("usage_leaves") => self.plan_leaves(args, context)?,
+            None => return Ok(RelationPlanning::Original(Box::new(relation))),
         };
-        let plan = self.plan_window(function, args, context)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
     }
 }
@@ -161,6 +164,27 @@ impl WindowPlanner {
             }
             None => self.assign(input, vec![time], spec),
         }
+    }
+
+    /// No window, but the other function of `FROM` that takes a table.
+    fn plan_leaves(&self, args: &TableFunctionArgs, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+        let args = args.args.iter().map(|a| unnamed(a, usage_leaves::SHAPE)).collect::<Result<Vec<_>>>()?;
+        let [SqlExpr::Identifier(table), lengths @ ..] = args.as_slice() else {
+            return plan_err!("{} takes the table spans first", usage_leaves::SHAPE);
+        };
+        if context.normalize_ident(table.clone()) != Table::Spans.name() {
+            return plan_err!(
+                "{} takes the table spans, not `{table}`: a view may lack the spans between two that bear usage",
+                usage_leaves::SHAPE
+            );
+        }
+        let spans = self.plan_input(args[0], usage_leaves::SHAPE, context)?;
+        let length = |length: &&SqlExpr| {
+            let length = context.sql_to_expr((**length).clone(), spans.schema())?;
+            interval_ns(&length, usage_leaves::SHAPE)
+        };
+        let reach = Reach::try_new(&lengths.iter().map(length).collect::<Result<Vec<_>>>()?)?;
+        usage_leaves::usage_leaves(self.planning, spans, reach)
     }
 
     /// The rows to be windowed: a table or view by name, a query's own `WITH` name, or a subquery.

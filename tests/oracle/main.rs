@@ -11,6 +11,7 @@
 mod difference;
 mod generated;
 mod joined;
+mod leaves;
 mod plots;
 mod series;
 

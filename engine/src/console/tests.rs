@@ -13,6 +13,7 @@ use crate::aside::{DeadNote, LastDead};
 use crate::clock::Clock;
 use crate::decision::Decisions;
 use crate::http::{Health, HttpServer, ReloadRequest};
+use crate::join::LeafCounts;
 use crate::metrics::Metrics;
 use crate::tasks::Stage;
 
@@ -81,6 +82,7 @@ fn status(name: &str, firing: usize) -> RuleStatus {
         firing,
         pending: 1,
         dropped: 0,
+        leaves: LeafCounts::default(),
         is_warming: false,
         quarantined: None,
     }

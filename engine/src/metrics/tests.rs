@@ -28,6 +28,7 @@ fn status(name: &str, quarantined: Option<&str>) -> RuleStatus {
         firing: 2,
         pending: 1,
         dropped: 7,
+        leaves: LeafCounts { late: 5, unsearched: 0 },
         is_warming: false,
         quarantined,
     }
@@ -111,6 +112,7 @@ fn a_rule_is_in_one_state() {
             "lictor_groups{rule=\"a\"} 3",
             "lictor_state_bytes{rule=\"a\"} 450",
             "lictor_dropped_groups_total{rule=\"a\"} 7",
+            "lictor_unsure_usage_leaves_total{rule=\"a\",reason=\"late\"} 5",
         ],
     );
 }
@@ -200,6 +202,7 @@ fn these_are_all_metrics() {
         "lictor_rows_total",
         "lictor_rule_state",
         "lictor_state_bytes",
+        "lictor_unsure_usage_leaves_total",
         "lictor_violations_pending",
         "lictor_watermark_lag_seconds",
     ])

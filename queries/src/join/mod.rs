@@ -4,6 +4,7 @@
 //! kafka_partition, kafka_offset, trace_id, span_id]`, each with how many there are of it. So rows are shipped, kept,
 //! checkpointed and restored as all groups are. What is here says which of them belong together, and what comes of it.
 
+mod family;
 mod plan;
 mod shape;
 
@@ -19,6 +20,8 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::EvaluationError;
 
+pub use family::Leaves;
+pub(crate) use family::{Family, Kin, KinColumns, instants};
 pub(crate) use plan::{JOINED, PlannedJoin, SidePlan, plan_join};
 pub use shape::{JoinKind, TimeBounds};
 pub(crate) use shape::{find, with_conditions_in_place};
@@ -64,6 +67,8 @@ pub struct StreamJoin {
     pub(crate) pane_ns: i64,
     pub(crate) is_distinct: bool,
     pub(crate) layouts: [SideLayout; 2],
+    /// Of spans that are joined with those below them.
+    pub(crate) kin: Option<KinColumns>,
     /// All conditions, over joined rows.
     pub(crate) predicate: Arc<dyn PhysicalExpr>,
     /// `[left column…, right column…, event_time, kafka_partition, kafka_offset, trace_id, span_id]`, the last five

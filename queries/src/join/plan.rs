@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder,
 use lictor_schemas::tables::Table;
 
 use super::shape::{JoinKind, JoinShape, TimeBounds};
-use super::{JoinSide, SideLayout, StreamJoin};
+use super::{JoinSide, KinColumns, SideLayout, StreamJoin};
 use crate::aggregation::GroupColumn;
 use crate::carry::{CARRIED, Carried, carry};
 use crate::lineage::{source_column, telemetry_column};
@@ -20,6 +20,7 @@ use crate::options::short_hash;
 use crate::session::{Session, scan_as};
 use crate::shape::{Refusal, Windowed, refuse};
 use crate::slot::SlotTable;
+use crate::usage_leaves::DESCENDANT;
 use crate::window::{pane_start, window_argument};
 use crate::window_spec::WindowSpec;
 
@@ -151,9 +152,19 @@ impl PlannedJoin {
         let of_left = looked_at.iter().filter(|i| **i < width).count();
         let layout = |columns| SideLayout { keys: self.shape.keys.len(), columns };
         let layouts = [layout(of_left), layout(looked_at.len() - of_left)];
+        let kin = self.kin_columns(&looked_at);
         let JoinShape { kind, bounds, is_distinct, .. } = self.shape;
         let (rule, pane_ns) = (rule.to_owned(), self.pane_ns());
-        Ok(StreamJoin { rule, kind, bounds, pane_ns, is_distinct, layouts, predicate, schema })
+        Ok(StreamJoin { rule, kind, bounds, pane_ns, is_distinct, layouts, kin, predicate, schema })
+    }
+
+    /// Where right rows that may be descendants of the left ones say so.
+    fn kin_columns(&self, looked_at: &BTreeSet<usize>) -> Option<KinColumns> {
+        let of_right = |name: &str| {
+            let place = self.place(&Column::new(Some(DESCENDANT), name))?;
+            looked_at.iter().filter(|i| **i >= self.left_width()).position(|i| *i == place)
+        };
+        Some(KinColumns { parent_span_id: of_right("parent_span_id")?, usage_leaf: of_right("usage_leaf")? })
     }
 
     fn rows_schema(&self) -> SchemaRef {

@@ -17,6 +17,7 @@ use lictor_schemas::tables::Table;
 use crate::distinct::EARLIER;
 use crate::lineage::telemetry_column;
 use crate::shape::{Refusal, check_stateless, reads_telemetry, refuse, table_of};
+use crate::usage_leaves::DESCENDANT;
 
 /// What comes out of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,7 +190,10 @@ fn understand(join: Join) -> Result<JoinShape, Refusal> {
         return refuse("the join of two streams compares no key of both for equality", help, "JOIN");
     }
     let bounds = sides.bounds(&conditions)?;
-    let is_distinct = matches!(join.right.as_ref(), LogicalPlan::SubqueryAlias(side) if side.alias.table() == EARLIER);
+    // With conditions below the alias that names it a side is still called so.
+    let is_called =
+        |name| matches!(join.right.as_ref(), LogicalPlan::SubqueryAlias(side) if side.alias.table() == name);
+    let is_distinct = is_called(EARLIER) || is_called(DESCENDANT);
     Ok(JoinShape { kind, tables, keys, conditions, bounds, join, is_distinct })
 }
 

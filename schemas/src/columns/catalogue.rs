@@ -207,7 +207,7 @@ pub static COLUMNS: &[ColumnSpec] = &[
         "usage_leaf",
         Kind::Flag,
         "true where usage may be summed: the span bears tokens or a reported cost and no descendant in the same record \
-         does. An approximation: descendants that arrive in another record are not seen",
+         does. Descendants that arrive in another record are not seen: USAGE_LEAVES(spans, wait) waits for them",
         &[])
     .on(SPANS)
     .derived(

@@ -4,8 +4,8 @@
 //! times. A span counts if it bears usage and no descendant does. Span kinds do not tell: the innermost call is
 //! sometimes the one without an operation name, and sometimes only the agent span bears usage.
 //!
-//! This is an approximation: only the spans of one Kafka record are looked at. Descendants that arrive in another
-//! record are not seen, and then an ancestor counts as well.
+//! Only the spans of one Kafka record are looked at, so that it is known at once. Descendants that arrive in another
+//! record are not seen, and then an ancestor counts as well; who can wait for them reads `USAGE_LEAVES` in SQL.
 
 use std::collections::HashMap;
 

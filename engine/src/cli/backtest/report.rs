@@ -7,6 +7,7 @@ use anyhow::bail;
 use lictor_engine::backtest::{
     Account, Difference, EPISODES_MAX, Episode, Outcome, Peak, Range, Reading, RuleDigest, difference,
 };
+use lictor_engine::join::LeafCounts;
 use lictor_engine::watermark::Untimely;
 use lictor_schemas::event::Instruction;
 use lictor_schemas::tables::Table;
@@ -112,6 +113,14 @@ fn notes_of(side: &str, account: &Account) -> Vec<String> {
         }
         if rule.dropped > 0 {
             notes.push(format!("{side}rule {}: {} groups came for windows that had ended", rule.name, rule.dropped));
+        }
+        let LeafCounts { late, unsearched } = rule.leaves;
+        if late + unsearched > 0 {
+            notes.push(format!(
+                "{side}rule {}: {} spans counted though another of their trace may repeat their usage",
+                rule.name,
+                late + unsearched
+            ));
         }
     }
     for limit in &account.limits {
