@@ -29,6 +29,6 @@ pub use kafka::{
 };
 pub use record::{NextOffset, Outgoing, RecordRef, TopicPartition};
 pub use recorded::{Meter, Recorded, Track};
-pub use reference::{ReferenceError, RefusedRecord, TableFormat, load_table};
+pub use reference::{ReferenceError, RefusedRecord, TableFormat, load_table, write_table};
 pub use sink::Sink;
 pub use source::{AssignmentChange, Polled, Source};

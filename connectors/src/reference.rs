@@ -7,6 +7,7 @@ mod csv;
 mod json;
 mod latest;
 mod parquet;
+mod write;
 
 use std::fs::{self, File};
 use std::io;
@@ -21,6 +22,7 @@ use crate::error::Fault;
 
 pub use latest::RefusedRecord;
 pub(crate) use latest::{Absorbed, LatestRows, ROWS_MAX, TooManyRows};
+pub use write::write_table;
 
 /// How the file of a reference table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

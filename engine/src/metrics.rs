@@ -147,7 +147,7 @@ impl Metrics {
             dropped_groups: to.add("dropped_groups", "Groups that came for windows already closed, by rule"),
             unsure_leaves: to.add(
                 "unsure_usage_leaves",
-                "Spans whose usage USAGE_LEAVES counted though another of their trace may repeat it, by rule and reason",
+                "Spans that USAGE_LEAVES counted though another of their trace may repeat their usage, by reason",
             ),
             dead_letters: to.add("dead_letters", "Records and parts of records that could not be decoded, by reason"),
             late_rows: to.add("late_rows", "Rows that came too late or from the future, by table and reason"),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use lictor_connectors::{TableFormat, load_table};
-use lictor_queries::{Diagnostic, ReferenceDecl, ReferenceFormat, References, RuleFile, RuleSet, TextSpan};
+use lictor_queries::{Baseline, Diagnostic, ReferenceDecl, ReferenceFormat, References, RuleFile, RuleSet, TextSpan};
 use lictor_schemas::prices::PriceTable;
 use thiserror::Error;
 
@@ -124,6 +124,40 @@ pub fn load_with(
     meant: &dyn Fn(&str) -> bool,
 ) -> Result<LoadedRules, RulesDirError> {
     compile(dir, None, overrides, meant, &mut without_broker)
+}
+
+/// Plans a view of one rule file, or its last one, to be summed up over recorded telemetry. A table that is read from
+/// `output`, where the result will be, may not be there yet. Also gives the prices that it reckons by.
+///
+/// # Errors
+/// As [`load`]; faults of the file are in the inner result, with its text.
+pub fn load_baseline(
+    file: &Path,
+    prices: Option<&Path>,
+    (view, output): (Option<&str>, &Path),
+    read_topic: &mut ReadTopic<'_>,
+) -> Result<(RuleFile, Arc<PriceTable>, Result<Baseline, Vec<Diagnostic>>), RulesDirError> {
+    let root = file.parent().unwrap_or(Path::new(""));
+    let rules = read_rule(root, file)?;
+    let prices_path = prices.map_or_else(|| root.join(PRICES_FILE), Path::to_path_buf);
+    let prices = Arc::new(load_prices(&prices_path, prices.is_some())?);
+    let files = std::slice::from_ref(&rules);
+    let declared = lictor_queries::references(files);
+    let not_yet = declared.iter().filter(|decl| !is_topic(decl) && !output.exists());
+    let not_yet = not_yet.filter(|decl| is_same_file(&reference_path(root, decl), output));
+    let rows = |decl: &ReferenceDecl| Some((decl.name.clone(), RecordBatch::new_empty(decl.schema.clone()?)));
+    let references = load_references(root, &declared, not_yet.filter_map(rows).collect(), read_topic)?;
+    let baseline = Baseline::try_new(files, &references, &prices, view);
+    Ok((rules, prices, baseline))
+}
+
+/// Whether two paths name one file, which may not be there: its folder is.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let of = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some((fs::canonicalize(folder).ok()?, path.file_name()?.to_owned()))
+    };
+    of(a).is_some_and(|a| of(b) == Some(a))
 }
 
 fn without_broker(decl: &ReferenceDecl) -> Result<RecordBatch, String> {

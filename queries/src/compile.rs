@@ -320,6 +320,11 @@ impl Compiler {
         &self.reference_tables
     }
 
+    /// What is wrong with what was compiled.
+    pub(crate) fn take_faults(&mut self) -> Vec<Diagnostic> {
+        std::mem::take(&mut self.faults)
+    }
+
     pub(crate) fn first_fault(&self) -> String {
         self.faults.first().map_or_else(|| "no such rule".to_owned(), Diagnostic::summary)
     }

@@ -10,6 +10,7 @@
 
 mod aggregation;
 mod attributes;
+mod baseline;
 mod calendar;
 mod carry;
 mod compact;
@@ -52,6 +53,7 @@ mod window_spec;
 mod zoned;
 
 pub use aggregation::{Aggregation, KeyIndex};
+pub use baseline::Baseline;
 pub use calendar::CalendarUnit;
 pub use compile::{
     CompiledRule, CompiledStore, Feed, JoinedRule, JoinedThen, References, RuleKind, RuleSet, RuleSource, WindowedRule,

@@ -81,6 +81,12 @@ impl Session {
         self.context.register_table(name, table).map(drop)
     }
 
+    /// The rows of a table or view; none if there is none of that name.
+    pub(crate) fn rows_of(&self, name: &str) -> Option<Result<LogicalPlan>> {
+        let table = self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)?;
+        Some(LogicalPlanBuilder::scan(name, provider_as_source(table), None).and_then(LogicalPlanBuilder::build))
+    }
+
     /// The names of all functions that a query can call.
     pub(crate) fn functions(&self) -> Vec<String> {
         let state = self.context.state();

@@ -16,6 +16,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 
 /// The rows that one planned scan will read.
@@ -23,8 +24,19 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 pub(crate) struct Slot {
     schema: SchemaRef,
     batches: Arc<Mutex<Vec<RecordBatch>>>,
+    /// Rows that come while the plan runs, in place of those.
+    feed: Arc<Mutex<Option<Feed>>>,
     /// Where the columns were found in the batches seen last: telemetry batches share one schema.
     found: Arc<Mutex<Option<Places>>>,
+}
+
+/// Batches that are made while a plan reads them.
+pub(crate) struct Feed(Box<dyn Iterator<Item = RecordBatch> + Send>);
+
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Feed")
+    }
 }
 
 /// A schema and the positions in it of the columns that the plan reads.
@@ -32,7 +44,7 @@ type Places = (SchemaRef, Arc<[usize]>);
 
 impl Slot {
     fn new(schema: SchemaRef) -> Self {
-        Self { schema, batches: Arc::default(), found: Arc::default() }
+        Self { schema, batches: Arc::default(), feed: Arc::default(), found: Arc::default() }
     }
 
     /// The columns that the plan reads.
@@ -45,6 +57,16 @@ impl Slot {
         let narrowed = batches.iter().map(|b| self.narrow(b)).collect::<Result<_, _>>()?;
         *self.batches.lock().unwrap_or_else(PoisonError::into_inner) = narrowed;
         Ok(())
+    }
+
+    /// The next run reads these batches, each once; a plan may be longer than memory then.
+    pub(crate) fn feed(&self, batches: impl Iterator<Item = RecordBatch> + Send + 'static) {
+        *self.feed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Feed(Box::new(batches)));
+    }
+
+    /// Nothing is fed any more.
+    pub(crate) fn forget_feed(&self) {
+        drop(self.feed.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The rows as one batch; none if it was never filled.
@@ -75,12 +97,37 @@ impl Slot {
     }
 }
 
+/// So many batches of a feed wait to be read: one that is worked on next, and one that hides a hiccup.
+const FED_BATCHES_MAX: usize = 2;
+
+impl Slot {
+    fn stream(self, batches: impl Iterator<Item = RecordBatch> + Send + 'static) -> SendableRecordBatchStream {
+        let mut stream = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), FED_BATCHES_MAX);
+        let to = stream.tx();
+        stream.spawn_blocking(move || {
+            for batch in batches {
+                let narrowed = self.narrow(&batch).map_err(Into::into);
+                // Who needs no more, as a LIMIT, does not listen any more.
+                if to.blocking_send(narrowed).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        stream.build()
+    }
+}
+
 impl PartitionStream for Slot {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let feed = self.feed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Feed(batches)) = feed {
+            return self.clone().stream(batches);
+        }
         let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let stream = MemoryStream::try_new(batches, Arc::clone(&self.schema), None);
         Box::pin(stream.unwrap_or_else(|e| unreachable!("a stream without projection has no way to fail: {e}")))

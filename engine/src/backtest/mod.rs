@@ -22,6 +22,7 @@ mod diff;
 mod digest;
 mod merge;
 mod replay;
+mod rows;
 mod threads;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use crate::scan_stage::ScanCounts;
 
 pub use diff::{Difference, Move, RuleDifference, difference};
 pub use digest::{Digest, EPISODES_MAX, Episode, Peak, RuleDigest};
+pub use rows::{Rows, rows};
 pub use threads::run;
 
 /// What is to be replayed, and how.

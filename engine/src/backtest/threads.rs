@@ -24,7 +24,7 @@ use crate::decoding::Decoding;
 use crate::pipeline::PipelineSettings;
 
 /// Chunks that wait in front of a thread: one that it works on next, and one more that hides a hiccup.
-const WAITING_MAX: usize = 2;
+pub(super) const WAITING_MAX: usize = 2;
 
 /// What a chunk has become: one batch for each way of decoding.
 type Batches = Vec<Batch>;
@@ -89,17 +89,17 @@ pub fn run(
 }
 
 /// What a thread has made; its panic is ours.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
 }
 
 /// A silent partition must be seen to be silent: time is told twice as often as it falls idle.
-fn chunk_ns_max(settings: &PipelineSettings) -> i64 {
+pub(super) fn chunk_ns_max(settings: &PipelineSettings) -> i64 {
     (settings.tolerances.idle_after_ns / 2).max(1)
 }
 
 /// Reads to the end and deals chunks out in turn.
-fn read(mut merge: Merge, to: &[SyncSender<Chunk>], stop: &AtomicBool) -> Result<Reading, ConnectorError> {
+pub(super) fn read(mut merge: Merge, to: &[SyncSender<Chunk>], stop: &AtomicBool) -> Result<Reading, ConnectorError> {
     merge.begin()?;
     for decoder in to.iter().cycle() {
         if stop.load(Ordering::Relaxed) {

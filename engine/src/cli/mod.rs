@@ -60,6 +60,8 @@ enum Command {
     Test(test::Arguments),
     /// Replays recorded telemetry under rules: what they would have said, and what an edit of them changes.
     Backtest(Box<backtest::Arguments>),
+    /// Sums recorded telemetry up to a reference table: what is usual, for drift against a fixed past.
+    Baseline(Box<backtest::baseline::Arguments>),
     /// Shows the tables that rules read: columns, types, units and the attributes they come from.
     Schema(schema::Arguments),
     /// Shows enforcement events as they are published.
@@ -80,6 +82,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Test(arguments) => test::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Backtest(arguments) => backtest::run(&arguments),
+        Command::Baseline(arguments) => backtest::baseline::run(&arguments),
         Command::Guard(arguments) => guard::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use lictor_engine::rule_test::EVENT_SCHEMA;
 use lictor_engine::{config, rule_test};
-use lictor_queries::{FunctionFamily, functions};
+use lictor_queries::{FunctionDoc, SequenceSignature, functions, sequence_functions};
 use lictor_schemas::genops::closest;
 use lictor_schemas::tables::{ColumnDoc, Table, describe};
 use serde_json::{Value, json};
@@ -113,41 +113,85 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn write_functions(part: &str, is_json: bool) -> anyhow::Result<ExitCode> {
-    let families = named(part);
-    if families.is_empty() {
-        let names: Vec<&str> = functions().iter().flat_map(|family| &family.functions).map(|doc| doc.name).collect();
+    let found = named(part);
+    if found.is_empty() {
+        let known = families();
+        let names: Vec<&str> = known.iter().flat_map(|family| &family.docs).map(|doc| doc.name.as_str()).collect();
         let hint = closest(part, &names).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         bail!("no function has `{part}` in its name{hint}");
     }
     let mut stdout = io::stdout().lock();
     if is_json {
-        let docs = families.iter().flat_map(|family| &family.functions).map(
+        let docs = found.iter().flat_map(|family| &family.docs).map(
             |doc| json!({"name": doc.name, "arguments": doc.arguments, "meaning": doc.meaning, "source": doc.source}),
         );
         writeln!(stdout, "{}", serde_json::to_string_pretty(&docs.collect::<Vec<_>>())?)?;
     } else {
         let painter = Painter::for_stream(&io::stdout());
-        families.iter().try_for_each(|family| write_family(&mut stdout, family, painter))?;
+        found.iter().try_for_each(|family| write_family(&mut stdout, family, painter))?;
     }
     stdout.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is shown of a function.
+struct Doc {
+    name: String,
+    arguments: String,
+    meaning: String,
+    source: &'static str,
+}
+
+/// Functions that belong together.
+struct Family {
+    title: &'static str,
+    docs: Vec<Doc>,
+}
+
+/// All functions: those of a row or a group, and those that remember the windows before.
+fn families() -> Vec<Family> {
+    let doc = |doc: &FunctionDoc| Doc {
+        name: doc.name.to_owned(),
+        arguments: doc.arguments.to_owned(),
+        meaning: doc.meaning.to_owned(),
+        source: doc.source,
+    };
+    let of_rows = functions().into_iter();
+    let mut families: Vec<Family> = of_rows
+        .map(|family| Family { title: family.title, docs: family.functions.iter().map(doc).collect() })
+        .collect();
+    let detector = |of: SequenceSignature| {
+        let (name, arguments) = of.call.split_once('(').unwrap_or((&of.call, ""));
+        let state = if of.state.is_empty() { String::new() } else { format!("; {name}_state gives {}", of.state) };
+        Doc {
+            name: name.to_owned(),
+            arguments: arguments.trim_end_matches(')').to_owned(),
+            meaning: format!("{}{state}", of.says),
+            source: of.source,
+        }
+    };
+    families.push(Family {
+        title: "Detectors, over successive windows: … OVER (PARTITION BY key ORDER BY window_end)",
+        docs: sequence_functions().into_iter().map(detector).collect(),
+    });
+    families
+}
+
 /// The functions with `part` in their names, by family.
-fn named(part: &str) -> Vec<FunctionFamily> {
-    let mut families = functions();
-    families.iter_mut().for_each(|family| family.functions.retain(|doc| doc.name.contains(part)));
-    families.retain(|family| !family.functions.is_empty());
+fn named(part: &str) -> Vec<Family> {
+    let mut families = families();
+    families.iter_mut().for_each(|family| family.docs.retain(|doc| doc.name.contains(part)));
+    families.retain(|family| !family.docs.is_empty());
     families
 }
 
 /// How many characters of a meaning stand on one line.
 const MEANING_CHARS_MAX: usize = 100;
 
-fn write_family(to: &mut impl Write, family: &FunctionFamily, painter: Painter) -> io::Result<()> {
+fn write_family(to: &mut impl Write, family: &Family, painter: Painter) -> io::Result<()> {
     writeln!(to, "{}\n", painter.paint(Paint::Bold, family.title))?;
-    for doc in &family.functions {
-        writeln!(to, "  {}({})", painter.paint(Paint::Bold, doc.name), doc.arguments)?;
+    for doc in &family.docs {
+        writeln!(to, "  {}({})", painter.paint(Paint::Bold, &doc.name), doc.arguments)?;
         let mut line = String::new();
         for word in doc.meaning.split(' ') {
             if line.len() + word.len() >= MEANING_CHARS_MAX {
@@ -302,9 +346,13 @@ mod tests {
         }
         let text = String::from_utf8(text).unwrap();
         assert!(text.lines().all(|line| line.len() <= 250), "{text}");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for sequence in sequence_functions() {
+            assert!(text.contains(&format!("  {}\n", sequence.call)), "{}", sequence.call);
+            assert!(words.contains(sequence.says) && words.contains(&sequence.state), "{}", sequence.call);
+        }
         for doc in functions().iter().flat_map(|family| &family.functions) {
             assert!(text.contains(&format!("  {}({})\n", doc.name, doc.arguments)), "{}", doc.name);
-            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(words.contains(doc.meaning), "{}", doc.meaning);
         }
     }
@@ -312,8 +360,9 @@ mod tests {
     #[test]
     fn functions_are_found_by_a_part_of_their_name() {
         let found = named("psi");
-        let names: Vec<&str> = found.iter().flat_map(|family| &family.functions).map(|doc| doc.name).collect();
+        let names: Vec<&str> = found.iter().flat_map(|family| &family.docs).map(|doc| doc.name.as_str()).collect();
         assert_eq!(names, ["psi", "psi_eps", "psi_critical"]);
+        assert_eq!(named("page_hinkley")[0].docs.len(), 1);
         let message = write_functions("psj", false).unwrap_err().to_string();
         assert!(message.ends_with("did you mean `psi`?"), "{message}");
     }

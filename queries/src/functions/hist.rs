@@ -291,7 +291,7 @@ impl<'a> HistColumn<'a> {
 }
 
 /// Why cells are none that this module makes; none if they could be.
-fn fault(cells: &Cells) -> Option<String> {
+pub(crate) fn fault(cells: &Cells) -> Option<String> {
     let is_count = |count: &f64| count.is_finite() && *count >= 0.0;
     let shape = match cells {
         Cells::Log { sub, .. } if !(1..=SUB_MAX).contains(sub) => Some(format!("{sub} buckets per doubling")),

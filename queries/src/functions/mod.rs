@@ -25,6 +25,7 @@ mod hist_log;
 mod hist_merge;
 mod hist_read;
 mod hist_summary;
+mod hist_text;
 mod ks;
 mod max_concurrency;
 mod moments;
@@ -42,6 +43,9 @@ use std::sync::Arc;
 use datafusion::logical_expr::AggregateUDF;
 use datafusion::prelude::SessionContext;
 use lictor_schemas::prices::PriceTable;
+
+pub(crate) use hist::{HistColumn, hist_type};
+pub(crate) use hist_text::to_text as hist_to_text;
 
 use aggregate::udaf;
 use scalar::{ScalarSpec, udf};
@@ -68,8 +72,9 @@ pub struct FunctionFamily {
     pub functions: Vec<FunctionDoc>,
 }
 
-const SCALARS: [(&str, &[ScalarSpec]); 10] = [
+const SCALARS: [(&str, &[ScalarSpec]); 11] = [
     ("Reading and making histograms", &hist_read::HIST_FUNCTIONS),
+    ("Histograms as text", &hist_text::HIST_TEXT_FUNCTIONS),
     ("Population stability", &psi::PSI_FUNCTIONS),
     ("Distances of shares", &divergence::DIVERGENCE_FUNCTIONS),
     ("Tests of counts", &chi2::CHI2_FUNCTIONS),

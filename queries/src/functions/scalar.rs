@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, ListArray, TimestampNanosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, ListArray, StringViewArray, TimestampNanosecondArray};
 use arrow::datatypes::{
     DataType, DurationNanosecondType, Float64Type, Int64Type, IntervalMonthDayNanoType, TimeUnit,
     TimestampNanosecondType,
@@ -62,6 +62,7 @@ pub(super) enum Gives {
     Number,
     Numbers,
     Hist,
+    Text,
     Time,
 }
 
@@ -135,6 +136,7 @@ impl ScalarUDFImpl for Function {
             Gives::Number => DataType::Float64,
             Gives::Numbers => numbers_type(),
             Gives::Hist => hist_type(),
+            Gives::Text => DataType::Utf8View,
             Gives::Time => DataType::Timestamp(TimeUnit::Nanosecond, None),
         })
     }
@@ -242,6 +244,10 @@ fn column_of(gives: Gives, values: &[Value]) -> Result<ArrayRef> {
             Value::Hist(hist) => Some(hist),
             _ => None,
         }))?,
+        Gives::Text => Arc::new(StringViewArray::from_iter(values.iter().map(|value| match value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }))),
         Gives::Time => Arc::new(TimestampNanosecondArray::from_iter(values.iter().map(|value| match value {
             Value::Time(at) => Some(*at),
             _ => None,

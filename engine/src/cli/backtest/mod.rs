@@ -1,5 +1,6 @@
 //! `lictor backtest`: what rules would have said of recorded telemetry, and what an edit of them changes.
 
+pub(super) mod baseline;
 mod chart;
 mod html;
 mod json;
@@ -155,11 +156,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// The configuration that was named, else the defaults.
 fn config_of(arguments: &Arguments) -> anyhow::Result<Config> {
-    if let Some(path) = &arguments.config {
+    let rules = arguments.rules.as_deref().unwrap_or(Path::new(""));
+    config_or_default(arguments.config.as_deref(), rules, arguments.bootstrap.as_deref())
+}
+
+fn config_or_default(config: Option<&Path>, rules: &Path, bootstrap: Option<&str>) -> anyhow::Result<Config> {
+    if let Some(path) = config {
         return Ok(Config::load(path)?);
     }
-    let rules = arguments.rules.clone().unwrap_or_default();
-    let servers = arguments.bootstrap.as_deref().unwrap_or("127.0.0.1:9092");
+    let servers = bootstrap.unwrap_or("127.0.0.1:9092");
     // JSON is YAML.
     let text = serde_json::json!({"kafka": {"bootstrap.servers": servers}, "rules": rules});
     let outside = Outside { env: &|_| None, file: &|_| Err(io::ErrorKind::NotFound.into()) };
@@ -220,16 +225,26 @@ fn write_report(arguments: &Arguments, report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn range_of(arguments: &Arguments, now: EventTime) -> anyhow::Result<Range> {
-    let (from, to) = match arguments.last {
+/// From when until when, if `last_ns` does not say how long until `now`.
+fn bounds_of(
+    last_ns: Option<i64>,
+    (from, to): (Option<EventTime>, Option<EventTime>),
+    now: EventTime,
+) -> anyhow::Result<(Option<EventTime>, Option<EventTime>)> {
+    let (from, to) = match last_ns {
         Some(last_ns) => (Some(now.plus(-last_ns)), Some(now)),
-        None => (arguments.from, arguments.to),
+        None => (from, to),
     };
     if let (Some(from), Some(to)) = (from, to)
         && from >= to
     {
         bail!("--from {from} is not before --to {to}");
     }
+    Ok((from, to))
+}
+
+fn range_of(arguments: &Arguments, now: EventTime) -> anyhow::Result<Range> {
+    let (from, to) = bounds_of(arguments.last, (arguments.from, arguments.to), now)?;
     if from.is_none() && arguments.lead > 0 {
         bail!("--lead says how much is read before --from or --last, and neither is there");
     }
