@@ -21,7 +21,7 @@ SELECT grown.team,
        grown.tokens AS observed,
        50000 AS threshold,
        'input tokens of a call' AS unit,
-       concat('the context of session ', grown.session_id, ' grows by ', CAST(60 * grown.slope AS BIGINT),
+       concat('the context of session ', grown.session_id, ' grows by ', TRY_CAST(60 * grown.slope AS BIGINT),
               ' tokens a minute and has reached ', grown.tokens) AS message,
        grown.steps,
        grown.r2

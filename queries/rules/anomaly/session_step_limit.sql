@@ -24,7 +24,7 @@ SELECT steps.team,
        CASE WHEN steps.calls > steps.calls_max THEN steps.calls_max ELSE steps.usd_max END AS threshold,
        CASE WHEN steps.calls > steps.calls_max THEN 'calls in a session' ELSE 'USD in a session' END AS unit,
        concat('session ', steps.session_id, ' of ', coalesce(steps.team, 'somebody'), ' has made ', steps.calls,
-              ' calls for ', CAST(steps.usd AS DECIMAL(18, 2)), ' USD') AS message,
+              ' calls for ', TRY_CAST(steps.usd AS DECIMAL(18, 2)), ' USD') AS message,
        steps.calls,
        steps.usd
 FROM (

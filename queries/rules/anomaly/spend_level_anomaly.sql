@@ -19,8 +19,8 @@ SELECT judged.team,
        judged.usd AS observed,
        judged.usual + 1.0 AS threshold,
        'USD in 5 minutes' AS unit,
-       concat(judged.team, ' has spent ', CAST(judged.usd AS DECIMAL(18, 2)), ' USD in five minutes; usual are ',
-              CAST(judged.usual AS DECIMAL(18, 2))) AS message,
+       concat(judged.team, ' has spent ', TRY_CAST(judged.usd AS DECIMAL(18, 2)), ' USD in five minutes; usual are ',
+              TRY_CAST(judged.usual AS DECIMAL(18, 2))) AS message,
        judged.score
 FROM (
   SELECT scored.*, cooldown(scored.score >= 1.1 AND scored.usd - scored.usual >= 1.0, 12) OVER k AS fires

@@ -21,7 +21,7 @@ SELECT burnt.team,
        burn_rate(burnt.hour_usd, INTERVAL '1 hour', budget.monthly_usd, INTERVAL '30 days') AS observed,
        14.4 AS threshold,
        'times the planned rate' AS unit,
-       concat(burnt.team, ' has spent ', CAST(burnt.hour_usd AS DECIMAL(18, 2)), ' USD in an hour of a budget of ',
+       concat(burnt.team, ' has spent ', TRY_CAST(burnt.hour_usd AS DECIMAL(18, 2)), ' USD in an hour of a budget of ',
               budget.monthly_usd, ' USD for the month') AS message,
        burn_rate(burnt.minutes_usd, INTERVAL '5 minutes', budget.monthly_usd, INTERVAL '30 days') AS short_burn,
        burnt.hour_usd

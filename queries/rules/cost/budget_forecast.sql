@@ -20,7 +20,7 @@ SELECT judged.team,
        judged.projected AS observed,
        judged.daily_usd AS threshold,
        'USD by midnight' AS unit,
-       concat(judged.team, ' has spent ', CAST(judged.day_usd AS DECIMAL(18, 2)), ' of its ', judged.daily_usd,
+       concat(judged.team, ' has spent ', TRY_CAST(judged.day_usd AS DECIMAL(18, 2)), ' of its ', judged.daily_usd,
               ' USD for the day, which will be gone in ', CAST(ceil(judged.hours_left) AS BIGINT), ' hours') AS message,
        judged.day_usd,
        judged.hours_left AS hours_to_exhaustion

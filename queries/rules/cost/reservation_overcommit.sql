@@ -21,8 +21,8 @@ SELECT promised.team,
        promised.consumed + promised.open AS observed,
        budget.daily_usd AS threshold,
        'USD' AS unit,
-       concat(promised.team, ' has consumed ', CAST(promised.consumed AS DECIMAL(18, 2)), ' and reserved ',
-              CAST(promised.open AS DECIMAL(18, 2)), ' of its ', budget.daily_usd, ' USD for the day') AS message,
+       concat(promised.team, ' has consumed ', TRY_CAST(promised.consumed AS DECIMAL(18, 2)), ' and reserved ',
+              TRY_CAST(promised.open AS DECIMAL(18, 2)), ' of its ', budget.daily_usd, ' USD for the day') AS message,
        promised.open AS reserved_usd,
        promised.consumed AS consumed_usd
 FROM (

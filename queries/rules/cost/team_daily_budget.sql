@@ -18,7 +18,7 @@ SELECT spent.team,
        budget.daily_usd AS threshold,
        'USD'            AS unit,
        CASE WHEN spent.cost >= budget.daily_usd THEN 'BLOCKED' ELSE 'WARNING' END AS result,
-       concat(spent.team, ' has spent ', CAST(spent.cost AS DECIMAL(18, 2)), ' of its ', budget.daily_usd,
+       concat(spent.team, ' has spent ', TRY_CAST(spent.cost AS DECIMAL(18, 2)), ' of its ', budget.daily_usd,
               ' USD for the day') AS message,
        spent.calls
 FROM (

@@ -21,8 +21,8 @@ SELECT judged.project,
        judged.unit_cost AS observed,
        1.3 * judged.usual AS threshold,
        'USD per successful call' AS unit,
-       concat('a successful call of ', judged.project, ' costs ', CAST(judged.unit_cost AS DECIMAL(18, 6)),
-              ' USD; usual are ', CAST(judged.usual AS DECIMAL(18, 6))) AS message,
+       concat('a successful call of ', judged.project, ' costs ', TRY_CAST(judged.unit_cost AS DECIMAL(18, 6)),
+              ' USD; usual are ', TRY_CAST(judged.usual AS DECIMAL(18, 6))) AS message,
        judged.usual,
        judged.calls
 FROM (

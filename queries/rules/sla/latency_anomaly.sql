@@ -23,7 +23,7 @@ SELECT judged.provider,
        judged.score AS observed,
        1.1 AS threshold,
        'score' AS unit,
-       concat('p95 latency of ', judged.response_model, ' is ', CAST(judged.p95_ms AS BIGINT), ' ms; usual are ',
+       concat('p95 latency of ', judged.response_model, ' is ', TRY_CAST(judged.p95_ms AS BIGINT), ' ms; usual are ',
               CAST(exp(judged.usual_ln) AS BIGINT)) AS message,
        judged.p95_ms,
        judged.calls

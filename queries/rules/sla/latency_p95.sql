@@ -18,7 +18,7 @@ SELECT measured.project,
        promised.p95_ms  AS threshold,
        'ms'             AS unit,
        CASE WHEN measured.p95 > 2 * promised.p95_ms THEN 'RATE_LIMITED' ELSE 'WARNING' END AS result,
-       concat('p95 latency of ', measured.project, ' is ', CAST(measured.p95 AS BIGINT), ' ms; its ', promised.tier,
+       concat('p95 latency of ', measured.project, ' is ', TRY_CAST(measured.p95 AS BIGINT), ' ms; its ', promised.tier,
               ' tier promises ', CAST(promised.p95_ms AS BIGINT)) AS message,
        measured.calls
 FROM (
