@@ -3,8 +3,9 @@
 //! They are served by a thread of their own, so that a loop that hangs is still seen to hang. The loop and this thread
 //! share two values: what is counted ([`Metrics`]) and whether the loop is well ([`Health`]).
 
+mod connections;
+
 use std::collections::BTreeMap;
-use std::future::IntoFuture;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -18,7 +19,6 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt as _;
 use lictor_connectors::TopicPartition;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
@@ -27,6 +27,10 @@ use thiserror::Error;
 use tokio::net::TcpListener as AsyncListener;
 use tokio::runtime;
 use tokio::sync::oneshot;
+
+pub(crate) use connections::BODY_BYTES_MAX;
+pub use connections::HttpCounts;
+use connections::Limits;
 
 use crate::clock::Clock;
 use crate::console::is_asked_here;
@@ -190,15 +194,25 @@ impl HttpServer {
         others: Router,
     ) -> Result<Self, HttpError> {
         let reload = Some(reload).filter(|_| address.ip().is_loopback());
-        Self::serve((address, "http"), router(Arc::new(Shared { metrics, health, reload, clock })).merge(others))
+        let counts = metrics.http().clone();
+        let router = router(Arc::new(Shared { metrics, health, reload, clock })).merge(others);
+        Self::serve((address, "http"), router, counts)
     }
 
     /// Answers by `router` at an address that a key of the configuration has named; its thread is called
-    /// by that key.
+    /// by that key. Connections are counted in `counts`.
     ///
     /// # Errors
     /// As [`HttpServer::start`].
-    pub fn serve((address, key): (SocketAddr, &'static str), router: Router) -> Result<Self, HttpError> {
+    pub fn serve(at: (SocketAddr, &'static str), router: Router, counts: HttpCounts) -> Result<Self, HttpError> {
+        Self::serve_within(at, router, (Limits::default(), counts))
+    }
+
+    fn serve_within(
+        (address, key): (SocketAddr, &'static str),
+        router: Router,
+        limited: (Limits, HttpCounts),
+    ) -> Result<Self, HttpError> {
         let listen = |source| HttpError::Listen { address, key, source };
         let listener = TcpListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
@@ -206,9 +220,12 @@ impl HttpServer {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Start)?;
         let (stop, stopped) = oneshot::channel();
         let run = move || {
-            if let Err(error) = runtime.block_on(serve(listener, router, stopped)) {
-                tracing::error!(%error, "the HTTP server has ended");
-            }
+            runtime.block_on(async move {
+                match AsyncListener::from_std(listener) {
+                    Ok(listener) => connections::serve(listener, router, limited, stopped).await,
+                    Err(error) => tracing::error!(%error, "the HTTP server has ended"),
+                }
+            });
         };
         let thread = thread::Builder::new().name(key.to_owned()).spawn(run).map_err(HttpError::Start)?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })
@@ -229,26 +246,6 @@ impl Drop for HttpServer {
         {
             tracing::error!("the HTTP server's thread panicked");
         }
-    }
-}
-
-/// Serves until `stopped`, then lets answers under way end, but not for ever.
-async fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) -> io::Result<()> {
-    // An answer is one small write: it must not wait for more.
-    let listener = AsyncListener::from_std(listener)?.tap_io(|connection| drop(connection.set_nodelay(true)));
-    let (drain, draining) = oneshot::channel::<()>();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
-        // The value or the end of the sender: both mean stop.
-        stopped.await.ok();
-        drop(drain);
-    });
-    let overdue = async {
-        draining.await.ok();
-        tokio::time::sleep(STOP_MAX).await;
-    };
-    tokio::select! {
-        ended = serving.into_future() => ended,
-        () = overdue => Ok(()),
     }
 }
 

@@ -20,6 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::decision::{Decision, LimitReport};
+use crate::http::HttpCounts;
 use crate::join::LeafCounts;
 use crate::judge_stage::RuleStatus;
 use crate::scan_stage::ScanCounts;
@@ -73,6 +74,7 @@ pub struct Metrics {
     alerts_firing: Gauge,
     alerts_left_out: Gauge,
     alert_posts: Family<Labels<1>, Counter>,
+    http: HttpCounts,
     ready: Gauge,
 }
 
@@ -95,6 +97,12 @@ impl Registering {
     fn add_with_unit<M: Metric + Clone>(&mut self, name: &str, help: &str, unit: Unit, metric: M) -> M {
         self.0.register_with_unit(name, help, unit, metric.clone());
         metric
+    }
+
+    fn add_connections(&mut self) -> HttpCounts {
+        let counts = HttpCounts::default();
+        counts.register(&mut self.0);
+        counts
     }
 
     fn add_duration(&mut self, name: &str, help: &str) -> Histogram {
@@ -160,6 +168,7 @@ impl Metrics {
             alerts_firing: to.add("alerts_firing", "Directives that the Alertmanager is told of"),
             alerts_left_out: to.add("alerts_left_out", "Directives beyond the limit of alerts: it is not told of them"),
             alert_posts: to.add("alert_posts", "Requests with alerts, by outcome: a failed one is sent again"),
+            http: to.add_connections(),
             ready: to.add("ready", "1 once both stages serve what they were assigned, else 0"),
             registry: Registry::default(),
         };
@@ -338,6 +347,12 @@ impl Metrics {
     /// Counts a request to an Alertmanager.
     pub fn observe_alert_post(&self, outcome: &'static str) {
         self.alert_posts.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// What is counted of the connections to `/metrics` and the console.
+    #[must_use]
+    pub fn http(&self) -> &HttpCounts {
+        &self.http
     }
 
     /// Takes over whether `/readyz` says yes.

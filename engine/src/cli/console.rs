@@ -9,6 +9,7 @@ use lictor_engine::clock::Clock;
 use lictor_engine::config::{Config, ConsoleListen};
 use lictor_engine::console::{self, Console, ConsoleOptions, ReloadNote, RuleCard};
 use lictor_engine::http::{Health, HttpError, HttpServer, ReloadRequest};
+use lictor_engine::metrics::Metrics;
 use lictor_engine::rules_dir::LoadedRules;
 use lictor_schemas::time::EventTime;
 
@@ -45,13 +46,14 @@ impl Placed {
         &self,
         health: &Arc<Health>,
         reload: &SyncSender<ReloadRequest>,
+        metrics: &Metrics,
         clock: &C,
     ) -> Result<(Router, Option<HttpServer>), HttpError> {
         let (console, health) = (Arc::clone(&self.console), Arc::clone(health));
         let pages = console::router(console, health, Some(reload.clone()), clock.clone());
         match self.listen {
             ConsoleListen::At(address) => {
-                let server = HttpServer::serve((address, "console.listen"), pages)?;
+                let server = HttpServer::serve((address, "console.listen"), pages, metrics.http().clone())?;
                 tell(server.address());
                 Ok((Router::new(), Some(server)))
             }

@@ -81,7 +81,7 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     let (ask, requests) = sync_channel(1);
     let placed = console::Placed::of(config);
     let (pages, _console_server) = match &placed {
-        Some(placed) => placed.serve(&health, &ask, &clock)?,
+        Some(placed) => placed.serve(&health, &ask, &metrics, &clock)?,
         None => (Router::new(), None),
     };
     let serve =

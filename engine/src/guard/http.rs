@@ -16,10 +16,7 @@ use serde_json::Value;
 use super::Guard;
 use super::answer::Verdict;
 use crate::clock::Clock;
-use crate::http::{HttpError, HttpServer, OPENMETRICS, PROGRESS_MAX, verdict};
-
-/// The attributes of a call take some hundred bytes.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+use crate::http::{BODY_BYTES_MAX, HttpError, HttpServer, OPENMETRICS, PROGRESS_MAX, verdict};
 
 /// Far more than any rule selects by, and still microseconds: all questions wait for one thread.
 const ATTRIBUTES_MAX: usize = 256;
@@ -51,8 +48,9 @@ struct Shared<C> {
 pub fn serve<C: Clock + Send + Sync + 'static>(guard: Arc<Guard>, clock: C) -> Result<HttpServer, HttpError> {
     let address = guard.options().http;
     let headers = guard.options().headers.clone().into_iter().collect();
+    let counts = guard.metrics().http().clone();
     let shared = Arc::new(Shared { guard, headers, clock });
-    HttpServer::serve((address, "guard.http"), router(&shared))
+    HttpServer::serve((address, "guard.http"), router(&shared), counts)
 }
 
 fn router<C: Clock + Send + Sync + 'static>(shared: &Arc<Shared<C>>) -> Router {

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::answer::{Outcome, Verdict};
 use super::index::{DirectiveIndex, Put};
+use crate::http::HttpCounts;
 
 /// Upper bounds in seconds: a decision takes microseconds.
 const DECISION_BUCKETS: [f64; 9] = [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2, 0.1];
@@ -44,6 +45,7 @@ pub struct GuardMetrics {
     decision_duration: Histogram,
     follow_latency: Histogram,
     ready: Gauge,
+    http: HttpCounts,
 }
 
 impl GuardMetrics {
@@ -67,6 +69,7 @@ impl GuardMetrics {
             decision_duration: Histogram::new(DECISION_BUCKETS),
             follow_latency: Histogram::new(FOLLOW_BUCKETS),
             ready: Gauge::default(),
+            http: HttpCounts::default(),
             registry: Registry::default(),
         };
         metrics.register(&mut registry);
@@ -90,6 +93,12 @@ impl GuardMetrics {
             "From the broker timestamp of a record to its being applied, once the topics were read to their ends";
         to.register_with_unit("follow_latency", latency, Unit::Seconds, self.follow_latency.clone());
         to.register("ready", "1 while everything is known, else 0", self.ready.clone());
+        self.http.register(to);
+    }
+
+    /// What is counted of connections.
+    pub(super) fn http(&self) -> &HttpCounts {
+        &self.http
     }
 
     /// Counts a decision.

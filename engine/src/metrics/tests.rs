@@ -191,6 +191,8 @@ fn these_are_all_metrics() {
         "lictor_dropped_groups_total",
         "lictor_events_total",
         "lictor_groups",
+        "lictor_http_connections",
+        "lictor_http_limited_total",
         "lictor_late_rows_total",
         "lictor_limit_reached_total",
         "lictor_partitions",
