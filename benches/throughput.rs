@@ -164,6 +164,7 @@ fn pipeline(records: &[Vec<u8>], rules: RuleSet) {
             timestamp_ms: 0,
             key: None,
             payload: Some(payload),
+            ..RecordRef::default()
         };
         pipeline.absorb(record, EventTime(0));
         if i % 64 == 63 {

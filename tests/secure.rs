@@ -7,7 +7,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "support/cluster.rs"]
-#[expect(dead_code, reason = "other tests read more than events")]
 mod cluster;
 
 use std::fs::{self, File};
@@ -94,8 +93,8 @@ impl Site {
     }
 
     /// Grants what `lictor topics` prints, in its own words.
-    fn grant(&self, config: &Path) -> String {
-        let printed = lictor(config, &["topics", "--acls", "User:lictor", "--acls-consumer", "User:gateway"]);
+    fn grant(&self, config: &Path, whom: &[&str]) -> String {
+        let printed = lictor(config, &[&["topics"], whom].concat());
         assert!(printed.status.success(), "{printed:?}");
         let commands = String::from_utf8(printed.stdout).unwrap();
         // The node's own tool knows the brokers and may do everything.
@@ -118,6 +117,9 @@ impl Site {
         said.into_iter().fold(KafkaProperties::from_bootstrap(&self.servers), with)
     }
 }
+
+/// Those who run lictor, and read what it decides.
+const RUNNING: &[&str] = &["--acls", "User:lictor", "--acls-consumer", "User:gateway"];
 
 /// What the binary says and how it ends.
 fn lictor(config: &Path, arguments: &[&str]) -> Output {
@@ -184,7 +186,7 @@ fn with_the_rights_that_it_asks_for_telemetry_becomes_events_and_nobody_can_do_m
     let config = site.scram();
     let refused = lictor(&config, &["topics"]);
     assert!(!refused.status.success(), "nothing is granted yet: {refused:?}");
-    site.grant(&config);
+    site.grant(&config, RUNNING);
     let budget = Outgoing {
         topic: cluster.topic("budgets"),
         key: Some(b"docs".to_vec()),
@@ -218,11 +220,37 @@ fn with_the_rights_that_it_asks_for_telemetry_becomes_events_and_nobody_can_do_m
 }
 
 #[test]
+fn dead_letters_are_replayed_with_the_rights_that_this_asks_for() {
+    let Some(site) = Site::find("secure-dlq") else { return };
+    let cluster = &site.cluster;
+    ["spans", "dead"].iter().for_each(|topic| cluster.make_topic(topic, 1, false));
+    let letter = |name: &str, value: String| (format!("__connect.errors.{name}"), value.into_bytes());
+    let headers = vec![
+        letter("topic", cluster.topic("spans")),
+        letter("partition", "0".to_owned()),
+        letter("offset", "0".to_owned()),
+        letter("class.name", "lictor.decode.empty".to_owned()),
+    ];
+    let dead = Outgoing { topic: cluster.topic("dead"), key: None, payload: Some(b"{}".to_vec()), headers };
+    let mut admin = KafkaSink::try_new(&cluster.properties, "test-dead").unwrap();
+    admin.publish(&dead).and_then(|()| admin.flush()).unwrap();
+    let config = site.scram();
+    let refused = lictor(&config, &["dlq", "replay"]);
+    assert!(!refused.status.success(), "nothing is granted yet: {refused:?}");
+    site.grant(&config, &["--acls-operator", "User:lictor"]);
+    for command in [&["dlq", "list"][..], &["dlq", "replay"]] {
+        let done = lictor(&config, command);
+        assert!(done.status.success(), "{command:?}: {done:?}");
+    }
+    assert_eq!(cluster.read("spans", |read| !read.is_empty())[0].payload.as_deref(), Some(&b"{}"[..]));
+}
+
+#[test]
 fn every_mechanism_of_sasl_leads_in_and_a_wrong_password_does_not() {
     let Some(site) = Site::find("secure-sasl") else { return };
     site.cluster.make_topic("spans", 1, false);
     site.cluster.make_topic("budgets", 1, true);
-    site.grant(&site.scram());
+    site.grant(&site.scram(), RUNNING);
     let made = lictor(&site.scram(), &["topics"]);
     assert!(made.status.success(), "{made:?}");
     let user = format!("sasl.username: lictor, sasl.password: {PASSWORD}");

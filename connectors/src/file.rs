@@ -107,6 +107,7 @@ impl FileSource {
             timestamp_ms: 0,
             key: None,
             payload: Some(recording.record()),
+            ..RecordRef::default()
         });
         self.seen.insert(TopicPartition { topic, partition });
         Ok(true)

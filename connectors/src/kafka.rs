@@ -6,6 +6,7 @@
 mod admin;
 mod follower;
 mod group;
+mod headers;
 mod log;
 mod membership;
 mod properties;
@@ -19,7 +20,8 @@ mod transaction;
 
 pub use admin::{Difference, TopicSpec, TopicState, ensure_topics, inspect_topics};
 pub use follower::{AbsorbRecord, KafkaFollower};
-pub use membership::Membership;
+pub(crate) use headers::Fetched;
+pub use membership::{Membership, OutsideOfGroup};
 pub use properties::KafkaProperties;
 pub use restore::{Committed, KafkaRestorer};
 pub use sink::KafkaSink;

@@ -24,10 +24,10 @@ pub use error::{ConnectorError, Fault, Retry};
 pub use file::{FileSource, FileTrack, TopicBinding};
 pub use kafka::{
     AbortCause, AbsorbRecord, Committed, Consumed, Difference, Followed, KafkaFollower, KafkaProperties, KafkaRestorer,
-    KafkaSink, KafkaSource, KafkaTable, KafkaTrack, KafkaTransactions, Membership, TopicSpec, TopicState,
-    TransactionError, ensure_topics, inspect_topics,
+    KafkaSink, KafkaSource, KafkaTable, KafkaTrack, KafkaTransactions, Membership, OutsideOfGroup, TopicSpec,
+    TopicState, TransactionError, ensure_topics, inspect_topics,
 };
-pub use record::{NextOffset, Outgoing, RecordRef, TopicPartition};
+pub use record::{Header, Headers, NextOffset, Outgoing, RecordRef, TopicPartition};
 pub use recorded::{Meter, Recorded, Track};
 pub use reference::{ReferenceError, RefusedRecord, TableFormat, load_table, write_table};
 pub use sink::Sink;

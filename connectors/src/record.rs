@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::kafka::Fetched;
+
 /// One record, lent for the time of a call: key and payload lie in the client's fetch buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordRef<'a> {
     /// The topic it was read from; for a recorded file, the topic it is bound to.
     pub topic: &'a str,
@@ -19,7 +21,62 @@ pub struct RecordRef<'a> {
     pub key: Option<&'a [u8]>,
     /// The value; `None` is a tombstone.
     pub payload: Option<&'a [u8]>,
+    /// The headers; recorded files have none.
+    pub headers: Headers<'a>,
 }
+
+/// A header: its name and its value.
+pub type Header = (String, Vec<u8>);
+
+/// The headers of a record, which are not looked at before somebody asks: hardly anybody does.
+#[derive(Clone, Copy, Default)]
+pub struct Headers<'a>(Lent<'a>);
+
+#[derive(Clone, Copy, Default)]
+enum Lent<'a> {
+    #[default]
+    Nothing,
+    Said(&'a [Header]),
+    Fetched(Fetched<'a>),
+}
+
+impl<'a> Headers<'a> {
+    /// These headers.
+    #[must_use]
+    pub fn of(said: &'a [Header]) -> Self {
+        Self(Lent::Said(said))
+    }
+
+    pub(crate) fn fetched(fetched: Fetched<'a>) -> Self {
+        Self(Lent::Fetched(fetched))
+    }
+
+    /// All of them in their order. A name that is not UTF-8 has replacement characters in it, a value that is null is
+    /// empty.
+    #[must_use]
+    pub fn to_vec(self) -> Vec<Header> {
+        match self.0 {
+            Lent::Nothing => Vec::new(),
+            Lent::Said(said) => said.to_vec(),
+            Lent::Fetched(fetched) => fetched.headers(),
+        }
+    }
+}
+
+impl fmt::Debug for Headers<'_> {
+    /// Names only: values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.to_vec().iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl PartialEq for Headers<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_vec() == other.to_vec()
+    }
+}
+
+impl Eq for Headers<'_> {}
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,5 +126,5 @@ pub struct Outgoing {
     /// The value; `None` is a tombstone, which removes the key from a compacted topic.
     pub payload: Option<Vec<u8>>,
     /// Headers in the order in which they are sent.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<Header>,
 }

@@ -47,6 +47,7 @@ impl Recorded {
             timestamp_ms: self.timestamp_ms,
             key: self.key.as_deref(),
             payload: self.payload.as_deref(),
+            ..RecordRef::default()
         }
     }
 }

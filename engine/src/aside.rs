@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use lictor_connectors::{Outgoing, RecordRef, TopicPartition};
+use lictor_connectors::{Header, Outgoing, RecordRef, TopicPartition};
 use lictor_schemas::tables::Table;
 use lictor_schemas::time::{EventTime, NANOS_PER_MS};
 use serde_json::json;
@@ -28,7 +28,27 @@ pub struct DeadLetter {
     pub key: Option<Vec<u8>>,
     /// The original bytes, or OTLP protobuf with just the rejected items.
     pub payload: Option<Vec<u8>>,
+    /// The record's headers.
+    pub headers: Vec<Header>,
 }
+
+/// Headers of a dead letter that Kafka Connect's tooling reads, and ours, begin so.
+pub(crate) const CONNECT_PREFIX: &str = "__connect.errors.";
+
+/// Stands before the reason in a dead letter's header `class.name`.
+pub(crate) const CLASS_PREFIX: &str = "lictor.decode.";
+
+/// The reason of a dead letter that holds some items of a record: the others were used.
+pub(crate) const INVALID_ITEMS: &str = "invalid_items";
+
+/// Says how many bytes a payload has that a dead letter goes without.
+pub(crate) const PAYLOAD_OMITTED: &str = "lictor-payload-omitted-bytes";
+
+/// Says how many bytes a key has that a dead letter goes without.
+pub(crate) const KEY_OMITTED: &str = "lictor-key-omitted-bytes";
+
+/// Says how many bytes the headers have that a dead letter goes without.
+pub(crate) const HEADERS_OMITTED: &str = "lictor-headers-omitted-bytes";
 
 /// A dead letter that a topic with Kafka's defaults might refuse (1 MB, headers included) goes without its bytes: its
 /// coordinates still find the record, and a transaction with a message that is refused could never be committed.
@@ -36,6 +56,9 @@ const LETTER_BYTES_MAX: usize = 900_000;
 
 /// A key that is longer is left out of a dead letter: keys are names, and this one would take the place of the bytes.
 const LETTER_KEY_BYTES_MAX: usize = 65_536;
+
+/// Headers that are longer in all are left out of a dead letter, for the same reason.
+const LETTER_HEADER_BYTES_MAX: usize = 16_384;
 
 impl DeadLetter {
     pub(crate) fn of_record(record: RecordRef<'_>, reason: &'static str, message: &str) -> Self {
@@ -46,40 +69,73 @@ impl DeadLetter {
             offset: record.offset,
             key: record.key.map(<[u8]>::to_vec),
             payload: record.payload.map(<[u8]>::to_vec),
+            headers: record.headers.to_vec(),
         }
     }
 
     pub(crate) fn of_items(record: RecordRef<'_>, payload: Vec<u8>, message: &str) -> Self {
-        Self { payload: Some(payload), ..Self::of_record(record, "invalid_items", message) }
+        let mut letter = Self::of_record(record, INVALID_ITEMS, message);
+        // What the record was written as is not what its items are written as.
+        letter.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        Self { payload: Some(payload), ..letter }
     }
 
-    /// The message for the dead-letter topic, with the header names that Kafka Connect's tooling reads.
+    /// The message for the dead-letter topic: the record's own headers, then those that Kafka Connect's tooling reads.
     #[must_use]
     pub fn to_message(&self, topic: &str, application_id: &str) -> Outgoing {
-        let header = |name: &str, value: String| (format!("__connect.errors.{name}"), value.into_bytes());
         let bytes_of = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
-        let bytes = bytes_of(&self.payload);
-        let is_too_large = bytes + bytes_of(&self.key) > LETTER_BYTES_MAX;
-        let omitted = ("lictor-payload-omitted-bytes".to_owned(), bytes.to_string().into_bytes());
-        let is_key_too_large = bytes_of(&self.key) > LETTER_KEY_BYTES_MAX;
+        let (payload_bytes, key_bytes) = (bytes_of(&self.payload), bytes_of(&self.key));
+        let header_bytes = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let is_key_kept = key_bytes <= LETTER_KEY_BYTES_MAX;
+        let are_headers_kept = header_bytes <= LETTER_HEADER_BYTES_MAX;
+        let is_payload_kept = payload_bytes + key_bytes <= LETTER_BYTES_MAX;
+        let omitted = [
+            (PAYLOAD_OMITTED, is_payload_kept, payload_bytes),
+            (KEY_OMITTED, is_key_kept, key_bytes),
+            (HEADERS_OMITTED, are_headers_kept, header_bytes),
+        ];
+        let omitted = omitted.into_iter().filter(|(_, is_kept, _)| !is_kept);
+        let omitted = omitted.map(|(name, _, bytes)| (name.to_owned(), bytes.to_string().into_bytes()));
+        let own = if are_headers_kept { self.headers.clone() } else { Vec::new() };
         Outgoing {
             topic: topic.to_owned(),
-            key: if is_key_too_large { None } else { self.key.clone() },
-            payload: if is_too_large { Some(Vec::new()) } else { self.payload.clone() },
-            headers: vec![
-                header("topic", self.partition.topic.to_string()),
-                header("partition", self.partition.partition.to_string()),
-                header("offset", self.offset.to_string()),
-                header("connector.name", application_id.to_owned()),
-                header("stage", "VALUE_CONVERTER".to_owned()),
-                header("class.name", format!("lictor.decode.{}", self.reason)),
-                header("exception.message", self.message.clone()),
-            ]
-            .into_iter()
-            .chain(is_too_large.then_some(omitted))
-            .collect(),
+            key: if is_key_kept { self.key.clone() } else { None },
+            payload: if is_payload_kept { self.payload.clone() } else { Some(Vec::new()) },
+            headers: own.into_iter().chain(self.why(application_id)).chain(omitted).collect(),
         }
     }
+
+    /// Where the record was read, and what is wrong with it.
+    fn why(&self, application_id: &str) -> [Header; 7] {
+        let header = |name: &str, value: String| (format!("{CONNECT_PREFIX}{name}"), value.into_bytes());
+        [
+            header("topic", self.partition.topic.to_string()),
+            header("partition", self.partition.partition.to_string()),
+            header("offset", self.offset.to_string()),
+            header("connector.name", application_id.to_owned()),
+            header("stage", "VALUE_CONVERTER".to_owned()),
+            header("class.name", format!("{CLASS_PREFIX}{}", self.reason)),
+            header("exception.message", self.message.clone()),
+        ]
+    }
+}
+
+/// A fault in words without what it quotes of the record, which may be of a prompt.
+#[must_use]
+pub fn without_quoted(message: &str) -> String {
+    let (mut shown, mut is_quoted, mut is_escaped) = (String::with_capacity(message.len()), false, false);
+    for c in message.chars() {
+        let is_quote = c == '"' && !(is_quoted && is_escaped);
+        is_escaped = c == '\\' && !is_escaped;
+        match (is_quote, is_quoted) {
+            (true, false) => shown.push_str("\"…"),
+            (true, true) => shown.push('"'),
+            (false, true) => {}
+            (false, false) => shown.push(c),
+        }
+        is_quoted ^= is_quote;
+    }
+    shown
 }
 
 /// What was put aside of an input partition.
@@ -261,6 +317,7 @@ mod tests {
             timestamp_ms: 0,
             key: Some(b"k"),
             payload: Some(b"garbage"),
+            ..RecordRef::default()
         };
         let message = DeadLetter::of_record(record, "malformed_protobuf", "bad tag").to_message("dead", "app");
         assert_eq!((message.key.as_deref(), message.payload.as_deref()), (Some(&b"k"[..]), Some(&b"garbage"[..])));
@@ -273,6 +330,20 @@ mod tests {
             ("otlp_spans".into(), "3".into(), "42".into())
         );
         assert_eq!(header("class.name"), "lictor.decode.malformed_protobuf");
+    }
+
+    #[test]
+    fn what_a_message_quotes_is_left_out() {
+        let message = r#"invalid type: string "tell me a secret", expected u64 at line 1, "and so on""#;
+        assert_eq!(without_quoted(message), r#"invalid type: string "…", expected u64 at line 1, "…""#);
+        assert_eq!(
+            without_quoted(r#"string "tell \" me", at 1"#),
+            r#"string "…", at 1"#,
+            "a quote of the record's own"
+        );
+        assert_eq!(without_quoted(r#"string "C:\\", at 1"#), r#"string "…", at 1"#);
+        assert_eq!(without_quoted("invalid wire type"), "invalid wire type");
+        assert_eq!(without_quoted(r#"cut off: "tell me"#), r#"cut off: "…"#);
     }
 
     #[test]

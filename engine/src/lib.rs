@@ -14,6 +14,7 @@ pub mod clock;
 pub mod company;
 pub mod config;
 pub mod console;
+pub mod dead_letters;
 pub mod decision;
 pub mod decoding;
 pub mod exchange;

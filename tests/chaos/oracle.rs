@@ -138,6 +138,7 @@ impl Oracle {
             timestamp_ms: record.timestamp_ms,
             key: record.key.as_deref(),
             payload: record.payload.as_deref(),
+            ..RecordRef::default()
         };
         self.pipeline.absorb(record, self.now);
     }

@@ -215,7 +215,8 @@ fn stream(files: &[RuleFile], spans: &[Vec<Row>], logs: &[Vec<Row>], random: &mu
         let payload = encode_protobuf(signal, &rows.iter().map(|row| draft(table, row)).collect::<Vec<_>>())?;
         let (partition, offset) = (i32::try_from(rows[0].partition).unwrap(), rows[0].offset);
         let (timestamp_ms, key, payload) = (0, None, Some(payload.as_slice()));
-        pipeline.absorb(RecordRef { topic, partition, offset, timestamp_ms, key, payload }, now);
+        pipeline
+            .absorb(RecordRef { topic, partition, offset, timestamp_ms, key, payload, ..RecordRef::default() }, now);
         if random.usize(0..5) == 0 {
             epochs.push(pipeline.end_epoch(now));
         }

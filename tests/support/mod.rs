@@ -66,5 +66,6 @@ pub(crate) fn to_record(arrival: &Arrival) -> RecordRef<'_> {
         timestamp_ms: arrival.timestamp_ms,
         key: None,
         payload: arrival.payload.as_deref(),
+        ..RecordRef::default()
     }
 }

@@ -327,7 +327,15 @@ mod tests {
     use super::*;
 
     fn record(offset: i64) -> RecordRef<'static> {
-        RecordRef { topic: "t", partition: 1, offset, timestamp_ms: 0, key: None, payload: None }
+        RecordRef {
+            topic: "t",
+            partition: 1,
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            payload: None,
+            ..RecordRef::default()
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Offsets in a transaction are refused by the broker unless they come from a current member: that is what fences a
 //! process that was stopped and missed its partitions being given away. But a broker asks no questions if generation -1
 //! and an empty member id are sent, for the sake of old clients, and those are exactly what the client falls back to
-//! when it learns that it was thrown out, before it says so. So identities are made here only, and only complete ones.
+//! when it learns that it was thrown out, before it says so. So identities are made here only, and only complete ones;
+//! who means to have none says so ([`OutsideOfGroup`]).
 //!
 //! The client library hands out the identity without showing it, so this module asks the C library.
 
@@ -36,6 +37,21 @@ impl Membership {
 
     pub(super) fn metadata(&self) -> &ConsumerGroupMetadata {
         &self.metadata
+    }
+}
+
+/// A group that nobody joins: its offsets are a single program's notes, and what fences them is the transactional id
+/// alone. A broker takes such offsets without a question as long as the group has no members.
+pub struct OutsideOfGroup(ConsumerGroupMetadata);
+
+impl OutsideOfGroup {
+    /// The group of `consumer`, which must never subscribe to anything; `None` if it has none.
+    pub(super) fn of<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Self> {
+        consumer.group_metadata().map(Self)
+    }
+
+    pub(super) fn metadata(&self) -> &ConsumerGroupMetadata {
+        &self.0
     }
 }
 

@@ -20,6 +20,7 @@ use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::log::Logged;
+use super::membership::OutsideOfGroup;
 use super::properties::{KafkaProperties, Role};
 use super::refused;
 use super::source::{as_record, is_recovered_by_the_client};
@@ -73,6 +74,19 @@ impl KafkaRestorer {
         let committed = properties.create(Role::Consumer, &own, Logged::default())?;
         let uncommitted = properties.create(Role::Consumer, &own, Logged::default())?;
         Ok(Self { committed, uncommitted })
+    }
+
+    /// The group as one that nobody joins, to commit its offsets.
+    ///
+    /// # Errors
+    /// The client has none; it always has.
+    pub fn outside_of_group(&self) -> Result<OutsideOfGroup, ConnectorError> {
+        OutsideOfGroup::of(&self.committed.0).ok_or_else(|| ConnectorError::Kafka {
+            action: "commit offsets of a group that nobody joins",
+            message: "the client knows no group".to_owned(),
+            fault: Fault::Internal,
+            retry: Retry::Never,
+        })
     }
 
     /// Where the group has committed, in the order of `partitions`; `None` where it never has.

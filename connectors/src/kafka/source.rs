@@ -18,12 +18,13 @@ use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::group::{self, Member, Noted};
+use super::headers::Fetched;
 use super::membership::Membership;
 use super::properties::{KafkaProperties, Role};
 use super::refused;
 use super::start::{self, Joining, Reset};
 use crate::error::ConnectorError;
-use crate::record::{NextOffset, RecordRef, TopicPartition};
+use crate::record::{Headers, NextOffset, RecordRef, TopicPartition};
 use crate::source::{AssignmentChange, Polled, Source};
 
 /// Where a held partition is started before anybody says where. No record of it is handed over, so any number does; a
@@ -371,6 +372,7 @@ pub(super) fn as_record<'a>(message: &'a BorrowedMessage<'_>) -> RecordRef<'a> {
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         key: message.key(),
         payload: message.payload(),
+        headers: Headers::fetched(Fetched::of(message)),
     }
 }
 

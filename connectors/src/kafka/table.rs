@@ -134,7 +134,11 @@ mod tests {
 
     fn take(rows: &mut LatestRows, offset: i64, key: &str) -> Result<(), ConnectorError> {
         let (key, payload) = (Some(key.as_bytes()), Some(&b"{}"[..]));
-        absorb(rows, &RecordRef { topic: "t", partition: 1, offset, timestamp_ms: 0, key, payload }).map(drop)
+        absorb(
+            rows,
+            &RecordRef { topic: "t", partition: 1, offset, timestamp_ms: 0, key, payload, ..RecordRef::default() },
+        )
+        .map(drop)
     }
 
     #[test]

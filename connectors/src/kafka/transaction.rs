@@ -13,13 +13,14 @@
 
 use std::time::Duration;
 
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 use thiserror::Error;
 
-use super::membership::Membership;
+use super::membership::{Membership, OutsideOfGroup};
 use super::properties::{KafkaProperties, Role};
 use super::sink::{ACK_POLL, Deliveries, as_record, bytes_of};
 use super::{judge, refused};
@@ -213,12 +214,32 @@ impl KafkaTransactions {
     /// # Panics
     /// `consumed` is empty: the broker would commit without asking whether we may.
     pub fn commit(&mut self, consumed: &[Consumed], member: &Membership) -> Result<(), TransactionError> {
+        self.commit_for(consumed, member.metadata())
+    }
+
+    /// As [`KafkaTransactions::commit`], for a group that nobody joins: whoever takes the same transactional id up
+    /// later is the only one that can still commit.
+    ///
+    /// # Errors
+    /// As [`KafkaTransactions::commit`]; or the group has members.
+    ///
+    /// # Panics
+    /// As [`KafkaTransactions::commit`].
+    pub fn commit_outside_of_group(
+        &mut self,
+        consumed: &[Consumed],
+        group: &OutsideOfGroup,
+    ) -> Result<(), TransactionError> {
+        self.commit_for(consumed, group.metadata())
+    }
+
+    fn commit_for(&mut self, consumed: &[Consumed], group: &ConsumerGroupMetadata) -> Result<(), TransactionError> {
         assert!(!consumed.is_empty(), "a transaction without offsets is not fenced by the group");
         self.begin()?;
         self.failpoint("produced");
         self.await_deliveries()?;
         self.failpoint("flushed");
-        self.send_offsets(consumed, member)?;
+        self.send_offsets(consumed, group)?;
         self.failpoint("offsets");
         self.end()?;
         self.is_open = false;
@@ -296,9 +317,9 @@ impl KafkaTransactions {
         }
     }
 
-    fn send_offsets(&self, consumed: &[Consumed], member: &Membership) -> Result<(), TransactionError> {
+    fn send_offsets(&self, consumed: &[Consumed], group: &ConsumerGroupMetadata) -> Result<(), TransactionError> {
         let offsets = offsets_of(consumed).map_err(|error| self.failed(AbortCause::Offsets, &error))?;
-        let sent = self.producer.send_offsets_to_transaction(&offsets, member.metadata(), OFFSETS_WAIT);
+        let sent = self.producer.send_offsets_to_transaction(&offsets, group, OFFSETS_WAIT);
         sent.map_err(|error| self.failed(AbortCause::Offsets, &error))
     }
 

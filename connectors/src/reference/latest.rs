@@ -247,7 +247,15 @@ mod tests {
 
     fn absorb(table: &mut LatestRows, key: &str, value: Option<&str>) -> Result<Absorbed, TooManyRows> {
         let (key, payload) = (Some(key.as_bytes()), value.map(str::as_bytes));
-        table.absorb(&RecordRef { topic: "t", partition: 2, offset: 7, timestamp_ms: 0, key, payload })
+        table.absorb(&RecordRef {
+            topic: "t",
+            partition: 2,
+            offset: 7,
+            timestamp_ms: 0,
+            key,
+            payload,
+            ..RecordRef::default()
+        })
     }
 
     fn rows(table: &LatestRows) -> Vec<(String, Option<f64>)> {
@@ -261,7 +269,8 @@ mod tests {
         let mut table = table();
         absorb(&mut table, "a", Some("{\"usd\":1}")).unwrap();
         let (key, payload) = (Some(key), Some(value.as_bytes()));
-        let record = RecordRef { topic: "t", partition: 2, offset: 7, timestamp_ms: 0, key, payload };
+        let record =
+            RecordRef { topic: "t", partition: 2, offset: 7, timestamp_ms: 0, key, payload, ..RecordRef::default() };
         let Ok(Absorbed::Refused(refused)) = table.absorb(&record) else { panic!("taken") };
         let text = refused.to_string();
         assert!(text.starts_with("t[2] offset 7: ") && text.contains(reason), "{text}");
@@ -308,7 +317,15 @@ mod tests {
     fn a_record_without_a_key_is_refused() {
         let mut table = table();
         let payload = Some(&b"{\"usd\":1}"[..]);
-        let record = RecordRef { topic: "t", partition: 0, offset: 1, timestamp_ms: 0, key: None, payload };
+        let record = RecordRef {
+            topic: "t",
+            partition: 0,
+            offset: 1,
+            timestamp_ms: 0,
+            key: None,
+            payload,
+            ..RecordRef::default()
+        };
         let Ok(Absorbed::Refused(refused)) = table.absorb(&record) else { panic!("taken") };
         assert_eq!(refused.to_string(), "t[0] offset 1: it has no key");
     }

@@ -16,6 +16,7 @@ const ADMIN_FILE: &str = "admin.properties";
 const READING: &[&str] = &["Read", "Describe"];
 const WRITING: &[&str] = &["Write", "Describe", "Create", "DescribeConfigs"];
 const KEEPING: &[&str] = &["Read", "Write", "Describe", "Create", "DescribeConfigs"];
+const REPLAYING: &[&str] = &["Read", "Write", "Describe"];
 const JOINING: &[&str] = &["Read"];
 const COMMITTING: &[&str] = &["Write", "Describe"];
 
@@ -127,6 +128,18 @@ fn of_consumer(config: &Config, group: &str) -> Vec<Grant> {
     ]
 }
 
+/// What somebody does who looks after dead letters.
+fn of_operator(config: &Config) -> Vec<Grant> {
+    let inputs = config.topics.signals().into_keys().collect();
+    let id = || vec![super::dlq::replay_id(config)];
+    vec![
+        Grant::new("what was put aside", READING, Resource::Topic, vec![config.topics.outputs.dead_letter.clone()]),
+        Grant::new("where records are replayed to", REPLAYING, Resource::Topic, inputs),
+        Grant::new("what notes that they were", JOINING, Resource::Group, id()),
+        Grant::new("the transactions of `lictor dlq replay`", COMMITTING, Resource::TransactionalId, id()),
+    ]
+}
+
 /// Whom rights are for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Principals<'a> {
@@ -136,6 +149,15 @@ pub(super) struct Principals<'a> {
     pub(super) consumer: Option<&'a str>,
     /// The group of that consumer; if nobody says, what follows the principal's kind.
     pub(super) group: Option<&'a str>,
+    /// As whom dead letters are replayed.
+    pub(super) operator: Option<&'a str>,
+}
+
+impl Principals<'_> {
+    /// Whether rights are asked for at all.
+    pub(super) fn are_named(self) -> bool {
+        self.lictor.is_some() || self.consumer.is_some() || self.operator.is_some()
+    }
 }
 
 /// Writes the commands that grant what each principal needs.
@@ -154,6 +176,9 @@ pub(super) fn print(out: &mut dyn Write, config: &Config, principals: Principals
     if let Some(principal) = principals.consumer {
         let name = principal.split_once(':').map_or(principal, |(_, name)| name);
         print_grants(out, servers, principal, &of_consumer(config, principals.group.unwrap_or(name)))?;
+    }
+    if let Some(principal) = principals.operator {
+        print_grants(out, servers, principal, &of_operator(config))?;
     }
     Ok(())
 }
@@ -245,6 +270,20 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_reads_what_was_put_aside_and_writes_it_back() {
+        let (_dir, config) = config(RULES, "");
+        let text = printed(&config, Principals { operator: Some("User:ops"), ..Principals::default() });
+        for grant in [
+            "--operation Read --operation Describe --topic lictor.dead-letter\n",
+            "--operation Read --operation Write --operation Describe --topic otlp_logs --topic otlp_metrics",
+            "--operation Read --group lictor-dlq-replay\n",
+            "--operation Write --operation Describe --transactional-id lictor-dlq-replay\n",
+        ] {
+            assert!(text.contains(grant), "{grant}\n{text}");
+        }
+    }
+
+    #[test]
     fn rules_that_are_not_whole_may_read_everything() {
         let (_dir, config) = config(&format!("{RULES} CREATE RULE"), "");
         let (read, reason) = Read::by_rules(&config);
@@ -268,6 +307,7 @@ mod tests {
         let every = Read { telemetry: config.topics.signals().into_keys().collect(), ..read };
         let mut grants = of_lictor(&config, every);
         grants.extend(of_consumer(&config, "lictor-consumer").into_iter().filter(|grant| grant.is_prefix));
+        grants.extend(of_operator(&config));
         let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
         let readme = fs::read_to_string(readme).unwrap();
         let table = readme.split("| resource | rights |").nth(1).unwrap().split("\n\n").next().unwrap();

@@ -11,6 +11,7 @@ mod console;
 mod demo;
 mod demo_console;
 mod demo_report;
+mod dlq;
 mod explain;
 mod guard;
 mod man;
@@ -66,6 +67,8 @@ enum Command {
     Schema(schema::Arguments),
     /// Shows enforcement events as they are published.
     Tail(tail::Arguments),
+    /// Looks after dead letters: lists them, shows one, writes their records back.
+    Dlq(dlq::Arguments),
     /// Prints what a shell needs to complete lictor's commands.
     Completions(completions::Arguments),
     /// Prints the manual page of lictor, or writes one for each command.
@@ -89,6 +92,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
+        Command::Dlq(arguments) => dlq::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, CommandLine::command()),
         Command::Man(arguments) => man::run(&arguments, CommandLine::command()),
         Command::Verify(arguments) => verify::run(&arguments),

@@ -1,5 +1,6 @@
 //! Colours, for whoever looks at a terminal.
 
+use std::borrow::Cow;
 use std::env;
 use std::io::IsTerminal;
 
@@ -40,6 +41,15 @@ impl Painter {
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
+}
+
+/// Text out of the telemetry as text: nothing in it is an order to the terminal.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 /// Lines of columns, each as wide as its widest cell; the last one is not padded.

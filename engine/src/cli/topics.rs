@@ -26,6 +26,9 @@ pub(super) struct Arguments {
     /// The same for somebody who reads what lictor decides.
     #[arg(long, value_name = "PRINCIPAL", conflicts_with = "check")]
     acls_consumer: Option<String>,
+    /// The same for somebody who lists and replays dead letters.
+    #[arg(long, value_name = "PRINCIPAL", conflicts_with = "check")]
+    acls_operator: Option<String>,
     /// That consumer's group; without it the principal's name.
     #[arg(long, requires = "acls_consumer")]
     group: Option<String>,
@@ -34,9 +37,13 @@ pub(super) struct Arguments {
 /// Creates what is missing, then prints how every topic is.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&arguments.config)?;
-    if arguments.acls.is_some() || arguments.acls_consumer.is_some() {
-        let (lictor, consumer) = (arguments.acls.as_deref(), arguments.acls_consumer.as_deref());
-        let principals = Principals { lictor, consumer, group: arguments.group.as_deref() };
+    let principals = Principals {
+        lictor: arguments.acls.as_deref(),
+        consumer: arguments.acls_consumer.as_deref(),
+        group: arguments.group.as_deref(),
+        operator: arguments.acls_operator.as_deref(),
+    };
+    if principals.are_named() {
         acls::print(&mut io::stdout().lock(), &config, principals)?;
         return Ok(ExitCode::SUCCESS);
     }

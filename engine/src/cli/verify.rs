@@ -220,8 +220,15 @@ fn replay(
         now = EventTime::from_ms(*at_ms);
         let (topic, payload) = (partition.topic.as_ref(), Some(payload.as_slice()));
         let key = None;
-        let record =
-            RecordRef { topic, partition: partition.partition, offset: *offset, timestamp_ms: *at_ms, key, payload };
+        let record = RecordRef {
+            topic,
+            partition: partition.partition,
+            offset: *offset,
+            timestamp_ms: *at_ms,
+            key,
+            payload,
+            ..RecordRef::default()
+        };
         pipeline.absorb(record, now);
         if number % EPOCH_RECORDS == EPOCH_RECORDS - 1 {
             events.extend(pipeline.end_epoch(now).decisions);

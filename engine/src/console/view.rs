@@ -9,7 +9,7 @@ use super::card::{Cards, RuleCard};
 use super::series::{Point, Series};
 use super::snapshot::{RuleFigures, Snapshot};
 use super::{ConsoleOptions, DIRECTIVES_MAX, EVENTS_MAX};
-use crate::aside::DeadNote;
+use crate::aside::{DeadNote, without_quoted};
 use crate::decision::Standing;
 use crate::judge_stage::RuleStatus;
 use crate::watermark::Mark;
@@ -193,12 +193,6 @@ fn partition(mark: &Mark) -> Value {
     })
 }
 
-/// What a message quotes comes from the record: it may be of a prompt.
-fn without_quoted(message: &str) -> String {
-    let parts = message.split('"').enumerate();
-    parts.map(|(number, part)| if number % 2 == 1 { "…" } else { part }).collect::<Vec<_>>().join("\"")
-}
-
 fn state_of(rule: &RuleStatus) -> &'static str {
     match rule {
         RuleStatus { quarantined: Some(_), .. } => "quarantined",
@@ -303,17 +297,4 @@ fn event(number: u64, kept: &EnforcementEvent) -> Value {
     ]);
     add_finding(&mut all, &data.finding);
     Value::Object(all)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_message_quotes_is_left_out() {
-        let message = r#"invalid type: string "tell me a secret", expected u64 at line 1, "x""#;
-        assert_eq!(without_quoted(message), r#"invalid type: string "…", expected u64 at line 1, "…""#);
-        assert_eq!(without_quoted("invalid wire type"), "invalid wire type");
-        assert_eq!(without_quoted(r#"cut off: "tell me"#), r#"cut off: "…"#);
-    }
 }

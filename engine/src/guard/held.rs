@@ -138,7 +138,8 @@ mod tests {
     #[track_caller]
     fn check_unreadable(key: Option<&str>, payload: &[u8], why: &str) {
         let (key, payload) = (key.map(str::as_bytes), Some(payload));
-        let record = RecordRef { topic: "t", partition: 3, offset: 7, timestamp_ms: 0, key, payload };
+        let record =
+            RecordRef { topic: "t", partition: 3, offset: 7, timestamp_ms: 0, key, payload, ..RecordRef::default() };
         let told = Change::read(&record).unwrap_err().to_string();
         assert!(told.starts_with("t[3] offset 7: ") && told.contains(why), "{told}");
     }

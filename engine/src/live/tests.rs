@@ -50,7 +50,15 @@ impl Script<'_> {
         let (offset, timestamp_ms, key) = (self.offset, start().to_ms(), None);
         // Judging a record takes its time.
         self.clock.advance(SECOND);
-        absorb(RecordRef { topic: SPANS, partition, offset, timestamp_ms, key, payload: Some(payload) });
+        absorb(RecordRef {
+            topic: SPANS,
+            partition,
+            offset,
+            timestamp_ms,
+            key,
+            payload: Some(payload),
+            ..RecordRef::default()
+        });
         Polled::Record
     }
 }

@@ -60,8 +60,15 @@ impl Running {
                 encode_protobuf(Signal::Traces, &[RowDraft { table: Table::Spans, event_time: now, columns }]).unwrap();
             self.offset += 1;
             let (topic, offset, timestamp_ms) = ("otlp_spans", self.offset, now.to_ms());
-            let record =
-                RecordRef { topic, partition: 0, offset, timestamp_ms, key: None, payload: Some(payload.as_slice()) };
+            let record = RecordRef {
+                topic,
+                partition: 0,
+                offset,
+                timestamp_ms,
+                key: None,
+                payload: Some(payload.as_slice()),
+                ..RecordRef::default()
+            };
             self.pipeline.absorb(record, now);
         }
         self.pipeline.end_epoch(now)

@@ -77,7 +77,15 @@ impl Bench {
         self.partitions.insert(TopicPartition::new(topic, partition));
         let offset = self.records;
         self.records += 1;
-        let record = RecordRef { topic, partition, offset, timestamp_ms: 0, key: None, payload: Some(payload) };
+        let record = RecordRef {
+            topic,
+            partition,
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            payload: Some(payload),
+            ..RecordRef::default()
+        };
         self.scan.absorb(record, latest);
         self.end_epoch(latest)
     }

@@ -75,7 +75,10 @@ impl Bench {
         self.offset += 1;
         self.records.push(payload.clone());
         let payload = Some(payload.as_slice());
-        self.scan.absorb(RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key, payload }, START);
+        self.scan.absorb(
+            RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key, payload, ..RecordRef::default() },
+            START,
+        );
         let batch = self.scan.end_epoch(START, true).batch;
         self.scan.commit();
         let mut decisions = Vec::new();
@@ -326,7 +329,18 @@ fn every_expected_key_is_judged_on_one_shard() {
         let row = RowDraft { table: Table::Spans, event_time: at, columns };
         let payload = encode_protobuf(Signal::Traces, &[row]).unwrap();
         let (offset, payload) = (i64::try_from(offset).unwrap(), Some(payload.as_slice()));
-        scan.absorb(RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key: None, payload }, START);
+        scan.absorb(
+            RecordRef {
+                topic: SPANS,
+                partition: 0,
+                offset,
+                timestamp_ms: 0,
+                key: None,
+                payload,
+                ..RecordRef::default()
+            },
+            START,
+        );
         for message in scan.end_epoch(START, true).batch.messages {
             let shard = usize::try_from(message.partition.unwrap()).unwrap();
             silent.extend(served[shard].absorb(&message.outgoing.payload.unwrap()).unwrap());

@@ -135,7 +135,15 @@ fn telemetry(random: &mut Rng, partitions: i32, spans: i64) -> Vec<Vec<Vec<u8>>>
 fn record(partition: i32, offset: usize, payload: &[u8]) -> RecordRef<'_> {
     let offset = i64::try_from(offset).unwrap();
     let timestamp_ms = start().plus(3_600 * SECOND_NS).to_ms();
-    RecordRef { topic: SPANS, partition, offset, timestamp_ms, key: None, payload: Some(payload) }
+    RecordRef {
+        topic: SPANS,
+        partition,
+        offset,
+        timestamp_ms,
+        key: None,
+        payload: Some(payload),
+        ..RecordRef::default()
+    }
 }
 
 /// What an event says, without the time at which it was found.

@@ -397,7 +397,7 @@ fn a_commit_waits_for_a_coordinator_that_is_away() {
     let mut transactions = bench.transactions(&[]).unwrap();
     transactions.publish(&event("one"), None).unwrap();
     transactions.await_deliveries().unwrap();
-    transactions.send_offsets(&consumed(), &MEMBER).unwrap();
+    transactions.send_offsets(&consumed(), MEMBER.metadata()).unwrap();
     bench.broker.take_down().unwrap();
     thread::scope(|scope| {
         let ending = scope.spawn(|| transactions.end());

@@ -115,7 +115,18 @@ fn teller(endpoint: Endpoint) -> (Teller, Arc<Metrics>) {
 
 fn take(teller: &mut Teller, key: &str, value: Option<Vec<u8>>, clock: &ManualClock) {
     let (key, payload) = (Some(key.as_bytes()), value.as_deref());
-    teller.absorb(&RecordRef { topic: DIRECTIVES, partition: 0, offset: 0, timestamp_ms: 0, key, payload }, clock);
+    teller.absorb(
+        &RecordRef {
+            topic: DIRECTIVES,
+            partition: 0,
+            offset: 0,
+            timestamp_ms: 0,
+            key,
+            payload,
+            ..RecordRef::default()
+        },
+        clock,
+    );
 }
 
 #[track_caller]

@@ -137,7 +137,7 @@ fn parse_signal(text: &str) -> Result<Signal, String> {
 }
 
 /// RFC 3339, also without seconds, or a date: its midnight in UTC.
-fn parse_time(text: &str) -> Result<EventTime, String> {
+pub(super) fn parse_time(text: &str) -> Result<EventTime, String> {
     let whole = match (text.len(), text.get(16..)) {
         (10, _) => format!("{text}T00:00:00Z"),
         (_, Some(zone)) if !zone.starts_with(':') => format!("{}:00{zone}", &text[..16]),

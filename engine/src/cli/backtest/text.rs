@@ -1,24 +1,14 @@
 //! The report for people.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 
 use lictor_engine::backtest::{Difference, RuleDifference, RuleDigest};
 
 use super::report::{Report, episode_text, held_text, peak_text, range_text, states_text};
-use crate::cli::terminal::{Paint, Painter, columns};
+use crate::cli::terminal::{Paint, Painter, columns, plain};
 
 /// So many sources are named; of more their number is told.
 const SOURCES_SHOWN_MAX: usize = 4;
-
-/// Text out of the telemetry as text: nothing in it is an order to the terminal.
-fn plain(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return text.into();
-    }
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(shown).collect()
-}
 
 /// Writes the report.
 pub(super) fn write(report: &Report, examples: usize, to: &mut impl Write, painter: Painter) -> io::Result<()> {

@@ -27,7 +27,10 @@ impl Bench {
         let mut stage = plan.stage(&stores).unwrap();
         for (offset, payload) in (0..end.0).zip(&self.records) {
             let (key, payload) = (None, Some(payload.as_slice()));
-            stage.absorb(RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key, payload }, START);
+            stage.absorb(
+                RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key, payload, ..RecordRef::default() },
+                START,
+            );
         }
         let shipments = stage.flush(START, false);
         shipments.into_iter().flat_map(|s| Router::new(1, plan.routes.clone()).split(s)).collect()
@@ -289,7 +292,10 @@ fn late_rows_in_history_are_no_reason_to_ship_sums_early() {
     let mut stage = plan.stage(&BTreeSet::from([StoreId(0)])).unwrap();
     let absorb = |stage: &mut ScanStage, record: usize| {
         let (offset, key, payload) = (0, None, Some(bench.records[record].as_slice()));
-        stage.absorb(RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key, payload }, START);
+        stage.absorb(
+            RecordRef { topic: SPANS, partition: 0, offset, timestamp_ms: 0, key, payload, ..RecordRef::default() },
+            START,
+        );
     };
     absorb(&mut stage, 1);
     assert!(!stage.flush(START, true).is_empty(), "time begins");
