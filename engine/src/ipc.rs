@@ -6,6 +6,7 @@
 //! Layout: length of the message's metadata (4 bytes, little endian), metadata, buffers.
 
 use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
@@ -44,7 +45,10 @@ pub(crate) fn decode(bytes: &[u8], schema: SchemaRef) -> Result<RecordBatch, Arr
     }
     let batch = message.header_as_record_batch().ok_or_else(|| malformed("no record batch"))?;
     let buffers = Buffer::from(buffers);
-    let batch = read_record_batch(&buffers, batch, Arc::clone(&schema), &HashMap::new(), None, &message.version())?;
+    let read = || read_record_batch(&buffers, batch, Arc::clone(&schema), &HashMap::new(), None, &message.version());
+    // It panics at buffers that do not fit each other.
+    let read = panic::catch_unwind(AssertUnwindSafe(read)).map_err(|_| malformed("its buffers do not fit"))?;
+    let batch = read?;
     RecordBatch::try_new(schema, batch.columns().to_vec())
 }
 
@@ -97,5 +101,20 @@ mod tests {
         for length in [0, 3, 20, bytes.len() - 60] {
             assert!(decode(&bytes[..length], whole.schema()).is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn bytes_that_were_changed_are_an_error_or_a_batch_and_no_panic() {
+        let whole = batch(vec!["a", "b", "a name of more than twelve bytes"]);
+        let bytes = encode(&whole).unwrap();
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut refused = 0;
+        for _ in 0..5_000 {
+            let mut changed = bytes.clone();
+            let at = random.usize(..changed.len());
+            changed[at] = random.u8(..);
+            refused += u32::from(decode(&changed, whole.schema()).is_err());
+        }
+        assert!(refused > 100, "{refused}");
     }
 }
