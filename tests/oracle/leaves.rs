@@ -181,7 +181,7 @@ fn read(pipeline: &mut Pipeline, records: &[Record], random: &mut Rng) -> Vec<Ep
             encode_protobuf(Signal::Traces, &record.spans.iter().map(Span::draft).collect::<Vec<_>>()).unwrap();
         let (partition, payload) = (i32::try_from(record.partition).unwrap(), Some(payload.as_slice()));
         let (topic, offset) = ("otlp_spans", record.offset);
-        pipeline.absorb(RecordRef { topic, partition, offset, timestamp_ms: 0, key: None, payload }, now);
+        pipeline.absorb(RecordRef { topic, partition, offset, payload, ..RecordRef::default() }, now);
         if random.usize(0..5) == 0 {
             epochs.push(pipeline.end_epoch(now));
         }
