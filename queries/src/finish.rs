@@ -30,7 +30,7 @@ use crate::observe::{Observation, closest, without_last_filters};
 use crate::options::short_hash;
 use crate::rows::{GroupRef, Judged, Measures, ResultColumns};
 use crate::sequence::{Detecting, cut, has_detectors, is_detector, refuse_misuse};
-use crate::session::{Session, positional, scan_as};
+use crate::session::{Session, scan_as};
 use crate::shape::{Refusal, Windowed, refuse};
 use crate::slot::SlotTable;
 use crate::stage::Stage;
@@ -292,11 +292,11 @@ impl Level {
             }
             _ => out,
         };
-        let schema = positional(stage.schema());
+        let schema = stage.positional();
         out.into_iter()
             .map(|b| {
                 let options = RecordBatchOptions::new().with_row_count(Some(b.num_rows()));
-                Ok(RecordBatch::try_new_with_options(Arc::clone(&schema), b.columns().to_vec(), &options)?)
+                Ok(RecordBatch::try_new_with_options(Arc::clone(schema), b.columns().to_vec(), &options)?)
             })
             .collect()
     }
@@ -403,7 +403,7 @@ pub(crate) fn plan_finish(
                 "OVER",
             ));
         }
-        table = SlotTable::new(positional(stage.schema()));
+        table = SlotTable::new(Arc::clone(stage.positional()));
         levels.push(Level { detecting, stage, history, bounds });
         lower = top.clone();
     }

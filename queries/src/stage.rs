@@ -20,6 +20,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::streaming::StreamingTableExec;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 
+use crate::session::positional;
 use crate::slot::Slot;
 
 /// Runs plans to their end on the calling thread.
@@ -64,10 +65,11 @@ impl Step {
                     Some(columns) => batch.project(columns)?,
                     None => batch,
                 };
-                if kept.true_count() == kept.len() {
-                    return Ok(batch);
+                match kept.true_count() {
+                    all if all == kept.len() => Ok(batch),
+                    0 => Ok(batch.slice(0, 0)),
+                    _ => Ok(filter_record_batch(&batch, &kept)?),
                 }
-                Ok(filter_record_batch(&batch, &kept)?)
             }
             Self::Project { exprs, schema } => {
                 let rows = batch.num_rows();
@@ -103,6 +105,10 @@ pub(crate) struct Stage {
     input: Slot,
     how: How,
     schema: SchemaRef,
+    /// The columns that come out, named by their places.
+    positional: SchemaRef,
+    /// What comes out when nothing does.
+    nothing: RecordBatch,
     runner: Arc<Runner>,
 }
 
@@ -114,12 +120,18 @@ impl Stage {
             Some(steps) => How::Steps(steps),
             None => How::Plan(plan),
         };
-        Self { input, how, schema, runner }
+        let (positional, nothing) = (positional(&schema), RecordBatch::new_empty(Arc::clone(&schema)));
+        Self { input, how, schema, positional, nothing, runner }
     }
 
     /// The columns that come out.
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// The columns that come out, named by their places.
+    pub(crate) fn positional(&self) -> &SchemaRef {
+        &self.positional
     }
 
     /// The columns that must go in.
@@ -147,9 +159,15 @@ impl Stage {
     pub(crate) fn run(&self, batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
         match &self.how {
             How::Steps(steps) => {
-                let narrowed = self.input.narrow(batch)?;
-                let out = steps.iter().try_fold(narrowed, |b, step| step.apply(b))?;
-                Ok(vec![out])
+                let mut rows = self.input.narrow(batch)?;
+                for step in steps {
+                    // Most thresholds let nothing through: what comes after them is of no matter then.
+                    if rows.num_rows() == 0 {
+                        return Ok(vec![self.nothing.clone()]);
+                    }
+                    rows = step.apply(rows)?;
+                }
+                Ok(vec![rows])
             }
             How::Plan(plan) => {
                 self.input.fill(std::slice::from_ref(batch))?;
