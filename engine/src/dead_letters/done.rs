@@ -208,8 +208,9 @@ mod tests {
 
     use super::*;
 
-    fn done(below: i64, runs: &[Range<i64>]) -> Done {
-        Done { below, runs: runs.to_vec() }
+    /// All below, and from each first offset up to the one after the last.
+    fn done(below: i64, runs: &[(i64, i64)]) -> Done {
+        Done { below, runs: runs.iter().map(|(first, next)| *first..*next).collect() }
     }
 
     /// Goes through letters at these offsets and notes those as done that are chosen or were done before.
@@ -232,30 +233,32 @@ mod tests {
     fn what_was_not_chosen_is_left_for_later_and_what_was_done_behind_it_is_known() {
         let letters = [0, 2, 4, 6, 8, 10];
         let first = walk(Done::default(), &letters, |letter| letter >= 4 && letter != 8);
-        assert_eq!(first, done(0, &[4..7, 10..11]));
+        assert_eq!(first, done(0, &[(4, 7), (10, 11)]));
         assert!(!first.has(0) && first.has(4) && first.has(6) && !first.has(8) && first.has(10));
-        assert_eq!(walk(first.clone(), &letters, |letter| letter == 0), done(1, &[4..7, 10..11]));
+        assert_eq!(walk(first.clone(), &letters, |letter| letter == 0), done(1, &[(4, 7), (10, 11)]));
         assert_eq!(walk(first, &letters, |_| true), done(11, &[]));
     }
 
     #[test]
     fn a_walk_that_ends_early_keeps_what_was_done_behind_its_end() {
-        let before = done(0, &[4..7, 10..11]);
-        assert_eq!(walk(before.clone(), &[0, 2, 4], |_| true), done(7, &[10..11]));
+        let before = done(0, &[(4, 7), (10, 11)]);
+        assert_eq!(walk(before.clone(), &[0, 2, 4], |_| true), done(7, &[(10, 11)]));
         assert_eq!(walk(before.clone(), &[0], |_| false), before);
         assert_eq!(walk(before.clone(), &[], |_| true), before);
     }
 
     #[test]
     fn letters_that_were_deleted_are_forgotten() {
-        assert_eq!(done(0, &[4..7, 10..11]).since(5), done(7, &[10..11]));
-        assert_eq!(done(0, &[4..7]).since(20), done(20, &[]));
-        assert_eq!(done(3, &[4..7]).since(1), done(3, &[4..7]));
+        assert_eq!(done(0, &[(4, 7), (10, 11)]).since(5), done(7, &[(10, 11)]));
+        assert_eq!(done(0, &[(4, 7)]).since(20), done(20, &[]));
+        assert_eq!(done(3, &[(4, 7)]).since(1), done(3, &[(4, 7)]));
     }
 
     #[test]
     fn what_is_committed_comes_back() {
-        for case in [done(0, &[]), done(17, &[]), done(5, &[7..8, 300..70_000]), done(1 << 40, &[1 << 41..1 << 42])] {
+        for case in
+            [done(0, &[]), done(17, &[]), done(5, &[(7, 8), (300, 70_000)]), done(1 << 40, &[(1 << 41, 1 << 42)])]
+        {
             assert_eq!(Done::read(case.next(), &case.text()), Ok(case.clone()), "{}", case.text());
         }
     }
