@@ -13,6 +13,7 @@ pub mod backtest;
 pub mod clock;
 pub mod company;
 pub mod config;
+pub mod conformance;
 pub mod console;
 pub mod dead_letters;
 pub mod decision;

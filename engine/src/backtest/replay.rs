@@ -104,7 +104,8 @@ impl<'a> Replay<'a> {
             self.end = Some(newest);
             let Tolerances { idle_after_ns, lateness_ns, .. } = self.tolerances;
             let ends = self.specs.iter().map(|spec| spec.last_end_of(spec.pane_at(newest)));
-            let last = ends.max().unwrap_or(newest).max(newest.plus(self.reach_ns));
+            // A window over joined rows waits for what may still join them.
+            let last = ends.max().unwrap_or(newest).max(newest).plus(self.reach_ns);
             self.pass_to(last.plus(lateness_ns).max(self.now.plus(idle_after_ns)));
         }
         self.account.rules = self.pipeline.status();

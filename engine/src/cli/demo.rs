@@ -9,10 +9,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
-use std::{fs, process, thread};
 
-use anyhow::Context as _;
 use clap::Args;
 use lictor_connectors::{EmbeddedBroker, KafkaProperties, KafkaSink, KafkaSource, Outgoing, Sink};
 use lictor_engine::clock::{Clock, SystemClock};
@@ -27,6 +26,7 @@ use lictor_schemas::time::EventTime;
 
 use super::demo_console::{Audience, Watched};
 use super::demo_report::Narrator;
+use super::rules_folder::RulesFolder;
 use super::terminal::Painter;
 
 /// Event time runs this much faster than the clock: an hour and ten minutes pass in sixty seconds.
@@ -74,12 +74,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     super::run::start_log(LogFormat::Text)?;
     let stop = super::stop_flag()?;
     let clock = SystemClock::start();
-    let rules = RulesFolder::prepare(arguments.rules.clone())?;
-    let loaded = rules_dir::load(&rules.path, None)?;
+    let rules = RulesFolder::prepare(arguments.rules.clone(), shipped::write_to)?;
+    let loaded = rules_dir::load(rules.path(), None)?;
     super::check::report_faults(&loaded, &mut io::stderr().lock(), Painter::for_stream(&io::stderr()))?;
     let broker = EmbeddedBroker::start(&TOPICS)?;
     let start = story_start(clock.now());
-    let company = Company::new(arguments.seed, start);
+    let company = Company::new(arguments.seed, start).governed();
     let watched = Watched::start(arguments.http.as_deref(), &loaded, clock)?;
     let mut narrator = Narrator::new(io::stdout(), Painter::for_stream(&io::stdout()), company.incidents());
     narrator.introduce(&loaded, broker.bootstrap(), watched.address())?;
@@ -113,32 +113,6 @@ fn story_start(now: EventTime) -> EventTime {
     let begin = now.0 - STORY_NS;
     let room = begin.rem_euclid(DAY_NS) + STORY_NS;
     EventTime(if room < DAY_NS { begin } else { begin - STORY_NS })
-}
-
-/// The folder that rules are read from: the user's, or the shipped ones unpacked for as long as the demo runs.
-struct RulesFolder {
-    path: PathBuf,
-    is_ours: bool,
-}
-
-impl RulesFolder {
-    fn prepare(own: Option<PathBuf>) -> anyhow::Result<Self> {
-        if let Some(path) = own {
-            return Ok(Self { path, is_ours: false });
-        }
-        let path = std::env::temp_dir().join(format!("lictor-demo-{}", process::id()));
-        shipped::write_to(&path).with_context(|| format!("cannot unpack the shipped rules to {}", path.display()))?;
-        Ok(Self { path, is_ours: true })
-    }
-}
-
-impl Drop for RulesFolder {
-    fn drop(&mut self) {
-        if self.is_ours {
-            // What cannot be removed is left to the system's own cleaning of its temporary folder.
-            let _ = fs::remove_dir_all(&self.path);
-        }
-    }
 }
 
 /// Produces the company's telemetry at its own pace.

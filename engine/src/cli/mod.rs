@@ -7,6 +7,7 @@ mod acls;
 mod backtest;
 mod check;
 mod completions;
+mod conformance;
 mod console;
 mod demo;
 mod demo_console;
@@ -15,7 +16,9 @@ mod dlq;
 mod explain;
 mod guard;
 mod man;
+mod recorded;
 mod reload;
+mod rules_folder;
 mod run;
 mod schema;
 mod tail;
@@ -63,6 +66,8 @@ enum Command {
     Backtest(Box<backtest::Arguments>),
     /// Sums recorded telemetry up to a reference table: what is usual, for drift against a fixed past.
     Baseline(Box<backtest::baseline::Arguments>),
+    /// Says of each runtime whether its recorded telemetry keeps to GenOps, clause by clause.
+    Conformance(Box<conformance::Arguments>),
     /// Shows the tables that rules read: columns, types, units and the attributes they come from.
     Schema(schema::Arguments),
     /// Shows enforcement events as they are published.
@@ -86,6 +91,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Backtest(arguments) => backtest::run(&arguments),
         Command::Baseline(arguments) => backtest::baseline::run(&arguments),
+        Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Guard(arguments) => guard::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

@@ -7,6 +7,7 @@
 //! Invariant: the seed and the start determine every byte; asking for one long stretch gives the same messages as
 //! asking for many short ones.
 
+mod governance;
 mod incidents;
 mod signals;
 mod traces;
@@ -61,6 +62,8 @@ pub struct Company {
     /// Whole seconds since the start that have been written.
     second: i64,
     traces_per_s: f64,
+    /// Services that speak GenOps do all that it asks for.
+    is_governed: bool,
     /// The fraction of a trace that is still owed.
     owed: f64,
     random: fastrand::Rng,
@@ -71,7 +74,16 @@ impl Company {
     /// consequences within a UTC day only if `start` leaves an hour of it.
     #[must_use]
     pub fn new(seed: u64, start: EventTime) -> Self {
-        Self { start, second: 0, traces_per_s: TRACES_PER_S, owed: 0.0, random: fastrand::Rng::with_seed(seed) }
+        let random = fastrand::Rng::with_seed(seed);
+        Self { start, second: 0, traces_per_s: TRACES_PER_S, is_governed: false, owed: 0.0, random }
+    }
+
+    /// The same company with a gateway that governs: calls of services that speak GenOps bear a decision and accounting,
+    /// and have the events that the specification asks for, as log records.
+    #[must_use]
+    pub fn governed(mut self) -> Self {
+        self.is_governed = true;
+        self
     }
 
     /// The same company with more or less to do; a trace has about two and a half spans.
@@ -111,7 +123,7 @@ impl Company {
         let (second, begin) = (self.second, self.start.plus(self.second * NANOS_PER_S));
         let mut by_collector: [Vec<RowDraft>; COLLECTORS] = [const { Vec::new() }; COLLECTORS];
         self.owed += self.traces_per_s;
-        let mut scribe = Scribe::new(&mut self.random, second, begin, self.traces_per_s);
+        let mut scribe = Scribe::new(&mut self.random, (second, begin), self.traces_per_s, self.is_governed);
         while self.owed >= 1.0 {
             self.owed -= 1.0;
             let index = scribe.pick();
@@ -119,7 +131,7 @@ impl Company {
         }
         by_collector[0].extend(scribe.runaway());
         let late = (second % LATE_EVERY_S == LATE_EVERY_S - 1).then(|| scribe.late_trace());
-        let logs = scribe.logs();
+        let logs: Vec<RowDraft> = scribe.logs().into_iter().chain(scribe.take_governance()).collect();
         for spans in by_collector.into_iter().chain(late).filter(|spans| !spans.is_empty()) {
             messages.push(message(Signal::Traces, &spans));
         }

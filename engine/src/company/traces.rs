@@ -8,6 +8,7 @@ use lictor_schemas::tables::Table;
 use lictor_schemas::time::{EventTime, NANOS_PER_MS};
 use serde_json::{Value, json};
 
+use super::governance::govern;
 use super::incidents::Trouble;
 use super::workloads::{Dialect, EMBEDDER, Model, OPUS, RUNAWAY, Shape, WEIGHTS, WORKLOADS, Workload};
 
@@ -22,6 +23,8 @@ pub(super) struct Scribe<'a> {
     trouble: Trouble,
     /// Sessions per project that are open at a time: enough that a healthy one makes a few calls a minute.
     sessions: u32,
+    /// Events of calls of this second, if they are governed.
+    governance: Option<Vec<RowDraft>>,
 }
 
 /// A call of a model.
@@ -50,10 +53,21 @@ struct Trace<'a> {
 }
 
 impl<'a> Scribe<'a> {
-    pub(super) fn new(random: &'a mut Rng, second: i64, begin: EventTime, traces_per_s: f64) -> Self {
+    pub(super) fn new(
+        random: &'a mut Rng,
+        (second, begin): (i64, EventTime),
+        traces_per_s: f64,
+        is_governed: bool,
+    ) -> Self {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and never is negative")]
         let sessions = 20 + (traces_per_s * 5.0) as u32;
-        Self { random, second, begin, trouble: Trouble::at(second), sessions }
+        let governance = is_governed.then(Vec::new);
+        Self { random, second, begin, trouble: Trouble::at(second), sessions, governance }
+    }
+
+    /// The events of the calls that were written.
+    pub(super) fn take_governance(&mut self) -> Vec<RowDraft> {
+        self.governance.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The index of the workload that makes the next request.
@@ -217,6 +231,10 @@ impl<'a> Scribe<'a> {
             ]),
         });
         columns.extend(usage(dialect, call.input_tokens, call.output_tokens, call.cost()));
+        if let Some(events) = self.governance.as_mut().filter(|_| dialect == Dialect::GenOps) {
+            let operation_type = if call.operation == "embeddings" { "embedding" } else { "inference" };
+            events.extend(govern(&mut columns, (operation_type, call.cost()), end, nanos(call.duration_ms)));
+        }
         RowDraft { table: Table::Spans, event_time: end, columns }
     }
 

@@ -16,7 +16,7 @@ SELECT awu.*,
            AND (awu.status_code <> 'ERROR' OR awu.actual IS NOT NULL OR coalesce(awu.output_tokens, 0) > 0) AS executed
 FROM (
   SELECT s.event_time, s.start_time, s.service_name, s.scope_name, s.scope_version, s.trace_id, s.span_id, s.name,
-         s.status_code, s.duration_ms, s.output_tokens,
+         s.status_code, s.duration_ms, s.output_tokens, s.kafka_partition, s.kafka_offset,
          attr('genops.team')                AS team,
          attr('genops.project')             AS project,
          attr('genops.environment')         AS environment,
@@ -38,6 +38,8 @@ FROM (
 -- Span events and log records with a name of GenOps. Team, project and environment are what the event itself says.
 CREATE VIEW genops_span_events AS
 SELECT e.event_time, e.service_name, e.scope_name, e.scope_version, e.trace_id, e.span_id, e.name AS event,
+       e.kafka_partition, e.kafka_offset,
+       coalesce(attr('sampling.threshold') ~ '[1-9a-f]', false) AS is_sampled,
        attr('genops.policy.result')                 AS result,
        attr('genops.policy.reason_code')            AS reason_code,
        attr('genops.accounting.reserved')           AS reserved,
@@ -59,6 +61,8 @@ WHERE starts_with(e.name, 'genops.');
 
 CREATE VIEW genops_log_events AS
 SELECT e.event_time, e.service_name, e.scope_name, e.scope_version, e.trace_id, e.span_id, e.event_name AS event,
+       e.kafka_partition, e.kafka_offset,
+       coalesce(attr('sampling.threshold') ~ '[1-9a-f]', false) AS is_sampled,
        attr('genops.policy.result')                 AS result,
        attr('genops.policy.reason_code')            AS reason_code,
        attr('genops.accounting.reserved')           AS reserved,
@@ -78,12 +82,21 @@ SELECT e.event_time, e.service_name, e.scope_name, e.scope_version, e.trace_id, 
 FROM logs AS e
 WHERE starts_with(e.event_name, 'genops.');
 
--- One row per AWU with what its events say, by the minute in which it ended; of services that use span events.
+-- AWUs with where their events should be, and whether all of these can be here when the AWU is judged (in_time).
 -- A span event comes with its span, when that has ended, so that events from the beginning of a long AWU may be older,
 -- beside other rows of the partition, than time.lateness (10 s) allows, and are then left out. That nobody is accused
--- of what was only late, events are not missed (in_time is false) on an AWU that lasted longer than 5 s; the other 5 s
--- are for exporters that send in batches.
--- To judge AWUs of up to 10 minutes set time.lateness to 11m, and here 5000 to 600000 and the bound to 11 minutes.
+-- of what was only late, events are not missed on an AWU that lasted longer than 5 s; the other 5 s are for exporters
+-- that send in batches. Log records come by themselves: they are not missed on one that lasted longer than 10 minutes.
+-- To judge AWUs of up to 10 minutes by span events set time.lateness to 11m, and here 5000 to 600000 and the bound of
+-- genops_awus_by_span_events to 11 minutes.
+CREATE VIEW genops_carried_awus AS
+SELECT s.*,
+       coalesce(c.carrier, 'span_event') AS carrier,
+       s.duration_ms <= CASE c.carrier WHEN 'log' THEN 600000 ELSE 5000 END AS in_time
+FROM genops_awus AS s
+LEFT JOIN event_carriers AS c ON c.service = s.service_name;
+
+-- One row per AWU with what its events say, by the minute in which it ended; of services that use span events.
 CREATE VIEW genops_awus_by_span_events AS
 SELECT j.service_name, j.scope_name, j.scope_version, j.trace_id, j.span_id, window_start, window_end,
        bool_or(j.passes) AS passes,
@@ -108,19 +121,17 @@ SELECT j.service_name, j.scope_name, j.scope_version, j.trace_id, j.span_id, win
        max(j.event_unit) FILTER (WHERE j.event = 'genops.budget.reconciliation') AS last_unit,
        max(j.event_actual) FILTER (WHERE j.event = 'genops.budget.reconciliation') AS last_actual
 FROM TUMBLE((
-  SELECT s.*, s.duration_ms <= 5000 AS in_time, e.event, e.event_time AS happened, e.result AS event_result,
+  SELECT s.*, e.event, e.event_time AS happened, e.result AS event_result,
          e.team AS event_team, e.project AS event_project, e.environment AS event_environment,
          e.reserved AS event_reserved, e.unit AS event_unit, e.actual AS event_actual
-  FROM genops_awus AS s
-  LEFT JOIN event_carriers AS c ON c.service = s.service_name
+  FROM (SELECT * FROM genops_carried_awus WHERE carrier = 'span_event') AS s
   LEFT JOIN genops_span_events AS e ON e.trace_id = s.trace_id AND e.span_id = s.span_id
       AND e.event_time BETWEEN s.event_time - INTERVAL '1 minute' AND s.event_time
-  WHERE coalesce(c.carrier, 'span_event') = 'span_event'
 ), event_time, INTERVAL '1 minute') AS j
 GROUP BY j.service_name, j.scope_name, j.scope_version, j.trace_id, j.span_id, window_start, window_end;
 
 -- The same of services that use log records, which come by themselves: up to ten minutes before the AWU ends, and a
--- minute after that. Of an AWU that lasted longer, events are not missed.
+-- minute after that.
 CREATE VIEW genops_awus_by_log_events AS
 SELECT j.service_name, j.scope_name, j.scope_version, j.trace_id, j.span_id, window_start, window_end,
        bool_or(j.passes) AS passes,
@@ -145,13 +156,11 @@ SELECT j.service_name, j.scope_name, j.scope_version, j.trace_id, j.span_id, win
        max(j.event_unit) FILTER (WHERE j.event = 'genops.budget.reconciliation') AS last_unit,
        max(j.event_actual) FILTER (WHERE j.event = 'genops.budget.reconciliation') AS last_actual
 FROM TUMBLE((
-  SELECT s.*, s.duration_ms <= 600000 AS in_time, e.event, e.event_time AS happened, e.result AS event_result,
+  SELECT s.*, e.event, e.event_time AS happened, e.result AS event_result,
          e.team AS event_team, e.project AS event_project, e.environment AS event_environment,
          e.reserved AS event_reserved, e.unit AS event_unit, e.actual AS event_actual
-  FROM genops_awus AS s
-  LEFT JOIN event_carriers AS c ON c.service = s.service_name
+  FROM (SELECT * FROM genops_carried_awus WHERE carrier = 'log') AS s
   LEFT JOIN genops_log_events AS e ON e.trace_id = s.trace_id AND e.span_id = s.span_id
       AND e.event_time BETWEEN s.event_time - INTERVAL '10 minutes' AND s.event_time + INTERVAL '1 minute'
-  WHERE c.carrier = 'log'
 ), event_time, INTERVAL '1 minute') AS j
 GROUP BY j.service_name, j.scope_name, j.scope_version, j.trace_id, j.span_id, window_start, window_end;

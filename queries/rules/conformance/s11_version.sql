@@ -1,6 +1,7 @@
 -- The specification's version is three whole numbers with full stops between them. GenOps §11.3. Fires for each AWU
 -- whose genops.spec.version is not, such as `0.1` or `v0.1.0`. Not assessable: whether the runtime implements that
 -- version.
+-- Judges genops_count_awus.versions, for §9.1 (1).
 CREATE RULE genops_11_3_version_format WITH (
   action      = 'notify',
   reason_code = 'x_genops_version_format',
@@ -16,6 +17,7 @@ WHERE NOT a.version ~ '^(0|[1-9][0-9]*)[.](0|[1-9][0-9]*)[.](0|[1-9][0-9]*)$';
 -- A runtime declares the exact version that it implements. GenOps §11.1. Fires when one instance of a service (its
 -- service.instance.id) declares several through the same instrumentation within an hour (UTC). Not assessable:
 -- services without an instance id, where a rolling upgrade has two versions rightly.
+-- Judges genops_count_spans.versions_of_instances.
 -- lictor: allow(unbounded_subject)
 CREATE RULE genops_11_1_one_version WITH (
   action      = 'notify',

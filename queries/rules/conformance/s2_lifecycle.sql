@@ -1,6 +1,7 @@
 -- Decision and reservation come before execution, reconciliation after it. GenOps §2.4 and §7.2. Fires when a
 -- reconciliation event of an AWU is older than its last decision or reservation event. Not assessable: AWUs without a
 -- reconciliation event, and log records of several hosts whose clocks differ.
+-- Judges genops_count_span_events.reconciliations, for §9.1 (2).
 CREATE RULE genops_2_4_event_order WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -15,6 +16,7 @@ FROM genops_awus_by_span_events AS a
 WHERE a.reconciled < a.prepared;
 
 -- As genops_2_4_event_order, of services whose events are log records.
+-- Judges genops_count_log_events.reconciliations, for §9.1 (2).
 CREATE RULE genops_2_4_event_order_log WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -32,6 +34,7 @@ WHERE a.reconciled < a.prepared;
 -- bears tokens began more than 100 ms before a decision or reservation event of the AWU; the 100 ms are for clocks
 -- that differ. Not assessable: consumption that is no child span with tokens, the AWU's own span included, and child
 -- spans that ended more than a minute before or after the event.
+-- Judges genops_count_span_events.preparations, for §9.1 (2).
 CREATE RULE genops_2_4_consumption_order WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -48,6 +51,7 @@ WHERE c.start_time < e.event_time - INTERVAL '100 milliseconds';
 
 -- As genops_2_4_consumption_order, of log records; one second is for clocks that differ, and child spans may end
 -- within ten minutes of the event.
+-- Judges genops_count_log_events.preparations, for §9.1 (2).
 CREATE RULE genops_2_4_consumption_order_log WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',

@@ -2,6 +2,7 @@
 -- §7.2.1. Fires when an AWU that was let through, or bears genops.accounting.reserved, ended without one. Not
 -- assessable: span events that the SDK dropped (128 per span is OpenTelemetry's default), log records that are
 -- sampled, and AWUs that lasted longer than awu.sql allows.
+-- Judges genops_count_awus.reserving_by_span_events, for §9.1 (2) and (3); absence.
 CREATE RULE genops_3_3_reservation_event WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -16,6 +17,7 @@ FROM genops_awus_by_span_events AS a
 WHERE a.in_time AND a.reservations = 0 AND (a.passes OR a.reserved IS NOT NULL);
 
 -- As genops_3_3_reservation_event, of services whose events are log records.
+-- Judges genops_count_awus.reserving_by_log_events, for §9.1 (2) and (3); absence.
 CREATE RULE genops_3_3_reservation_event_log WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -33,6 +35,7 @@ WHERE a.in_time AND a.reservations = 0 AND (a.passes OR a.reserved IS NOT NULL);
 -- and §7.2. Fires when an AWU that was executed ended without one. An AWU that was let through and did not end with an
 -- error counts as executed. Not assessable: AWUs that were stopped before execution and do not end with an error;
 -- dropped and sampled events and long AWUs, as above.
+-- Judges genops_count_awus.executed_by_span_events, for §9.1 (2) and (3); absence.
 CREATE RULE genops_3_3_reconciliation_event WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -47,6 +50,7 @@ FROM genops_awus_by_span_events AS a
 WHERE a.in_time AND a.reconciliations = 0 AND a.executed;
 
 -- As genops_3_3_reconciliation_event, of services whose events are log records.
+-- Judges genops_count_awus.executed_by_log_events, for §9.1 (2) and (3); absence.
 CREATE RULE genops_3_3_reconciliation_event_log WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -63,6 +67,7 @@ WHERE a.in_time AND a.reconciliations = 0 AND a.executed;
 -- When a reservation fails, the decision is BLOCKED. GenOps §3.5. Fires when the reason is BUDGET_RESERVATION_FAILED
 -- and the decision another one. Not assessable: reservations that fail and say so nowhere; that the same reservation
 -- always has the same outcome (the state it depends on is not in telemetry).
+-- Judges genops_count_awus.failed_reservations, for §9.1 (2).
 CREATE RULE genops_3_5_failed_reservation WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',

@@ -1,5 +1,6 @@
 -- A decision is ALLOWED, BLOCKED, WARNING or RATE_LIMITED, in these letters. GenOps §4.1 and §9.1 (4). Fires for each
 -- AWU whose genops.policy.result is another word, such as `allowed`.
+-- Judges genops_count_awus.decided, for §9.1 (4).
 CREATE RULE genops_4_1_decision_state WITH (
   action      = 'notify',
   reason_code = 'x_genops_decision_state',
@@ -14,6 +15,7 @@ WHERE a.result NOT IN ('ALLOWED', 'BLOCKED', 'WARNING', 'RATE_LIMITED');
 
 -- An AWU that is BLOCKED must not proceed. GenOps §4.1 and §3.5. Fires when a blocked AWU's span bears output tokens,
 -- or a genops.accounting.actual above zero. Not assessable: consumption that is not on the span.
+-- Judges genops_count_awus.blocked, for §9.1 (2).
 CREATE RULE genops_4_1_blocked_proceeds WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -29,6 +31,7 @@ WHERE a.result = 'BLOCKED' AND (TRY_CAST(a.actual AS DOUBLE) > 0 OR a.output_tok
 -- An AWU that is BLOCKED must not proceed. GenOps §4.1 and §3.5. Fires when a direct child span of a blocked AWU bears
 -- tokens. Not assessable: grandchildren, children that ended more than ten minutes before the AWU or come in more than
 -- a minute after it, and children that were sampled away.
+-- Judges genops_count_awus.blocked, for §9.1 (2).
 CREATE RULE genops_4_1_blocked_child_proceeds WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -45,6 +48,7 @@ JOIN (SELECT * FROM spans WHERE total_tokens > 0) AS c ON c.trace_id = a.trace_i
 -- A decision that is recorded is not modified; another outcome is another decision event. GenOps §4.3. Fires when an
 -- AWU's span says a result that none of its genops.policy.evaluated events has. Not assessable: AWUs that lasted
 -- longer than awu.sql allows or have no such event, and words that are no decision (rules of §4.1 and §8.1).
+-- Judges genops_count_span_events.decisions; absence.
 CREATE RULE genops_4_3_decision_modified WITH (
   action      = 'notify',
   reason_code = 'x_genops_decision_modified',
@@ -60,6 +64,7 @@ WHERE a.in_time AND a.other_decisions > 0 AND a.same_decisions = 0
   AND a.result IN ('ALLOWED', 'BLOCKED', 'WARNING', 'RATE_LIMITED');
 
 -- As genops_4_3_decision_modified, of services whose events are log records.
+-- Judges genops_count_log_events.decisions; absence.
 CREATE RULE genops_4_3_decision_modified_log WITH (
   action      = 'notify',
   reason_code = 'x_genops_decision_modified',
@@ -77,6 +82,7 @@ WHERE a.in_time AND a.other_decisions > 0 AND a.same_decisions = 0
 -- No decision without an AWU. GenOps §4.4. Fires when a genops.policy.evaluated event lies on a span that is no AWU,
 -- once an hour has passed, since a span's end is later than its events. Not assessable: AWUs that last longer than an
 -- hour.
+-- Judges genops_count_span_events.decisions; absence.
 CREATE RULE genops_4_4_parent_awu WITH (
   action      = 'notify',
   reason_code = 'x_genops_no_awu',
@@ -93,6 +99,7 @@ LEFT ANTI JOIN genops_awus AS a ON a.trace_id = e.trace_id AND a.span_id = e.spa
 -- No decision without an AWU. GenOps §4.4. Fires when the span that a genops.policy.evaluated log record names has not
 -- come within an hour, or the record names none. Not assessable if traces are sampled: the AWU's span is then missing
 -- for another reason; leave the rule out. Nor are AWUs that last longer than an hour.
+-- Judges genops_count_log_events.decisions; absence.
 CREATE RULE genops_4_4_parent_awu_log WITH (
   action      = 'notify',
   reason_code = 'x_genops_no_awu',

@@ -1,5 +1,6 @@
 -- A decision other than ALLOWED has a reason code. GenOps §4.2 and §5.3. Fires for each AWU that is BLOCKED, WARNING
 -- or RATE_LIMITED and has none.
+-- Judges genops_count_awus.not_allowed, for §9.1 (5).
 CREATE RULE genops_5_3_reason_code_required WITH (
   action      = 'notify',
   reason_code = 'x_genops_reason_code_missing',
@@ -13,6 +14,7 @@ FROM genops_awus AS a
 WHERE a.result IN ('BLOCKED', 'WARNING', 'RATE_LIMITED') AND coalesce(a.reason_code, '') = '';
 
 -- ALLOWED has no reason code. GenOps §5.3. Fires for each AWU that is ALLOWED and has one.
+-- Judges genops_count_awus.allowed, for §9.1 (5).
 CREATE RULE genops_5_3_reason_code_with_allowed WITH (
   action      = 'notify',
   reason_code = 'x_genops_reason_code_with_allowed',
@@ -27,6 +29,7 @@ WHERE a.result = 'ALLOWED' AND coalesce(a.reason_code, '') <> '';
 
 -- A reason code is one of the nine of the taxonomy, or x_ and lower-case letters, digits and underscores; a list of
 -- several is none. GenOps §5.3 to §5.5 and §9.1 (5). Fires for each AWU with another.
+-- Judges genops_count_awus.reason_codes, for §9.1 (5).
 CREATE RULE genops_5_4_reason_code_taxonomy WITH (
   action      = 'notify',
   reason_code = 'x_genops_reason_code_unknown',

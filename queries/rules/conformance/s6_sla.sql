@@ -11,6 +11,7 @@ WHERE coalesce(attr('genops.sla.tier'), attr('genops.sla.latency_target_ms'), at
 
 -- Where a service level is enforced, tier, latency_target_ms, actual_latency_ms and met are all there. GenOps §6.3.
 -- Fires for each span that has some and not all. Not assessable: enforcement of which the span says nothing.
+-- Judges genops_count_spans.service_levels.
 CREATE RULE genops_6_3_sla_attributes WITH (
   action      = 'notify',
   reason_code = 'x_genops_sla_incomplete',
@@ -33,6 +34,7 @@ WHERE found.faults <> '';
 
 -- Met is true if the actual latency is at most the target, else false. GenOps §6.3. Fires for each span whose three
 -- values contradict each other.
+-- Judges genops_count_spans.service_levels_met_or_not.
 CREATE RULE genops_6_3_sla_met WITH (
   action      = 'notify',
   reason_code = 'x_genops_sla_inconsistent',

@@ -1,5 +1,6 @@
 -- Every AWU has team, project, environment, operation name and type, policy result and specification version. GenOps
 -- §7.1, §2.3, §4.2 and §9.1 (1). Fires for each AWU that lacks one; what its resource or scope says counts as said.
+-- Judges genops_count_awus.awus, for §9.1 (1).
 CREATE RULE genops_7_1_required_attributes WITH (
   action      = 'notify',
   reason_code = 'x_genops_attribute_missing',
@@ -26,6 +27,7 @@ WHERE found.faults <> '';
 -- An AWU that reaches reservation says what it reserved, in what unit; one that was stopped before need not. GenOps
 -- §7.1, §3.2 and §3.4. An AWU that was let through has reached it, and one that bears either or an actual. Fires for
 -- each that lacks one.
+-- Judges genops_count_awus.reserving, for §9.1 (2).
 CREATE RULE genops_7_1_reservation_attributes WITH (
   action      = 'notify',
   reason_code = 'x_genops_reservation_missing',
@@ -48,6 +50,7 @@ WHERE found.faults <> '';
 -- An AWU whose execution is complete says what it consumed. GenOps §7.1 and §3.3 (2). Fires for each AWU that was
 -- executed and has none; one that was let through and did not end with an error counts as executed. Not assessable:
 -- AWUs that were stopped before execution and do not end with an error.
+-- Judges genops_count_awus.executed, for §9.1 (2).
 CREATE RULE genops_7_1_actual_attribute WITH (
   action      = 'notify',
   reason_code = 'x_genops_actual_missing',
@@ -64,6 +67,7 @@ WHERE a.executed AND a.actual IS NULL;
 -- which one of its number, integer or boolean attributes cannot be read as such. Not assessable: an integer where a
 -- double is due and a number written as a string, which attr() shows as the same text; what should be a string and is
 -- something else.
+-- Judges genops_count_awus.awus, for §9.1 (1).
 CREATE RULE genops_7_1_attribute_types WITH (
   action      = 'notify',
   reason_code = 'x_genops_attribute_type',

@@ -1,6 +1,7 @@
 -- Every decision has its event. GenOps §7.2, §8.1 and §9.1 (3). Fires when an AWU with a genops.policy.result ended
 -- without one. Not assessable: span events that the SDK dropped, log records that are sampled, and AWUs that lasted
 -- longer than awu.sql allows.
+-- Judges genops_count_awus.decided_by_span_events, for §9.1 (3); absence.
 CREATE RULE genops_7_2_decision_event WITH (
   action      = 'notify',
   reason_code = 'x_genops_decision_event_missing',
@@ -15,6 +16,7 @@ FROM genops_awus_by_span_events AS a
 WHERE a.in_time AND a.decisions = 0 AND a.result IS NOT NULL;
 
 -- As genops_7_2_decision_event, of services whose events are log records.
+-- Judges genops_count_awus.decided_by_log_events, for §9.1 (3); absence.
 CREATE RULE genops_7_2_decision_event_log WITH (
   action      = 'notify',
   reason_code = 'x_genops_decision_event_missing',
@@ -31,6 +33,7 @@ WHERE a.in_time AND a.decisions = 0 AND a.result IS NOT NULL;
 -- An AWU that was not executed has no reconciliation event. GenOps §7.2.1. Fires when one that is BLOCKED, or
 -- RATE_LIMITED without an actual consumption, has such an event. Not assessable: other AWUs that were stopped before
 -- execution; telemetry does not say so.
+-- Judges genops_count_awus.stopped_by_span_events, for §9.1 (3).
 CREATE RULE genops_7_2_1_reconciliation_without_execution WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -47,6 +50,7 @@ WHERE a.reconciliations > 0
        OR (a.result = 'RATE_LIMITED' AND coalesce(TRY_CAST(a.actual AS DOUBLE), 0) = 0));
 
 -- As genops_7_2_1_reconciliation_without_execution, of services whose events are log records.
+-- Judges genops_count_awus.stopped_by_log_events, for §9.1 (3).
 CREATE RULE genops_7_2_1_reconciliation_without_execution_log WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',

@@ -1,5 +1,6 @@
 -- A decision event has one of the four results, and unless that is ALLOWED a reason code of the taxonomy or of the
 -- form x_…. GenOps §8.1 and §5. Fires for each such event with a fault.
+-- Judges genops_count_span_events.decisions, for §9.1 (3), (4) and (5).
 CREATE RULE genops_8_1_policy_evaluated WITH (
   action      = 'notify',
   reason_code = 'x_genops_decision_event',
@@ -29,6 +30,7 @@ FROM (
 WHERE found.faults <> '';
 
 -- As genops_8_1_policy_evaluated, of log records.
+-- Judges genops_count_log_events.decisions, for §9.1 (3), (4) and (5).
 CREATE RULE genops_8_1_policy_evaluated_log WITH (
   action      = 'notify',
   reason_code = 'x_genops_decision_event',
@@ -59,6 +61,7 @@ WHERE found.faults <> '';
 
 -- A reservation event says how much is reserved (a number), and in what unit. GenOps §8.2. Fires for each such event
 -- that does not.
+-- Judges genops_count_span_events.reservations, for §9.1 (3).
 CREATE RULE genops_8_2_budget_reservation WITH (
   action      = 'notify',
   reason_code = 'x_genops_reservation_event',
@@ -80,6 +83,7 @@ FROM (
 WHERE found.faults <> '';
 
 -- As genops_8_2_budget_reservation, of log records.
+-- Judges genops_count_log_events.reservations, for §9.1 (3).
 CREATE RULE genops_8_2_budget_reservation_log WITH (
   action      = 'notify',
   reason_code = 'x_genops_reservation_event',
@@ -102,6 +106,7 @@ WHERE found.faults <> '';
 
 -- A reconciliation event says what was consumed and what had been reserved (numbers), and in what unit. GenOps §8.3.
 -- Fires for each such event that does not.
+-- Judges genops_count_span_events.reconciliations, for §9.1 (3).
 CREATE RULE genops_8_3_budget_reconciliation WITH (
   action      = 'notify',
   reason_code = 'x_genops_reconciliation_event',
@@ -125,6 +130,7 @@ FROM (
 WHERE found.faults <> '';
 
 -- As genops_8_3_budget_reconciliation, of log records.
+-- Judges genops_count_log_events.reconciliations, for §9.1 (3).
 CREATE RULE genops_8_3_budget_reconciliation_log WITH (
   action      = 'notify',
   reason_code = 'x_genops_reconciliation_event',
@@ -149,6 +155,7 @@ WHERE found.faults <> '';
 
 -- Reconciliation_delta is actual minus reserved. GenOps §7.3 and §8.3. Fires for each genops.budget.reconciliation
 -- event of which it is not, by more than a millionth.
+-- Judges genops_count_span_events.deltas, for §9.1 (3).
 CREATE RULE genops_8_3_reconciliation_delta WITH (
   action      = 'notify',
   reason_code = 'x_genops_reconciliation_delta',
@@ -170,6 +177,7 @@ FROM (
 WHERE found.faults <> '';
 
 -- As genops_8_3_reconciliation_delta, of log records.
+-- Judges genops_count_log_events.deltas, for §9.1 (3).
 CREATE RULE genops_8_3_reconciliation_delta_log WITH (
   action      = 'notify',
   reason_code = 'x_genops_reconciliation_delta',
@@ -193,6 +201,7 @@ WHERE found.faults <> '';
 -- Reserved and unit of the reconciliation are those of the reservation, and its actual is the AWU's. GenOps §3.3 (3)
 -- and §8.3. Fires when they differ on an AWU with one event of each kind. Not assessable: AWUs with several of a kind,
 -- of which nobody knows which belong together.
+-- Judges genops_count_span_events.reconciliations, for §9.1 (3); absence.
 CREATE RULE genops_8_3_reconciliation_matches WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -210,6 +219,7 @@ WHERE a.reservations = 1 AND a.reconciliations = 1
        OR a.last_actual <> a.actual);
 
 -- As genops_8_3_reconciliation_matches, of services whose events are log records.
+-- Judges genops_count_log_events.reconciliations, for §9.1 (3); absence.
 CREATE RULE genops_8_3_reconciliation_matches_log WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
@@ -230,6 +240,7 @@ WHERE a.reservations = 1 AND a.reconciliations = 1
 -- total and an ISO 4217 currency, of genops.budget.alert a name, consumed and allocated, of genops.evaluation.complete
 -- a metric and a score. Fires for each such event that lacks one. Of a currency only the form is judged, three capital
 -- letters.
+-- Judges genops_count_span_events.optional.
 CREATE RULE genops_8_4_optional_events WITH (
   action      = 'notify',
   reason_code = 'x_genops_optional_event',
@@ -262,6 +273,7 @@ FROM (
 WHERE found.faults <> '';
 
 -- As genops_8_4_optional_events, of log records.
+-- Judges genops_count_log_events.optional.
 CREATE RULE genops_8_4_optional_events_log WITH (
   action      = 'notify',
   reason_code = 'x_genops_optional_event',

@@ -2,6 +2,7 @@
 -- empty or a word that says nothing (`unknown`, `default`, `n/a`, …), or a number is none (NaN, infinite). To tune:
 -- the words. Result, reason code and version have rules of their own. Not assessable: words that look as if they meant
 -- something.
+-- Judges genops_count_awus.awus, for §9.1 (8).
 CREATE RULE genops_9_1_8_meaningful_values WITH (
   action      = 'notify',
   reason_code = 'x_genops_placeholder',

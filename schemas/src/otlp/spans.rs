@@ -89,6 +89,7 @@ impl<'a> Item<'a> for SpanItem<'_, 'a> {
             Field::TraceId => Cell::Id(span.trace_id),
             Field::SpanId => Cell::Id(span.span_id),
             Field::ParentSpanId => id(span.parent_span_id),
+            Field::TraceState => Cell::text(span.trace_state),
             Field::Name | Field::SpanName => Cell::Str(span.name),
             Field::Kind => Cell::Str(kind(span.kind)),
             Field::StatusCode => Cell::Str(status(span.status_code)),

@@ -143,7 +143,7 @@ impl<'a, W: Fn(&str) -> bool> Walk<'_, 'a, W> {
             match field {
                 (1, Body::Bytes(id)) => span.trace_id = id,
                 (2, Body::Bytes(id)) => span.span_id = id,
-                (3, Body::Bytes(state)) => drop(from_utf8(state).ok()?),
+                (3, Body::Bytes(text)) => text_into(&mut span.trace_state, text)?,
                 (4, Body::Bytes(id)) => span.parent_span_id = id,
                 (5, Body::Bytes(text)) => text_into(&mut span.name, text)?,
                 (6, Body::Varint(kind)) => span.kind = low_bits(kind),

@@ -24,8 +24,7 @@ use lictor_schemas::prices::PriceTable;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
-use super::sources::{self, Sources};
-use super::{bounds_of, config_or_default, parse_signal, parse_time, progress, report};
+use crate::cli::recorded::{Bar, Sources, bounds_of, config_or_default, parse_signal, parse_time, range_text, sources};
 use crate::cli::terminal::Painter;
 use crate::cli::topic_tables::TopicTables;
 use crate::cli::{self, explain, stop_flag};
@@ -113,13 +112,13 @@ fn answer(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
         let (summed, reading, counts) = rows(of, |batches| baseline.run(batches.into_iter()), &stop)?;
         Ok((summed?, reading, counts))
     };
-    let (table, reading, counts) = progress::Bar::new(meter, total, unit).during(clock, || of(&settings))?;
+    let (table, reading, counts) = Bar::new(meter, total, unit).during(clock, || of(&settings))?;
     if reading.is_stopped {
         eprintln!("lictor: stopped before the end of the telemetry: nothing was written");
         return Ok(ExitCode::FAILURE);
     }
     if reading.records == 0 {
-        bail!("there is no telemetry {}: {}", report::range_text(&range), names.join(", "));
+        bail!("there is no telemetry {}: {}", range_text(&range), names.join(", "));
     }
     let Output { path, format } = &arguments.output;
     write_table(path, *format, &table).with_context(|| format!("cannot write {}", path.display()))?;

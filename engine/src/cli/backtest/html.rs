@@ -11,7 +11,7 @@ use super::chart::{self, Measures, SUBJECTS_DRAWN_MAX};
 use super::report::{Report, episode_text, held_text, peak_text, states_text};
 use super::text::edit_text;
 
-const STYLE: &str = include_str!("report.css");
+pub(in crate::cli) const STYLE: &str = include_str!("report.css");
 
 /// What is drawn of each rule.
 #[derive(Clone, Debug, Default)]
@@ -143,7 +143,7 @@ fn write_rules(html: &mut String, report: &Report) {
 }
 
 /// Text as text, in an element or in an attribute.
-pub(super) fn escaped(text: &str) -> String {
+pub(in crate::cli) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -88,7 +88,7 @@ fn write_rules(text: &mut String, report: &Report) {
 }
 
 /// Text out of the telemetry as text: no column ends in it, and nothing in it is markup.
-fn escaped(text: &str) -> String {
+pub(in crate::cli) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -102,10 +102,10 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-fn cut(mut text: String) -> String {
+pub(in crate::cli) fn cut(mut text: String) -> String {
     if let Some((at, _)) = text.char_indices().nth(CHARACTERS_MAX) {
         text.truncate(at);
-        text.push_str("\n\n(cut: the rest is in the report that `lictor backtest` prints)\n");
+        text.push_str("\n\n(cut: the rest is in the report as text)\n");
     }
     text
 }
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_comment_is_no_longer_than_can_be_posted() {
         let long = cut("ä".repeat(CHARACTERS_MAX + 1));
-        assert!(long.ends_with("prints)\n") && long.chars().count() < 61_000);
+        assert!(long.ends_with("text)\n") && long.chars().count() < 61_000);
         assert_eq!(cut("short".to_owned()), "short");
     }
 }

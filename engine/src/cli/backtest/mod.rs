@@ -5,10 +5,8 @@ mod chart;
 mod html;
 mod json;
 mod markdown;
-mod progress;
 mod report;
 mod revision;
-mod sources;
 mod text;
 mod witness;
 
@@ -18,13 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
-use lictor_engine::backtest::{self, Backtest, Range};
+use lictor_engine::backtest::{self, Backtest};
 use lictor_engine::clock::{Clock as _, SystemClock};
-use lictor_engine::config::{Config, LogFormat, Outside, duration};
+use lictor_engine::config::{Config, LogFormat};
 use lictor_engine::metrics::Metrics;
 use lictor_engine::pipeline::PipelineSettings;
 use lictor_engine::rules_dir::{self, LoadedRules};
@@ -32,9 +29,12 @@ use lictor_queries::ReferenceDecl;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
+pub(super) use self::html::{STYLE, escaped as escaped_html};
+pub(super) use self::markdown::{cut, escaped as escaped_markdown};
 use self::report::Report;
-use self::sources::{Offsets, Sources};
+pub(super) use self::text::plain;
 use self::witness::Listener;
+use super::recorded::{Bar, Recorded, Sources, range_text};
 use super::terminal::Painter;
 use super::topic_tables::TopicTables;
 use super::{check, explain};
@@ -47,33 +47,8 @@ pub(super) struct Arguments {
     /// A rules directory, or one rule file; by default that of the configuration.
     #[arg(required_unless_present = "config")]
     rules: Option<PathBuf>,
-    /// The configuration of the deployment whose telemetry is read: brokers, topics, columns, tolerances.
-    #[arg(short, long)]
-    config: Option<PathBuf>,
-    /// The brokers, as host:port,host:port, if there is no configuration: otlp_spans, otlp_logs, otlp_metrics are read.
-    #[arg(long, conflicts_with_all = ["config", "files"])]
-    bootstrap: Option<String>,
-    /// Recorded OTLP in place of topics: files and folders of JSON lines, JSON documents, protobuf; also .gz and .zst.
-    #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with = "offsets")]
-    files: Vec<PathBuf>,
-    /// What protobuf files hold, if their bytes do not tell: traces, logs or metrics.
-    #[arg(long, value_parser = parse_signal, requires = "files", conflicts_with = "bootstrap")]
-    signal: Option<Signal>,
-    /// From when telemetry is judged, by when the brokers got it (of files: when it happened): 2026-03-01T08:00Z.
-    #[arg(long, value_parser = parse_time)]
-    from: Option<EventTime>,
-    /// Until when.
-    #[arg(long, value_parser = parse_time)]
-    to: Option<EventTime>,
-    /// The last so long until now, as in 7d or 12h.
-    #[arg(long, value_parser = duration::parse_ns, conflicts_with_all = ["from", "to"])]
-    last: Option<i64>,
-    /// Only these records, as in otlp_spans[0]=100..200; may be repeated.
-    #[arg(long, value_name = "TOPIC[PARTITION]=FROM..TO")]
-    offsets: Vec<Offsets>,
-    /// How much telemetry before the beginning is read, so that windows are whole and rules can look back.
-    #[arg(long, value_parser = duration::parse_ns, default_value = "0s")]
-    lead: i64,
+    #[command(flatten)]
+    recorded: Recorded,
     /// Windows that have not ended with the telemetry say nothing; without it time goes on to their end.
     #[arg(long)]
     leave_open: bool,
@@ -103,9 +78,6 @@ pub(super) struct Arguments {
         requires_ifs = [("added", "against"), ("changes", "against")]
     )]
     fail_on: Vec<FailOn>,
-    /// Threads that decode; by default one less than the machine has cores.
-    #[arg(long)]
-    decoders: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -132,65 +104,27 @@ enum FailOn {
     DeadLetters,
 }
 
-fn parse_signal(text: &str) -> Result<Signal, String> {
-    Signal::parse(text).ok_or_else(|| "is none of traces, logs and metrics".to_owned())
-}
-
-/// RFC 3339, also without seconds, or a date: its midnight in UTC.
-pub(super) fn parse_time(text: &str) -> Result<EventTime, String> {
-    let whole = match (text.len(), text.get(16..)) {
-        (10, _) => format!("{text}T00:00:00Z"),
-        (_, Some(zone)) if !zone.starts_with(':') => format!("{}:00{zone}", &text[..16]),
-        _ => text.to_owned(),
-    };
-    EventTime::from_rfc3339(&whole)
-        .map_err(|_| "is no instant: write 2026-03-01, 2026-03-01T08:00Z or 2026-03-01T08:00:00+01:00".to_owned())
-}
-
 /// Replays and reports; ends with 1 if rules have faults or telemetry is missing, with 3 if `--fail-on` says so.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     super::run::start_log(LogFormat::Text)?;
-    let config = config_of(arguments)?;
+    let config = arguments.recorded.config(arguments.rules.as_deref().unwrap_or(Path::new("")))?;
     answer(arguments, &config).map_err(|error| anyhow!(config.redact(&explain(&error))))
 }
 
-/// The configuration that was named, else the defaults.
-fn config_of(arguments: &Arguments) -> anyhow::Result<Config> {
-    let rules = arguments.rules.as_deref().unwrap_or(Path::new(""));
-    config_or_default(arguments.config.as_deref(), rules, arguments.bootstrap.as_deref())
-}
-
-fn config_or_default(config: Option<&Path>, rules: &Path, bootstrap: Option<&str>) -> anyhow::Result<Config> {
-    if let Some(path) = config {
-        return Ok(Config::load(path)?);
-    }
-    let servers = bootstrap.unwrap_or("127.0.0.1:9092");
-    // JSON is YAML.
-    let text = serde_json::json!({"kafka": {"bootstrap.servers": servers}, "rules": rules});
-    let outside = Outside { env: &|_| None, file: &|_| Err(io::ErrorKind::NotFound.into()) };
-    Ok(Config::from_yaml(Path::new("--bootstrap"), &text.to_string(), &outside)?)
-}
-
 fn answer(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
-    if arguments.config.is_none() && arguments.bootstrap.is_none() && arguments.files.is_empty() {
-        bail!("nothing says where telemetry is: name a configuration (-c), --bootstrap or --files");
-    }
+    arguments.recorded.check()?;
     let stop = super::stop_flag()?;
     let clock = SystemClock::start();
     let Some(sets) = RuleSets::load(arguments, config, &stop)? else { return Ok(ExitCode::FAILURE) };
-    let range = range_of(arguments, clock.now())?;
+    let range = arguments.recorded.range(clock.now())?;
     let settings = PipelineSettings { reach_ns: 0, ..config.pipeline_settings() };
-    let sources = if arguments.files.is_empty() {
-        sources::topics(config, &sets.signals(), &range, &arguments.offsets)?
-    } else {
-        sources::files(&arguments.files, &settings.signals, arguments.signal)?
-    };
+    let sources = arguments.recorded.open(config, (&settings.signals, &sets.signals()), &range)?;
     let Sources { tracks, expected, meter, total, unit, names, notes } = sources;
-    let decoders = arguments.decoders.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get() - 1));
+    let decoders = arguments.recorded.decoders();
     let mut listeners = sets.listeners(arguments, range.from)?;
     let compiled = sets.compiled();
     let backtest = Backtest { tracks, range, sets: compiled, settings, leaves_open: arguments.leave_open, decoders };
-    let bar = progress::Bar::new(meter, total, unit);
+    let bar = Bar::new(meter, total, unit);
     let outcome = bar.during(clock, || {
         let witnesses = listeners.iter_mut().map(|listener| listener as &mut dyn backtest::Witness).collect();
         backtest::run(backtest, &expected, witnesses, &stop)
@@ -198,7 +132,7 @@ fn answer(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let took = clock.monotonic();
     let report = Report::new(outcome, listeners, (names, notes), range)?;
     if report.reading.records == 0 {
-        bail!("there is no telemetry {}: {}", report::range_text(&range), report.sources.join(", "));
+        bail!("there is no telemetry {}: {}", range_text(&range), report.sources.join(", "));
     }
     write_report(arguments, &report)?;
     eprintln!("{}", report.speed(took));
@@ -223,32 +157,6 @@ fn write_report(arguments: &Arguments, report: &Report) -> anyhow::Result<()> {
         fs::write(path, document).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
-}
-
-/// From when until when, if `last_ns` does not say how long until `now`.
-fn bounds_of(
-    last_ns: Option<i64>,
-    (from, to): (Option<EventTime>, Option<EventTime>),
-    now: EventTime,
-) -> anyhow::Result<(Option<EventTime>, Option<EventTime>)> {
-    let (from, to) = match last_ns {
-        Some(last_ns) => (Some(now.plus(-last_ns)), Some(now)),
-        None => (from, to),
-    };
-    if let (Some(from), Some(to)) = (from, to)
-        && from >= to
-    {
-        bail!("--from {from} is not before --to {to}");
-    }
-    Ok((from, to))
-}
-
-fn range_of(arguments: &Arguments, now: EventTime) -> anyhow::Result<Range> {
-    let (from, to) = bounds_of(arguments.last, (arguments.from, arguments.to), now)?;
-    if from.is_none() && arguments.lead > 0 {
-        bail!("--lead says how much is read before --from or --last, and neither is there");
-    }
-    Ok(Range { read_from: from.map(|from| from.plus(-arguments.lead)), from, to })
 }
 
 /// The rules, and those that they are compared with.
@@ -307,7 +215,7 @@ fn load(
     (rules, prices): (&Path, Option<&Path>),
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<LoadedRules> {
-    if !arguments.files.is_empty() {
+    if arguments.recorded.is_files() {
         return Ok(rules_dir::load(rules, prices)?);
     }
     let mut topics = TopicTables::new(config, Arc::new(Metrics::new()), Arc::clone(stop));

@@ -136,16 +136,6 @@ fn notes_of(side: &str, account: &Account) -> Vec<String> {
     notes
 }
 
-/// A range in words: `from … to …`.
-pub(super) fn range_text(range: &Range) -> String {
-    match (range.from, range.to) {
-        (Some(from), Some(to)) => format!("from {from} to {to}"),
-        (Some(from), None) => format!("from {from} on"),
-        (None, Some(to)) => format!("until {to}"),
-        (None, None) => "at all".to_owned(),
-    }
-}
-
 /// A measure in words: `140.1 / 140 USD`.
 pub(super) fn peak_text(peak: &Peak) -> String {
     measured(Some(peak.observed), peak.threshold, peak.unit.as_deref()).unwrap_or_default()

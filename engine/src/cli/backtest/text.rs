@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use lictor_engine::backtest::{Difference, RuleDifference, RuleDigest};
 
-use super::report::{Report, episode_text, held_text, peak_text, range_text, states_text};
+use super::report::{Report, episode_text, held_text, peak_text, states_text};
+use crate::cli::recorded::range_text;
 use crate::cli::terminal::{Paint, Painter, columns, plain};
 
 /// So many sources are named; of more their number is told.

@@ -42,6 +42,7 @@ pub(super) fn span(index: usize, draft: &RowDraft, parts: &Parts<'_>) -> Result<
         return Ok(span);
     }
     span.parent_span_id = parts.id("parent_span_id", 8)?.unwrap_or_default();
+    span.trace_state = parts.text("trace_state")?.unwrap_or_default();
     span.name = parts.text("name")?.unwrap_or_default();
     span.kind = kind(parts)?.into();
     span.start_time_unix_nano = start(end, parts)?;

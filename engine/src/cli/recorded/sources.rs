@@ -23,23 +23,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RECORDED: [&str; 8] = ["json", "jsonl", "ndjson", "pb", "binpb", "protobuf", "proto", "bin"];
 
 /// Telemetry to be read.
-pub(super) struct Sources {
-    pub(super) tracks: Vec<Box<dyn Track>>,
+pub(in crate::cli) struct Sources {
+    pub(in crate::cli) tracks: Vec<Box<dyn Track>>,
     /// The partitions that windows wait for from the beginning.
-    pub(super) expected: BTreeSet<TopicPartition>,
+    pub(in crate::cli) expected: BTreeSet<TopicPartition>,
     /// How much was read, of how much, in what.
-    pub(super) meter: Meter,
-    pub(super) total: u64,
-    pub(super) unit: &'static str,
+    pub(in crate::cli) meter: Meter,
+    pub(in crate::cli) total: u64,
+    pub(in crate::cli) unit: &'static str,
     /// What is read, for the report.
-    pub(super) names: Vec<String>,
+    pub(in crate::cli) names: Vec<String>,
     /// What a reader of the report has to know.
-    pub(super) notes: Vec<String>,
+    pub(in crate::cli) notes: Vec<String>,
 }
 
 /// Offsets of one partition that were named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Offsets {
+pub(in crate::cli) struct Offsets {
     partition: TopicPartition,
     from: NextOffset,
     to: NextOffset,
@@ -76,7 +76,7 @@ fn named_twice(offsets: &[Offsets]) -> Option<&TopicPartition> {
 }
 
 /// What brokers still have of the topics that carry `signals`: between offsets if some are named, else of the range.
-pub(super) fn topics(
+pub(in crate::cli) fn topics(
     config: &Config,
     signals: &[Signal],
     range: &Range,
@@ -154,7 +154,7 @@ fn partitions(config: &Config, topics: &[String], notes: &mut Vec<String>) -> an
 }
 
 /// Recorded files, and those in folders whose names say that they are some.
-pub(super) fn files(
+pub(in crate::cli) fn files(
     paths: &[PathBuf],
     signals: &BTreeMap<String, Signal>,
     protobuf: Option<Signal>,

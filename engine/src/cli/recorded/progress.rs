@@ -13,19 +13,19 @@ const REDRAW: Duration = Duration::from_millis(100);
 const WIDTH: usize = 30;
 
 /// A bar on standard error.
-pub(super) struct Bar {
+pub(in crate::cli) struct Bar {
     meter: Meter,
     total: u64,
     unit: &'static str,
 }
 
 impl Bar {
-    pub(super) fn new(meter: Meter, total: u64, unit: &'static str) -> Self {
+    pub(in crate::cli) fn new(meter: Meter, total: u64, unit: &'static str) -> Self {
         Self { meter, total, unit }
     }
 
     /// Does `work` with the bar beside it, if standard error is a terminal.
-    pub(super) fn during<T>(&self, clock: impl Clock + Sync, work: impl FnOnce() -> T) -> T {
+    pub(in crate::cli) fn during<T>(&self, clock: impl Clock + Sync, work: impl FnOnce() -> T) -> T {
         if !io::stderr().is_terminal() {
             return work();
         }
