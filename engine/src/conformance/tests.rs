@@ -6,9 +6,14 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use lictor_connectors::{ConnectorError, Recorded, TopicPartition, Track};
+use lictor_schemas::event::{EnforcementEvent, Finding, Revision, State};
+use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
 use lictor_schemas::otlp::encode::RowDraft;
+use lictor_schemas::otlp::evaluation::{Encoding, messages as messages_of};
+use lictor_schemas::rule::{Mode, RuleHeader};
 use lictor_schemas::tables::{Signal, Table};
-use serde_json::json;
+use lictor_schemas::violation::Subject;
+use serde_json::{Map, json};
 
 use super::generator::{BREAKS, Carrier, Message, day, messages};
 use super::*;
@@ -207,4 +212,42 @@ fn the_demos_services_that_speak_genops_may_claim_all_of_it_and_the_others_claim
         assert_eq!(of_verdict(report, "failed"), Vec::<&str>::new(), "{service}");
         assert_eq!(report.level, Level::Full, "{service}: {:?}", report.standings);
     }
+}
+
+/// What the engine writes with `decisions` set: an event of a budget rule as OTLP log records.
+#[test]
+fn the_engines_own_decisions_are_judged_and_nothing_speaks_against_them() {
+    let header = RuleHeader::new("budget", Action::Block, ReasonCode::parse("BUDGET_EXCEEDED").unwrap());
+    let subject = Subject(Map::from_iter([("team".to_owned(), json!("search")), ("region".to_owned(), json!("eu"))]));
+    let of = |state: State, result: PolicyResult, mode: Mode| {
+        let reason_code = (result != PolicyResult::Allowed).then(|| header.reason_code.clone());
+        let measured = (!state.is_ended()).then_some(12.0);
+        let finding =
+            Finding { result, reason_code, observed: measured, threshold: Some(10.0), ..Finding::cleared(None) };
+        let revision = Revision {
+            directive_id: "d",
+            revision: 1,
+            state,
+            subject: &subject,
+            finding,
+            mode,
+            started_at: None,
+            at: generator::start(),
+            valid_until: generator::start().plus(60_000_000_000),
+        };
+        EnforcementEvent::new("lictor", &header, revision)
+    };
+    let events = [
+        of(State::Firing, PolicyResult::Warning, Mode::Enforce),
+        of(State::Updated, PolicyResult::Blocked, Mode::Enforce),
+        of(State::Firing, PolicyResult::Blocked, Mode::Shadow),
+        of(State::Resolved, PolicyResult::Allowed, Mode::Enforce),
+    ];
+    let payloads = events.iter().flat_map(|event| messages_of(event, Encoding::Protobuf));
+    let sent = payloads.map(|payload| (generator::start(), Signal::Logs, payload)).collect();
+    let report = judged(sent, &["lictor"]).remove("lictor").unwrap();
+    assert_eq!(of_verdict(&report, "failed"), Vec::<&str>::new());
+    assert_eq!(of_verdict(&report, "passed"), ["genops_8_1_policy_evaluated", "genops_8_4_optional_events"]);
+    let parent = report.clauses.iter().find(|clause| clause.clause.name == "genops_4_4_parent_awu").unwrap();
+    assert_eq!(parent.verdict, Verdict::NotAssessable(Unknown::NoSignal(Signal::Traces)));
 }

@@ -3,7 +3,9 @@
 //! Order within a list is precedence. GenOps names come first (they are the contract), then OpenTelemetry's current
 //! names, then its old ones, then the vendors'. The lists are data: code that reads them lies elsewhere.
 
-use super::vocabulary::{any_text, error_level, gen_ai_operation_of, operation_type_of, policy_word, region_of};
+use super::vocabulary::{
+    any_text, error_level, gen_ai_operation_of, operation_type_of, policy_word, reason_code, region_of,
+};
 use super::{ColumnSpec, Derivation, Kind, Reading, Role, Source};
 use crate::tables::Table;
 
@@ -283,7 +285,7 @@ pub static COLUMNS: &[ColumnSpec] = &[
     fact("policy_result", Kind::PolicyResult, "ALLOWED, BLOCKED, WARNING, RATE_LIMITED, or the raw value", POLICY),
     fact("policy_result_raw", Kind::Raw, "the result as it was written", POLICY),
     fact("policy_reason_code", Kind::Label, "why, in the taxonomy of GenOps",
-        &[at("genops.policy.reason_code"), at("reason_code")]),
+        &[at("genops.policy.reason_code"), map("reason_code", reason_code)]),
     fact("policy_reason", Kind::Text, "why, for a person", &[at("genops.policy.reason"), at("reason")]),
     fact("policy_ts", Kind::Instant, "when it was decided; else event_time", &[at("genops.policy.timestamp")])
         .derived(Derivation::PolicyTime, &["policy_result"]),

@@ -90,6 +90,21 @@ pub(crate) fn policy_result(text: &str) -> Option<&'static str> {
     }
 }
 
+/// The reason code of GenOps (§5) that one of koshi-runtime means; any other as it is.
+pub(crate) fn reason_code(text: &str) -> Option<&str> {
+    Some(match text {
+        "budget_exhausted_throttle" | "budget_exhausted_kill" => "BUDGET_EXCEEDED",
+        "upstream_timeout" => "PROVIDER_ERROR_UPSTREAM",
+        "identity_missing" => "x_identity_missing",
+        "policy_not_found" => "x_policy_not_found",
+        "guard_max_tokens" => "x_guard_max_tokens",
+        "upstream_not_configured" => "x_upstream_not_configured",
+        "system_degraded" => "x_system_degraded",
+        "budget_config_error" => "x_budget_config_error",
+        other => other,
+    })
+}
+
 /// A word of the vocabulary of [`policy_result`], as it is: the attribute name `decision` alone is too common to trust.
 pub(crate) fn policy_word(text: &str) -> Option<&str> {
     policy_result(text).map(|_| text)
@@ -177,6 +192,13 @@ mod tests {
         ] {
             assert_eq!(provider(spelling), name);
         }
+    }
+
+    #[test]
+    fn reason_codes_of_koshi_become_those_of_the_specification() {
+        assert_eq!(reason_code("budget_exhausted_kill"), Some("BUDGET_EXCEEDED"));
+        assert_eq!(reason_code("guard_max_tokens"), Some("x_guard_max_tokens"));
+        assert_eq!(reason_code("POLICY_DENY_MODEL"), Some("POLICY_DENY_MODEL"));
     }
 
     #[test]

@@ -209,6 +209,7 @@ fn every_canonical_column_comes_back_from_both_encodings() {
 fn columns_of_otlp_itself_and_attributes_come_back_too() {
     comes_back(Table::Spans, "trace_id", json!("4bf92f3577b34da6a3ce929d0e0e4736"), "4bf92f3577b34da6a3ce929d0e0e4736");
     comes_back(Table::Spans, "parent_span_id", json!("00f067aa0ba902b7"), "00f067aa0ba902b7");
+    comes_back(Table::Spans, "trace_state", json!("ot=th:8"), "ot=th:8");
     comes_back(Table::Spans, "name", json!("chat"), "chat");
     comes_back(Table::Spans, "kind", json!("SERVER"), "SERVER");
     comes_back(Table::Spans, "duration_ms", json!(12.5), "12.5");

@@ -254,6 +254,10 @@ fn koshi_decisions_become_genops_states() {
             ("accounting_delta", "-20.0"),
         ],
     );
+    check_span(
+        json!({"decision": "kill", "reason_code": "budget_exhausted_kill"}),
+        &[("policy_result", "BLOCKED"), ("policy_reason_code", "BUDGET_EXCEEDED")],
+    );
     check_span(json!({"decision": "left"}), &[("policy_result", ""), ("policy_result_raw", ""), ("policy_ts", "")]);
     check_span(json!({"genops.policy.result": "perhaps"}), &[("policy_result", "PERHAPS")]);
 }
