@@ -78,8 +78,8 @@ impl Company {
         Self { start, second: 0, traces_per_s: TRACES_PER_S, is_governed: false, owed: 0.0, random }
     }
 
-    /// The same company with a gateway that governs: calls of services that speak GenOps bear a decision and accounting,
-    /// and have the events that the specification asks for, as log records.
+    /// The same company with a gateway that governs: calls of services that speak GenOps bear a decision and
+    /// accounting, and have the events that the specification asks for, as log records.
     #[must_use]
     pub fn governed(mut self) -> Self {
         self.is_governed = true;

@@ -40,7 +40,7 @@ pub(super) fn metrics(data: &MetricsData) -> Value {
 
 fn span(span: &Span) -> Value {
     let status = span.status.as_ref();
-    json!({
+    let mut value = json!({
         "traceId": hex(&span.trace_id),
         "spanId": hex(&span.span_id),
         "parentSpanId": hex(&span.parent_span_id),
@@ -58,7 +58,11 @@ fn span(span: &Span) -> Value {
             "message": status.map(|s| s.message.as_str()).unwrap_or_default(),
             "code": status.map_or(0, |s| s.code),
         },
-    })
+    });
+    if !span.trace_state.is_empty() {
+        value["traceState"] = json!(span.trace_state);
+    }
+    value
 }
 
 fn log_record(record: &LogRecord) -> Value {
