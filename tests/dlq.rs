@@ -25,6 +25,9 @@ use tempfile::TempDir;
 
 const SECRET: &str = "tell me a secret";
 
+/// A payload and its headers.
+type Message = (Vec<u8>, Vec<(&'static str, String)>);
+
 /// A deployment of which only the topics are there, and its configuration.
 struct Site {
     cluster: Cluster,
@@ -85,7 +88,7 @@ impl Site {
         self.list(&[]).iter().map(|letter| letter["state"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn write(&self, purpose: &str, messages: Vec<(Vec<u8>, Vec<(&str, String)>)>) {
+    fn write(&self, purpose: &str, messages: Vec<Message>) {
         let mut sink = KafkaSink::try_new(&self.cluster.properties, "test-out").unwrap();
         for (payload, headers) in messages {
             let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();

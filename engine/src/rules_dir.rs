@@ -126,29 +126,40 @@ pub fn load_with(
     compile(dir, None, overrides, meant, &mut without_broker)
 }
 
+/// A view that is summed up over recorded telemetry.
+#[derive(Debug)]
+pub struct LoadedBaseline {
+    /// The file that it is in.
+    pub file: RuleFile,
+    /// The prices that it reckons by.
+    pub prices: Arc<PriceTable>,
+    /// How it is summed up, or the faults of the file.
+    pub planned: Result<Baseline, Vec<Diagnostic>>,
+}
+
 /// Plans a view of one rule file, or its last one, to be summed up over recorded telemetry. A table that is read from
-/// `output`, where the result will be, may not be there yet. Also gives the prices that it reckons by.
+/// `output`, where the result will be, may not be there yet.
 ///
 /// # Errors
-/// As [`load`]; faults of the file are in the inner result, with its text.
+/// As [`load`]; faults of the file are no error of the call.
 pub fn load_baseline(
     file: &Path,
     prices: Option<&Path>,
     (view, output): (Option<&str>, &Path),
     read_topic: &mut ReadTopic<'_>,
-) -> Result<(RuleFile, Arc<PriceTable>, Result<Baseline, Vec<Diagnostic>>), RulesDirError> {
+) -> Result<LoadedBaseline, RulesDirError> {
     let root = file.parent().unwrap_or(Path::new(""));
-    let rules = read_rule(root, file)?;
+    let file = read_rule(root, file)?;
     let prices_path = prices.map_or_else(|| root.join(PRICES_FILE), Path::to_path_buf);
     let prices = Arc::new(load_prices(&prices_path, prices.is_some())?);
-    let files = std::slice::from_ref(&rules);
+    let files = std::slice::from_ref(&file);
     let declared = lictor_queries::references(files);
     let not_yet = declared.iter().filter(|decl| !is_topic(decl) && !output.exists());
     let not_yet = not_yet.filter(|decl| is_same_file(&reference_path(root, decl), output));
     let rows = |decl: &ReferenceDecl| Some((decl.name.clone(), RecordBatch::new_empty(decl.schema.clone()?)));
     let references = load_references(root, &declared, not_yet.filter_map(rows).collect(), read_topic)?;
-    let baseline = Baseline::try_new(files, &references, &prices, view);
-    Ok((rules, prices, baseline))
+    let planned = Baseline::try_new(files, &references, &prices, view);
+    Ok(LoadedBaseline { file, prices, planned })
 }
 
 /// Whether two paths name one file, which may not be there: its folder is.

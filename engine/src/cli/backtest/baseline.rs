@@ -17,7 +17,7 @@ use lictor_engine::clock::{Clock as _, SystemClock};
 use lictor_engine::config::{Config, LogFormat, duration};
 use lictor_engine::metrics::Metrics;
 use lictor_engine::pipeline::PipelineSettings;
-use lictor_engine::rules_dir;
+use lictor_engine::rules_dir::{self, LoadedBaseline};
 use lictor_engine::scan_stage::ScanCounts;
 use lictor_queries::{Baseline, Diagnostic, ReferenceDecl};
 use lictor_schemas::prices::PriceTable;
@@ -150,11 +150,12 @@ fn load(
     let mut topics = TopicTables::new(config, Arc::new(Metrics::new()), Arc::clone(stop));
     let mut read_topic = |decl: &ReferenceDecl| topics.rows(decl);
     let of = (arguments.view.as_deref(), arguments.output.path.as_path());
-    let (file, prices, baseline) = rules_dir::load_baseline(&arguments.file, prices, of, &mut read_topic)?;
+    let LoadedBaseline { file, prices, planned } =
+        rules_dir::load_baseline(&arguments.file, prices, of, &mut read_topic)?;
     if let Some(why) = topics.unanswered() {
         bail!(why);
     }
-    match baseline {
+    match planned {
         Ok(baseline) => Ok(Some((baseline, prices))),
         Err(faults) => {
             report_faults(&faults, &file.text);

@@ -32,7 +32,6 @@ use lictor_schemas::time::EventTime;
 pub(super) use self::html::{STYLE, escaped as escaped_html};
 pub(super) use self::markdown::{cut, escaped as escaped_markdown};
 use self::report::Report;
-pub(super) use self::text::plain;
 use self::witness::Listener;
 use super::recorded::{Bar, Recorded, Sources, range_text};
 use super::terminal::Painter;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use lictor_engine::conformance::{ClauseReport, RuntimeReport, Verdict};
 
 use super::report::{Report, level_text, open_text, remarks, runtime_text, sent_text, totals, verdict_text};
-use crate::cli::backtest::plain;
+use crate::cli::terminal::plain;
 use crate::cli::terminal::{Paint, Painter, columns};
 
 /// So many names of files or topics are shown, and of runtimes that claim nothing.

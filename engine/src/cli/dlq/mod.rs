@@ -70,10 +70,10 @@ struct Choice {
     #[arg(long, value_name = "TEXT")]
     error: Option<String>,
     /// Put aside at this instant (RFC 3339) or later.
-    #[arg(long, value_parser = super::backtest::parse_time)]
+    #[arg(long, value_parser = super::recorded::parse_time)]
     from: Option<EventTime>,
     /// Put aside before this instant.
-    #[arg(long, value_parser = super::backtest::parse_time)]
+    #[arg(long, value_parser = super::recorded::parse_time)]
     until: Option<EventTime>,
     /// Put aside within the last so long, as in 7d or 12h.
     #[arg(long, value_parser = duration::parse_ns, conflicts_with_all = ["from", "until"])]
