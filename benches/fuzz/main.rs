@@ -67,23 +67,26 @@ fn target(name: &str) -> Box<dyn Target> {
 struct Said {
     targets: Vec<String>,
     seconds: u64,
+    /// So many inputs of each target, however long they take.
+    inputs: Option<u64>,
     seed: u64,
     replay: Option<PathBuf>,
 }
 
 fn said() -> Said {
-    let mut said = Said { targets: Vec::new(), seconds: 10, seed: 1, replay: None };
+    let mut said = Said { targets: Vec::new(), seconds: 10, inputs: None, seed: 1, replay: None };
     let mut words = env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_else(|| panic!("{word} wants a value"));
         match word.as_str() {
             "--target" => said.targets.push(value()),
             "--seconds" => said.seconds = value().parse().unwrap(),
+            "--inputs" => said.inputs = Some(value().parse().unwrap()),
             "--seed" => said.seed = value().parse().unwrap(),
             "--replay" => said.replay = Some(value().into()),
             // What cargo adds.
             "--bench" => {}
-            other => panic!("{other}: say --target, --seconds, --seed or --replay"),
+            other => panic!("{other}: say --target, --seconds, --inputs, --seed or --replay"),
         }
     }
     if said.targets.is_empty() {
@@ -144,7 +147,11 @@ fn fuzz(name: &str, said: &Said) -> usize {
         session.kept.push(seed);
     }
     let (end, mut report) = (Duration::from_secs(said.seconds), REPORT);
-    while session.clock.monotonic() < end {
+    let goes_on = |session: &Session| match said.inputs {
+        Some(inputs) => session.inputs < inputs,
+        None => session.clock.monotonic() < end,
+    };
+    while goes_on(&session) {
         let input = changes.of(&session.kept, BYTES_MAX);
         session.run(input);
         if session.clock.monotonic() >= report {

@@ -6,6 +6,7 @@
 //! Layout: length of the message's metadata (4 bytes, little endian), metadata, buffers.
 
 use std::collections::HashMap;
+use std::io::Cursor;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::ipc::reader::read_record_batch;
+use arrow::ipc::reader::{StreamReader, read_record_batch};
 use arrow::ipc::root_as_message;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 
@@ -46,10 +47,18 @@ pub(crate) fn decode(bytes: &[u8], schema: SchemaRef) -> Result<RecordBatch, Arr
     let batch = message.header_as_record_batch().ok_or_else(|| malformed("no record batch"))?;
     let buffers = Buffer::from(buffers);
     let read = || read_record_batch(&buffers, batch, Arc::clone(&schema), &HashMap::new(), None, &message.version());
-    // It panics at buffers that do not fit each other.
-    let read = panic::catch_unwind(AssertUnwindSafe(read)).map_err(|_| malformed("its buffers do not fit"))?;
-    let batch = read?;
+    let batch = guarded(read)?;
     RecordBatch::try_new(schema, batch.columns().to_vec())
+}
+
+/// Reads batches that have their schema before them.
+pub(crate) fn decode_stream(bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+    guarded(|| StreamReader::try_new(Cursor::new(bytes), None)?.collect())
+}
+
+/// Arrow's readers panic at buffers that do not fit each other.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
+    panic::catch_unwind(AssertUnwindSafe(read)).map_err(|_| malformed("its buffers do not fit"))?
 }
 
 fn malformed(what: &str) -> ArrowError {
@@ -73,9 +82,11 @@ pub(crate) fn own_buffers(column: &ArrayRef) -> ArrayRef {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use arrow::array::{Float64Array, StringViewArray};
     use arrow::datatypes::{Field, Schema};
+    use arrow::ipc::writer::StreamWriter;
+
+    use super::*;
 
     fn batch(names: Vec<&str>) -> RecordBatch {
         let fields = vec![Field::new("k0", DataType::Utf8View, true), Field::new("s0", DataType::Float64, true)];
@@ -114,6 +125,24 @@ mod tests {
             let at = random.usize(..changed.len());
             changed[at] = random.u8(..);
             refused += u32::from(decode(&changed, whole.schema()).is_err());
+        }
+        assert!(refused > 100, "{refused}");
+    }
+
+    #[test]
+    fn a_stream_that_was_changed_is_an_error_or_batches_and_no_panic() {
+        let whole = batch(vec!["a", "b", "a name of more than twelve bytes"]);
+        let mut writer = StreamWriter::try_new(Vec::new(), &whole.schema()).unwrap();
+        writer.write(&whole).unwrap();
+        let bytes = writer.into_inner().unwrap();
+        assert_eq!(decode_stream(&bytes).unwrap(), [whole]);
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut refused = 0;
+        for _ in 0..5_000 {
+            let mut changed = bytes.clone();
+            let at = random.usize(..changed.len());
+            changed[at] = random.u8(..);
+            refused += u32::from(decode_stream(&changed).is_err());
         }
         assert!(refused > 100, "{refused}");
     }

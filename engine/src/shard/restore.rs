@@ -4,12 +4,10 @@
 //! is not, the log and the group speak of two different histories, and the process must not guess which is true.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::ipc::reader::StreamReader;
 use lictor_connectors::NextOffset;
 use lictor_queries::History;
 use lictor_schemas::genops::{Action, ReasonCode};
@@ -223,8 +221,7 @@ impl Restoring {
             let HistorySaid { seq, history, incarnation, .. } = head;
             *of_level = HistoryChunks { seq, history, incarnation, batches: BTreeMap::new() };
         }
-        let reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(PackedError::malformed)?;
-        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(PackedError::malformed)?;
+        let batches = ipc::decode_stream(bytes).map_err(PackedError::malformed)?;
         of_level.batches.insert(chunk, batches);
         Ok(())
     }
