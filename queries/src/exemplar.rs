@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, StringViewArray, StructArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, StringViewBuilder, StructArray,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int32Type, Int64Type};
 use datafusion::common::{Result, ScalarValue};
@@ -133,18 +133,25 @@ impl Picked {
 
     fn columns(&mut self, emit_to: EmitTo) -> Vec<ArrayRef> {
         let rows = emit_to.take_needed(&mut self.rows);
-        let text = |pick: fn(&Row) -> &[u8]| -> ArrayRef {
-            let texts = rows.iter().map(|r| r.as_ref().and_then(|r| std::str::from_utf8(pick(r)).ok()));
-            Arc::new(texts.collect::<StringViewArray>())
-        };
         vec![
             Arc::new(rows.iter().map(|r| r.map(|r| r.weight)).collect::<Float64Array>()),
-            text(|r| &r.trace_id),
-            text(|r| &r.span_id),
+            texts(&rows, |r| &r.trace_id),
+            texts(&rows, |r| &r.span_id),
             Arc::new(rows.iter().map(|r| r.map(|r| r.partition)).collect::<Int32Array>()),
             Arc::new(rows.iter().map(|r| r.map(|r| r.offset)).collect::<Int64Array>()),
         ]
     }
+}
+
+/// One id of each row. Most flushes have a handful of groups, for which a builder's own first block, of 16 KiB, cost
+/// more than everything else that was done for them.
+fn texts<const N: usize>(rows: &[Option<Row>], pick: fn(&Row) -> &[u8; N]) -> ArrayRef {
+    const BLOCK_BYTES_MAX: usize = 1 << 20;
+    let block_bytes = (rows.len() * N).clamp(N, BLOCK_BYTES_MAX);
+    let block_bytes = u32::try_from(block_bytes).unwrap_or(u32::MAX);
+    let mut texts = StringViewBuilder::with_capacity(rows.len()).with_fixed_block_size(block_bytes);
+    rows.iter().for_each(|row| texts.append_option(row.as_ref().and_then(|row| std::str::from_utf8(pick(row)).ok())));
+    Arc::new(texts.finish())
 }
 
 /// The first `N` bytes of an id; ids are exactly that long, a shorter one is padded with `0`.
@@ -221,6 +228,8 @@ impl Accumulator for OfOneGroup {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::StringViewArray;
+
     use super::*;
 
     fn columns(rows: &[(f64, char, i64)]) -> Vec<ArrayRef> {
