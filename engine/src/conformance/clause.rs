@@ -39,6 +39,8 @@ pub struct JudgedBy {
     pub counted: Counted,
     /// It reads log records and not span events.
     pub is_of_logs: bool,
+    /// It compares them with spans, without which it finds nothing.
+    pub needs_spans: bool,
 }
 
 /// One clause of the specification, as the rules that judge it describe it.
@@ -119,7 +121,7 @@ fn clause_of(header: &RuleHeader) -> Result<Option<Clause>, Unreadable> {
         sections,
         requirements: rest.split('(').skip(1).filter_map(|part| part.split(')').next()?.parse().ok()).collect(),
         is_absence: rest.ends_with("absence"),
-        rules: vec![JudgedBy { rule: header.name.clone(), counted, is_of_logs }],
+        rules: vec![JudgedBy { rule: header.name.clone(), counted, is_of_logs, needs_spans: rest.ends_with("spans") }],
     }))
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use lictor_schemas::tables::{Signal, Table};
 
 use super::census::{Found, Runtime, Tally};
-use super::clause::{Clause, Counted};
+use super::clause::{Clause, Counted, JudgedBy};
 use super::level::{self, Level, Standing};
 use crate::backtest::Account;
 use crate::watermark::Untimely;
@@ -228,6 +228,10 @@ fn unknown(clause: &Clause, tally: &Tally, evidence: &Evidence, (is_sampled, fou
     let failed = clause.rules.iter().find_map(|by| evidence.failed.get(&by.rule));
     if let Some(why) = failed {
         return Some(Unknown::RuleFailed(why.clone()));
+    }
+    let is_met = |by: &JudgedBy| by.needs_spans && tally.count(&by.counted) > 0;
+    if found == 0 && evidence.used(Table::Spans) == 0 && clause.rules.iter().any(is_met) {
+        return Some(Unknown::NoSignal(Signal::Traces));
     }
     let is_there = found > 0 || clause.rules.iter().any(|by| tally.count(&by.counted) > 0);
     if !clause.is_absence || !is_there {

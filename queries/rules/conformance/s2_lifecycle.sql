@@ -51,7 +51,7 @@ WHERE c.start_time < e.event_time - INTERVAL '100 milliseconds';
 
 -- As genops_2_4_consumption_order, of log records; one second is for clocks that differ, and child spans may end
 -- within ten minutes of the event.
--- Judges genops_count_log_events.preparations, for §9.1 (2).
+-- Judges genops_count_log_events.preparations, for §9.1 (2); with spans.
 CREATE RULE genops_2_4_consumption_order_log WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',
