@@ -53,7 +53,25 @@ pub(crate) fn decode(bytes: &[u8], schema: SchemaRef) -> Result<RecordBatch, Arr
 
 /// Reads batches that have their schema before them.
 pub(crate) fn decode_stream(bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+    check_lengths(bytes).ok_or_else(|| malformed("cut off"))?;
     guarded(|| StreamReader::try_new(Cursor::new(bytes), None)?.collect())
+}
+
+/// Whether every message of a stream lies within it: the reader would first make room for what is not there.
+fn check_lengths(mut bytes: &[u8]) -> Option<()> {
+    const CONTINUES: [u8; 4] = [0xff; 4];
+    while !bytes.is_empty() {
+        bytes = bytes.strip_prefix(&CONTINUES).unwrap_or(bytes);
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let length = usize::try_from(i32::from_le_bytes(*length)).ok()?;
+        let (metadata, rest) = rest.split_at_checked(length)?;
+        if metadata.is_empty() {
+            return Some(());
+        }
+        let message = root_as_message(metadata).ok()?;
+        bytes = rest.get(usize::try_from(message.bodyLength()).ok()?..)?;
+    }
+    Some(())
 }
 
 /// Arrow's readers panic at buffers that do not fit each other.
