@@ -12,19 +12,17 @@ use anyhow::{Context as _, anyhow, bail};
 use arrow::array::RecordBatch;
 use clap::Args;
 use lictor_connectors::{TableFormat, write_table};
-use lictor_engine::backtest::{Range, Reading, Rows, rows};
+use lictor_engine::backtest::{Reading, Rows, rows};
 use lictor_engine::clock::{Clock as _, SystemClock};
-use lictor_engine::config::{Config, LogFormat, duration};
+use lictor_engine::config::{Config, LogFormat};
 use lictor_engine::metrics::Metrics;
 use lictor_engine::pipeline::PipelineSettings;
 use lictor_engine::rules_dir::{self, LoadedBaseline};
 use lictor_engine::scan_stage::ScanCounts;
 use lictor_queries::{Baseline, Diagnostic, ReferenceDecl};
 use lictor_schemas::prices::PriceTable;
-use lictor_schemas::tables::Signal;
-use lictor_schemas::time::EventTime;
 
-use crate::cli::recorded::{Bar, Sources, bounds_of, config_or_default, parse_signal, parse_time, range_text, sources};
+use crate::cli::recorded::{Bar, Sources, Telemetry, range_text};
 use crate::cli::terminal::Painter;
 use crate::cli::topic_tables::TopicTables;
 use crate::cli::{self, explain, stop_flag};
@@ -39,27 +37,8 @@ pub(in crate::cli) struct Arguments {
     /// Where the table is written, as the ending says: .csv, .jsonl or .parquet.
     #[arg(short, long, value_parser = parse_output)]
     output: Output,
-    /// The configuration of the deployment whose telemetry is read.
-    #[arg(short, long)]
-    config: Option<PathBuf>,
-    /// The brokers, as host:port,host:port, if there is no configuration.
-    #[arg(long, conflicts_with_all = ["config", "files"])]
-    bootstrap: Option<String>,
-    /// Recorded OTLP in place of topics: files and folders of JSON lines, JSON documents, protobuf; also .gz and .zst.
-    #[arg(long, num_args = 1.., value_name = "PATH")]
-    files: Vec<PathBuf>,
-    /// What protobuf files hold, if their bytes do not tell: traces, logs or metrics.
-    #[arg(long, value_parser = parse_signal, requires = "files", conflicts_with = "bootstrap")]
-    signal: Option<Signal>,
-    /// From when telemetry counts, by when the brokers got it (of files: when it happened): 2026-03-01T08:00Z.
-    #[arg(long, value_parser = parse_time)]
-    from: Option<EventTime>,
-    /// Until when.
-    #[arg(long, value_parser = parse_time)]
-    to: Option<EventTime>,
-    /// The last so long until now, as in 7d or 12h.
-    #[arg(long, value_parser = duration::parse_ns, conflicts_with_all = ["from", "to"])]
-    last: Option<i64>,
+    #[command(flatten)]
+    telemetry: Telemetry,
     /// The price table; by default that of the configuration, else llm_prices.csv beside the file.
     #[arg(long)]
     prices: Option<PathBuf>,
@@ -87,25 +66,20 @@ fn parse_output(text: &str) -> Result<Output, String> {
 pub(in crate::cli) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     cli::run::start_log(LogFormat::Text)?;
     let folder = arguments.file.parent().unwrap_or(Path::new(""));
-    let config = config_or_default(arguments.config.as_deref(), folder, arguments.bootstrap.as_deref())?;
+    let config = arguments.telemetry.config(folder)?;
     answer(arguments, &config).map_err(|error| anyhow!(config.redact(&explain(&error))))
 }
 
 fn answer(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
-    if arguments.config.is_none() && arguments.bootstrap.is_none() && arguments.files.is_empty() {
-        bail!("nothing says where telemetry is: name a configuration (-c), --bootstrap or --files");
-    }
+    arguments.telemetry.check()?;
     let stop = stop_flag()?;
     let clock = SystemClock::start();
     let Some((baseline, prices)) = load(arguments, config, &stop)? else { return Ok(ExitCode::FAILURE) };
-    let (from, to) = bounds_of(arguments.last, (arguments.from, arguments.to), clock.now())?;
-    let range = Range { read_from: from, from, to };
+    let range = arguments.telemetry.range(clock.now())?;
     let settings = config.pipeline_settings();
-    let Sources { tracks, meter, total, unit, names, notes, .. } = if arguments.files.is_empty() {
-        sources::topics(config, &[baseline.table().signal()], &range, &[])?
-    } else {
-        sources::files(&arguments.files, &settings.signals, arguments.signal)?
-    };
+    let what = (&settings.signals, &[baseline.table().signal()][..]);
+    let Sources { tracks, meter, total, unit, names, notes, .. } =
+        arguments.telemetry.open(config, what, &range, &[])?;
     let of = |settings: &PipelineSettings| -> anyhow::Result<(RecordBatch, Reading, ScanCounts)> {
         let (table, wanted) = (baseline.table(), baseline.wanted());
         let of = Rows { tracks, range, table, wanted, prices, settings };
@@ -175,7 +149,8 @@ mod tests {
 
     use clap::Parser;
     use lictor_schemas::otlp::encode::{RowDraft, encode_json};
-    use lictor_schemas::tables::Table;
+    use lictor_schemas::tables::{Signal, Table};
+    use lictor_schemas::time::EventTime;
     use serde_json::json;
     use tempfile::TempDir;
 
@@ -218,7 +193,7 @@ mod tests {
         let (rules, files, output) = (path("rules.sql"), path("spans.jsonl"), path("usual.csv"));
         let words = ["baseline", &rules, "--files", &files, "-o", &output];
         let arguments = CommandLine::try_parse_from(words.iter().chain(more))?.arguments;
-        answer(&arguments, &config_or_default(None, dir.path(), None)?)
+        answer(&arguments, &arguments.telemetry.config(dir.path())?)
     }
 
     #[test]

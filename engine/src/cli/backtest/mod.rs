@@ -106,12 +106,12 @@ enum FailOn {
 /// Replays and reports; ends with 1 if rules have faults or telemetry is missing, with 3 if `--fail-on` says so.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     super::run::start_log(LogFormat::Text)?;
-    let config = arguments.recorded.config(arguments.rules.as_deref().unwrap_or(Path::new("")))?;
+    let config = arguments.recorded.telemetry().config(arguments.rules.as_deref().unwrap_or(Path::new("")))?;
     answer(arguments, &config).map_err(|error| anyhow!(config.redact(&explain(&error))))
 }
 
 fn answer(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
-    arguments.recorded.check()?;
+    arguments.recorded.telemetry().check()?;
     let stop = super::stop_flag()?;
     let clock = SystemClock::start();
     let Some(sets) = RuleSets::load(arguments, config, &stop)? else { return Ok(ExitCode::FAILURE) };
@@ -214,7 +214,7 @@ fn load(
     (rules, prices): (&Path, Option<&Path>),
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<LoadedRules> {
-    if arguments.recorded.is_files() {
+    if arguments.recorded.telemetry().is_files() {
         return Ok(rules_dir::load(rules, prices)?);
     }
     let mut topics = TopicTables::new(config, Arc::new(Metrics::new()), Arc::clone(stop));

@@ -82,12 +82,12 @@ enum Wanted {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     super::run::start_log(LogFormat::Text)?;
     let folder = RulesFolder::prepare(arguments.rules.clone(), shipped::write_conformance_to)?;
-    let config = arguments.recorded.config(folder.path())?;
+    let config = arguments.recorded.telemetry().config(folder.path())?;
     answer(arguments, &config, &folder).map_err(|error| anyhow!(config.redact(&explain(&error))))
 }
 
 fn answer(arguments: &Arguments, config: &Config, folder: &RulesFolder) -> anyhow::Result<ExitCode> {
-    arguments.recorded.check()?;
+    arguments.recorded.telemetry().check()?;
     let stop = super::stop_flag()?;
     let mut of_logs: BTreeSet<String> = arguments.log_events.iter().cloned().collect();
     let Some(mut report) = judge(arguments, config, (folder, &of_logs), &stop)? else { return Ok(ExitCode::FAILURE) };
@@ -147,7 +147,7 @@ fn judge(
     if outcome.reading.records == 0 {
         bail!("there is no telemetry {}: {}", range_text(&range), names.join(", "));
     }
-    let is_files = arguments.recorded.is_files();
+    let is_files = arguments.recorded.telemetry().is_files();
     let read = Read { names, notes, is_files, topics, of_logs: of_logs.iter().cloned().collect() };
     Ok(Some(Report::new(outcome, &census, &clauses, read)))
 }

@@ -28,7 +28,7 @@ fn judged(path: &Path) -> Report {
     let folder = TempDir::new().unwrap();
     shipped::write_conformance_to(folder.path()).unwrap();
     let rules = RulesFolder::prepare(Some(folder.path().to_path_buf()), |_| Ok(())).unwrap();
-    let config = arguments.recorded.config(rules.path()).unwrap();
+    let config = arguments.recorded.telemetry().config(rules.path()).unwrap();
     judge(&arguments, &config, (&rules, &BTreeSet::new()), &AtomicBool::new(false)).unwrap().unwrap()
 }
 

@@ -19,8 +19,9 @@ pub(super) use self::progress::Bar;
 use self::sources::Offsets;
 pub(super) use self::sources::Sources;
 
+/// Where telemetry is, and from when until when it counts.
 #[derive(Debug, Args)]
-pub(super) struct Recorded {
+pub(super) struct Telemetry {
     /// The configuration of the deployment whose telemetry is read: brokers, topics, columns, tolerances.
     #[arg(short, long)]
     config: Option<PathBuf>,
@@ -28,12 +29,12 @@ pub(super) struct Recorded {
     #[arg(long, conflicts_with_all = ["config", "files"])]
     bootstrap: Option<String>,
     /// Recorded OTLP in place of topics: files and folders of JSON lines, JSON documents, protobuf; also .gz and .zst.
-    #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with = "offsets")]
+    #[arg(long, num_args = 1.., value_name = "PATH")]
     files: Vec<PathBuf>,
     /// What protobuf files hold, if their bytes do not tell: traces, logs or metrics.
     #[arg(long, value_parser = parse_signal, requires = "files", conflicts_with = "bootstrap")]
     signal: Option<Signal>,
-    /// From when telemetry is judged, by when the brokers got it (of files: when it happened): 2026-03-01T08:00Z.
+    /// From when telemetry counts, by when the brokers got it (of files: when it happened): 2026-03-01T08:00Z.
     #[arg(long, value_parser = parse_time)]
     from: Option<EventTime>,
     /// Until when.
@@ -42,8 +43,14 @@ pub(super) struct Recorded {
     /// The last so long until now, as in 7d or 12h.
     #[arg(long, value_parser = duration::parse_ns, conflicts_with_all = ["from", "to"])]
     last: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Recorded {
+    #[command(flatten)]
+    telemetry: Telemetry,
     /// Only these records, as in otlp_spans[0]=100..200; may be repeated.
-    #[arg(long, value_name = "TOPIC[PARTITION]=FROM..TO")]
+    #[arg(long, value_name = "TOPIC[PARTITION]=FROM..TO", conflicts_with = "files")]
     offsets: Vec<Offsets>,
     /// How much telemetry before the beginning is read, so that windows are whole and rules can look back.
     #[arg(long, value_parser = duration::parse_ns, default_value = "0s")]
@@ -68,7 +75,7 @@ pub(super) fn parse_time(text: &str) -> Result<EventTime, String> {
         .map_err(|_| "is no instant: write 2026-03-01, 2026-03-01T08:00Z or 2026-03-01T08:00:00+01:00".to_owned())
 }
 
-impl Recorded {
+impl Telemetry {
     /// The configuration that was named, else the defaults with `rules`.
     pub(super) fn config(&self, rules: &Path) -> anyhow::Result<Config> {
         config_or_default(self.config.as_deref(), rules, self.bootstrap.as_deref())
@@ -88,27 +95,51 @@ impl Recorded {
         Ok(())
     }
 
-    /// The stretch of time that is meant.
+    /// The stretch of time that is meant; nothing before it is read.
     pub(super) fn range(&self, now: EventTime) -> anyhow::Result<Range> {
         let (from, to) = bounds_of(self.last, (self.from, self.to), now)?;
-        if from.is_none() && self.lead > 0 {
-            bail!("--lead says how much is read before --from or --last, and neither is there");
-        }
-        Ok(Range { read_from: from.map(|from| from.plus(-self.lead)), from, to })
+        Ok(Range { read_from: from, from, to })
     }
 
-    /// Opens what is to be read: of topics those that carry `wanted`.
+    /// Opens what is to be read: of topics those that carry `wanted`, and of those only `offsets`, if there are any.
     pub(super) fn open(
         &self,
         config: &Config,
         (bound, wanted): (&BTreeMap<String, Signal>, &[Signal]),
         range: &Range,
+        offsets: &[Offsets],
     ) -> anyhow::Result<Sources> {
         if self.files.is_empty() {
-            sources::topics(config, wanted, range, &self.offsets)
+            sources::topics(config, wanted, range, offsets)
         } else {
             sources::files(&self.files, bound, self.signal)
         }
+    }
+}
+
+impl Recorded {
+    /// Where it is and when.
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// The stretch of time that is meant, and the lead before it.
+    pub(super) fn range(&self, now: EventTime) -> anyhow::Result<Range> {
+        let range = self.telemetry.range(now)?;
+        if range.from.is_none() && self.lead > 0 {
+            bail!("--lead says how much is read before --from or --last, and neither is there");
+        }
+        Ok(Range { read_from: range.from.map(|from| from.plus(-self.lead)), ..range })
+    }
+
+    /// As [`Telemetry::open`].
+    pub(super) fn open(
+        &self,
+        config: &Config,
+        what: (&BTreeMap<String, Signal>, &[Signal]),
+        range: &Range,
+    ) -> anyhow::Result<Sources> {
+        self.telemetry.open(config, what, range, &self.offsets)
     }
 
     /// How many threads decode.
@@ -200,7 +231,7 @@ mod tests {
 
     #[test]
     fn brokers_alone_are_configuration_enough() {
-        let config = parse(&["--bootstrap", "b:1,c:2"]).config(Path::new("some rules")).unwrap();
+        let config = parse(&["--bootstrap", "b:1,c:2"]).telemetry().config(Path::new("some rules")).unwrap();
         assert_eq!((config.kafka.bootstrap_servers(), config.rules), ("b:1,c:2", PathBuf::from("some rules")));
         assert_eq!(config.topics.signals().len(), 3);
     }
