@@ -3,7 +3,8 @@
 //! same topic.
 //!
 //! `cargo bench` prints one line per measurement, all over the same records in one run, so that ratios hold on any
-//! machine. The last two need `KAFKA_BOOTSTRAP` (see `tests/kafka.sh`).
+//! machine. The last two need `KAFKA_BOOTSTRAP` (see `tests/kafka.sh`). With `-- kafka`, `backtest`, `shipped` or
+//! `20 rules` only those are measured, beside decoding; `LICTOR_EVENT_SECONDS` makes other than 400 s of traffic.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 
@@ -39,10 +40,11 @@ use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
 
 const TRACES_PER_S: f64 = 200.0;
-const EVENT_SECONDS: i64 = 400;
 const RUNS: usize = 3;
 
 fn main() {
+    // Cargo itself passes `--bench`.
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
     let records = records();
     let spans = spans_of(&records);
     let bytes: usize = records.iter().map(Vec::len).sum();
@@ -51,6 +53,9 @@ fn main() {
     let wanted = twenty.wanted.clone();
     let decode = measure("decode alone (columns of 20 rules)", spans, || (), |()| decode(&records, &wanted));
     for (count, share) in [(1, 1), (20, 1), (100, 4), (1_000, 4)] {
+        if !format!("{count} rules").contains(&only) {
+            continue;
+        }
         let records = &records[..records.len() / share];
         let (name, loading) = (format!("decode + {count} rules"), SystemClock::start());
         drop(rule_set(count));
@@ -63,22 +68,32 @@ fn main() {
             ""
         );
     }
-    measure("decode + the 6 shipped rules", spans, shipped, |rules| pipeline(&records, rules));
-    let replayed = measure("backtest, 20 rules, one thread decodes", spans, || rule_set(20), |r| replay(&records, [r]));
-    println!("{:44} {:>5.0} % of decode alone", "", 100.0 * replayed / decode);
-    let both = || [rule_set(20), rule_set(20)];
-    measure("backtest, 20 rules against 20", spans, both, |rules| replay(&records, rules));
+    if "shipped".contains(&only) {
+        measure("decode + the 6 shipped rules", spans, shipped, |rules| pipeline(&records, rules));
+    }
+    if "backtest".contains(&only) {
+        backtests(&records, spans, decode);
+    }
     match std::env::var("KAFKA_BOOTSTRAP") {
-        Ok(bootstrap) => from_kafka(&bootstrap, &records, spans),
+        Ok(bootstrap) if "kafka".contains(&only) => from_kafka(&bootstrap, &records, spans),
+        Ok(_) => {}
         Err(_) => println!("KAFKA_BOOTSTRAP is not set: the path from Kafka is not measured"),
     }
+}
+
+fn backtests(records: &[Vec<u8>], spans: usize, decode: f64) {
+    let replayed = measure("backtest, 20 rules, one thread decodes", spans, || rule_set(20), |r| replay(records, [r]));
+    println!("{:44} {:>5.0} % of decode alone", "", 100.0 * replayed / decode);
+    let both = || [rule_set(20), rule_set(20)];
+    measure("backtest, 20 rules against 20", spans, both, |rules| replay(records, rules));
 }
 
 /// Spans of a busy company, as the collector sends them.
 fn records() -> Vec<Vec<u8>> {
     let start = EventTime::from_ms(1_772_355_600_000);
+    let seconds = std::env::var("LICTOR_EVENT_SECONDS").map_or(400, |text| text.parse().unwrap_or(400));
     let mut company = Company::new(1, start).with_traces_per_s(TRACES_PER_S);
-    let messages = company.next_batch(start.plus(EVENT_SECONDS * 1_000_000_000));
+    let messages = company.next_batch(start.plus(seconds * 1_000_000_000));
     messages.into_iter().filter(|m| m.0 == Signal::Traces).map(|m| m.2).filter(|p| p.len() > 100).collect()
 }
 

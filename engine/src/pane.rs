@@ -104,17 +104,13 @@ impl Pane {
         rows: RestoredRows,
         readers: &[Option<usize>],
     ) -> Result<Self, PaneError> {
-        let RestoredRows { keys, states, mut violating } = rows;
+        let (keys, states, mut violating) = rows.placed()?;
         let of_reader = |bits: u64, (then, now): (usize, &Option<usize>)| {
             now.filter(|_| bits >> then & 1 == 1).map_or(0, |now| 1_u64 << now)
         };
         for bits in &mut violating {
             *bits = readers.iter().enumerate().map(|reader| of_reader(*bits, reader)).fold(0, |all, bit| all | bit);
         }
-        if !(keys.is_complete() && states.is_complete()) {
-            return Err(PaneError::Incomplete);
-        }
-        violating.resize(states.len(), 0);
         let mut pane = Self { keys, states, violating, ..Self::try_new(aggregation)? };
         pane.index_keys(aggregation)?;
         pane.keys.commit()?;
@@ -297,32 +293,52 @@ pub enum PaneError {
     },
 }
 
-/// The rows of a pane while they are read back from a log.
+/// The rows of a pane while they are read back from a log, as they come: a number that is not a group's must not cost
+/// room for all below it.
 #[derive(Debug)]
 pub(crate) struct RestoredRows {
     keys: StateRows,
     states: StateRows,
-    violating: Vec<u64>,
+    batches: Vec<Vec<ArrayRef>>,
 }
 
 impl RestoredRows {
     pub(crate) fn new(aggregation: &Aggregation) -> Self {
         let (keys, states) = (StateRows::new(aggregation.key_schema()), StateRows::new(aggregation.state_schema()));
-        Self { keys, states, violating: Vec::new() }
+        Self { keys, states, batches: Vec::new() }
     }
 
     /// Adds rows as [`Pane::logged`] gave them; the last row of a group counts.
     pub(crate) fn put(&mut self, columns: &[ArrayRef]) {
-        let (head, rows) = columns.split_at(2);
-        let (keys, states) = rows.split_at(self.keys.width());
-        let numbers: Vec<usize> = head[0].as_primitive::<UInt32Type>().values().iter().map(|n| *n as usize).collect();
-        for (number, violates) in numbers.iter().zip(head[1].as_primitive::<UInt64Type>().values()) {
-            if *number >= self.violating.len() {
-                self.violating.resize(number + 1, 0);
+        self.batches.push(columns.to_vec());
+    }
+
+    /// Keys, states, and the violated rules of each group.
+    ///
+    /// # Errors
+    /// A group is missing.
+    fn placed(self) -> Result<(StateRows, StateRows, Vec<u64>), PaneError> {
+        let Self { mut keys, mut states, batches } = self;
+        let rows: usize = batches.iter().map(|columns| columns[0].len()).sum();
+        let mut violating = Vec::new();
+        for columns in batches {
+            let (head, rest) = columns.split_at(2);
+            let (of_keys, of_states) = rest.split_at(keys.width());
+            let numbers = head[0].as_primitive::<UInt32Type>().values();
+            let numbers: Vec<usize> = numbers.iter().map(|n| *n as usize).collect();
+            if numbers.iter().any(|number| *number >= rows) {
+                return Err(PaneError::Incomplete);
             }
-            self.violating[*number] = *violates;
+            for (number, violates) in numbers.iter().zip(head[1].as_primitive::<UInt64Type>().values()) {
+                if *number >= violating.len() {
+                    violating.resize(number + 1, 0);
+                }
+                violating[*number] = *violates;
+            }
+            keys.put_restored(of_keys.to_vec(), &numbers);
+            states.put_restored(of_states.to_vec(), &numbers);
         }
-        self.keys.put_restored(keys.to_vec(), &numbers);
-        self.states.put_restored(states.to_vec(), &numbers);
+        let is_complete = keys.is_complete() && states.is_complete();
+        if is_complete { Ok((keys, states, violating)) } else { Err(PaneError::Incomplete) }
     }
 }
