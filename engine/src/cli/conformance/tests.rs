@@ -13,6 +13,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod recorded;
+
 #[derive(Debug, Parser)]
 struct CommandLine {
     #[command(flatten)]
