@@ -3,6 +3,7 @@
 //! They are served by a thread of their own, so that a loop that hangs is still seen to hang. The loop and this thread
 //! share two values: what is counted ([`Metrics`]) and whether the loop is well ([`Health`]).
 
+pub mod call;
 mod connections;
 
 use std::collections::BTreeMap;

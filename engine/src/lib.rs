@@ -44,6 +44,7 @@ pub mod shipped;
 mod state_rows;
 pub mod store;
 pub mod tasks;
+pub mod telemetry;
 pub mod verdict;
 pub mod verify;
 pub mod watermark;

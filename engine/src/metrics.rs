@@ -25,6 +25,7 @@ use crate::join::LeafCounts;
 use crate::judge_stage::RuleStatus;
 use crate::scan_stage::ScanCounts;
 use crate::tasks::Stage;
+use crate::telemetry::ExportCounts;
 use crate::watermark::Untimely;
 
 /// Upper bounds in seconds: a commit takes some milliseconds, and an event should be out within a quarter of a second.
@@ -75,6 +76,7 @@ pub struct Metrics {
     alerts_left_out: Gauge,
     alert_posts: Family<Labels<1>, Counter>,
     http: HttpCounts,
+    telemetry: ExportCounts,
     ready: Gauge,
 }
 
@@ -101,6 +103,12 @@ impl Registering {
 
     fn add_connections(&mut self) -> HttpCounts {
         let counts = HttpCounts::default();
+        counts.register(&mut self.0);
+        counts
+    }
+
+    fn add_telemetry(&mut self) -> ExportCounts {
+        let counts = ExportCounts::default();
         counts.register(&mut self.0);
         counts
     }
@@ -169,6 +177,7 @@ impl Metrics {
             alerts_left_out: to.add("alerts_left_out", "Directives beyond the limit of alerts: it is not told of them"),
             alert_posts: to.add("alert_posts", "Requests with alerts, by outcome: a failed one is sent again"),
             http: to.add_connections(),
+            telemetry: to.add_telemetry(),
             ready: to.add("ready", "1 once both stages serve what they were assigned, else 0"),
             registry: Registry::default(),
         };
@@ -353,6 +362,12 @@ impl Metrics {
     #[must_use]
     pub fn http(&self) -> &HttpCounts {
         &self.http
+    }
+
+    /// What is counted of telemetry of our own that is sent.
+    #[must_use]
+    pub fn telemetry(&self) -> &ExportCounts {
+        &self.telemetry
     }
 
     /// Takes over whether `/readyz` says yes.

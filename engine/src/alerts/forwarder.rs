@@ -11,6 +11,7 @@ use lictor_connectors::{ConnectorError, KafkaFollower, RecordRef};
 use super::client::{AlertError, Alertmanager};
 use super::{ALERTS_MAX, Alerts};
 use crate::clock::Clock;
+use crate::http::call::CallError;
 use crate::metrics::Metrics;
 
 /// How long a look at the topic waits for the first record: how long a stop may go unnoticed, not how long an alert
@@ -167,7 +168,7 @@ impl Teller {
                     (self.reconciling, self.asking) = (Reconciling::Asked, Pause::default());
                 }
                 // Nobody is there to be told anything, either.
-                Err(error @ AlertError::Unreachable(_)) => return Err(error),
+                Err(error @ AlertError::Call(CallError::Unreachable(_))) => return Err(error),
                 // Who may not ask may still be let tell.
                 Err(error) if error.is_temporary() => {
                     let pause_s = self.asking.begin(clock.monotonic()).as_secs();

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::Args;
 use lictor_connectors::KafkaFollower;
-use lictor_engine::clock::SystemClock;
+use lictor_engine::clock::{Clock as _, SystemClock};
 use lictor_engine::config::{self, Config};
 use lictor_engine::guard::{self, Guard};
 use lictor_schemas::columns::is_mappable;
 
 use super::run::start_log;
-use super::{explain, stop_flag};
+use super::{explain, stop_flag, telemetry};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -32,6 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         config.guard.http = config::guard_http(http).map_err(|reason| anyhow!("--http: `{http}` {reason}"))?;
     }
     start_log(config.log)?;
+    config.notes.iter().for_each(|note| tracing::warn!("{note}"));
     // Other people's messages may repeat what they were given.
     answer(&config).map_err(|error| anyhow!(config.redact(&explain(&error))))
 }
@@ -46,6 +47,8 @@ fn answer(config: &Config) -> anyhow::Result<ExitCode> {
     ];
     let guard = Arc::new(Guard::new(config.guard.clone(), &config.columns));
     let server = guard::serve(Arc::clone(&guard), clock)?;
+    let (counts, measured) = (guard.metrics().telemetry().clone(), Arc::clone(&guard));
+    let _telling = telemetry::start(config, move || measured.encode(clock.monotonic()), &counts, clock)?;
     let options = guard.options();
     for (header, column) in options.headers.iter().filter(|(_, column)| !is_mappable(column)) {
         tracing::warn!(

@@ -22,6 +22,7 @@ mod rules_folder;
 mod run;
 mod schema;
 mod tail;
+mod telemetry;
 mod terminal;
 mod test;
 mod topic_tables;

@@ -11,11 +11,12 @@ use anyhow::{Context as _, anyhow, bail};
 use axum::Router;
 use clap::Args;
 use lictor_connectors::{KafkaFollower, ensure_topics};
-use lictor_engine::alerts::client::{Alertmanager, Endpoint};
+use lictor_engine::alerts::client::Alertmanager;
 use lictor_engine::alerts::forwarder::{Forwarder, ForwarderOptions, Teller};
 use lictor_engine::clock::{Clock as _, SystemClock};
 use lictor_engine::config::{self, Alertmanagers, Config, LogFormat};
 use lictor_engine::fingerprint::fingerprint;
+use lictor_engine::http::call::Endpoint;
 use lictor_engine::http::{Health, HttpServer};
 use lictor_engine::metrics::Metrics;
 use lictor_engine::pipeline::Stages;
@@ -29,7 +30,7 @@ use super::reload::Reloader;
 use super::terminal::Painter;
 use super::topic_tables::TopicTables;
 use super::watched::Watcher;
-use super::{console, explain, stop_flag};
+use super::{console, explain, stop_flag, telemetry};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -55,6 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         config.http = config::http(http).map_err(|reason| anyhow!("--http: {reason}"))?;
     }
     start_log(config.log)?;
+    config.notes.iter().for_each(|note| tracing::warn!("{note}"));
     // Other people's messages may repeat what they were given.
     judge(&config).map_err(|error| anyhow!(config.redact(&explain(&error))))
 }
@@ -115,10 +117,22 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
     tracing::info!(application_id, instance_id, rules, topics = topics.join(", "), "judging");
     reloader.start(requests, sources, to_tasks)?;
     let _forwarders = start_forwarders(config, &metrics, clock)?;
-    let (options, watcher) = (config.task_options(topics), Watcher::new(metrics, health, console, clock));
+    let telling = telemetry::start(config, of_metrics(&metrics, &health), metrics.telemetry(), clock)?;
+    let epochs = telling.as_ref().map(|telling| Arc::clone(&telling.epochs));
+    let watcher = Watcher::new((metrics, epochs), health, console, clock);
+    let options = config.task_options(topics);
     let summary = tasks::run_reloading(&config.kafka, stages, &options, clock, (&stop, &watcher), rule_sets)?;
     tracing::info!(summary.records, summary.events, "stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The text that `/metrics` serves.
+fn of_metrics(metrics: &Arc<Metrics>, health: &Arc<Health>) -> impl Fn() -> String + Send + 'static {
+    let (metrics, health) = (Arc::clone(metrics), Arc::clone(health));
+    move || {
+        metrics.observe_ready(health.readiness().is_ok());
+        metrics.encode()
+    }
 }
 
 /// A thread per Alertmanager; they end with the value.

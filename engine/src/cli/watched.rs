@@ -13,7 +13,8 @@ use lictor_engine::decision::{Decision, LimitReport};
 use lictor_engine::http::{Health, SignalTime};
 use lictor_engine::metrics::Metrics;
 use lictor_engine::scan_stage::ScanCounts;
-use lictor_engine::tasks::{JudgeTask, Stage, TaskObserver};
+use lictor_engine::tasks::{EpochTimes, JudgeTask, Stage, TaskObserver};
+use lictor_engine::telemetry::epochs::Epochs;
 use lictor_engine::windowed::Observed;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
@@ -21,15 +22,21 @@ use lictor_schemas::time::EventTime;
 /// Tells of every epoch at once, and of state from time to time.
 pub(super) struct Watcher<C> {
     metrics: Arc<Metrics>,
+    epochs: Option<Arc<Epochs>>,
     health: Arc<Health>,
     console: Option<Arc<Console>>,
     clock: C,
 }
 
 impl<C: Clock> Watcher<C> {
-    /// `clock` is the one that the HTTP server compares progress with.
-    pub(super) fn new(metrics: Arc<Metrics>, health: Arc<Health>, console: Option<Arc<Console>>, clock: C) -> Self {
-        Self { metrics, health, console, clock }
+    /// `clock` is the one that the HTTP server compares progress with. Epochs are told of if they become traces.
+    pub(super) fn new(
+        (metrics, epochs): (Arc<Metrics>, Option<Arc<Epochs>>),
+        health: Arc<Health>,
+        console: Option<Arc<Console>>,
+        clock: C,
+    ) -> Self {
+        Self { metrics, epochs, health, console, clock }
     }
 }
 
@@ -70,6 +77,14 @@ impl<C: Clock + Sync> TaskObserver for Watcher<C> {
 
     fn restored(&self, bytes: usize, took: Duration) {
         self.metrics.observe_restore(bytes, took);
+    }
+
+    fn times(&self) -> bool {
+        self.epochs.is_some()
+    }
+
+    fn timed(&self, times: &EpochTimes) {
+        self.epochs.iter().for_each(|epochs| epochs.tell(*times));
     }
 
     fn looks(&self) -> bool {
@@ -127,7 +142,8 @@ mod tests {
 
     fn watcher(at: Duration) -> (Watcher<Still>, Arc<Metrics>, Arc<Health>) {
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-        (Watcher::new(Arc::clone(&metrics), Arc::clone(&health), None, Still(at)), metrics, health)
+        let watcher = Watcher::new((Arc::clone(&metrics), None), Arc::clone(&health), None, Still(at));
+        (watcher, metrics, health)
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use axum::http::Uri;
+use axum::http::{HeaderName, HeaderValue, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::check::{Reader, not_empty, positive_ns};
 use super::said::AlertmanagerSaid;
-use crate::alerts::client::Endpoint;
+use crate::http::call::Endpoint;
 
 /// The Alertmanagers of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +42,9 @@ impl Reader<'_> {
                 self.fault(Some(url.referenced), message.to_owned());
                 continue;
             }
-            let endpoint = self.read("alertmanager.urls", url, endpoint);
-            endpoints.extend(endpoint.map(|endpoint| Endpoint { authorization: authorization.clone(), ..endpoint }));
+            let endpoint = self.read("alertmanager.urls", url, |text| Endpoint::parse(text, EXAMPLE));
+            let headers = authorization.iter().cloned().collect();
+            endpoints.extend(endpoint.map(|endpoint| Endpoint { headers, ..endpoint }));
         }
         if said.urls.as_ref().is_none_or(Vec::is_empty) {
             self.fault(
@@ -59,7 +60,7 @@ impl Reader<'_> {
     }
 
     /// The `Authorization` header of HTTP basic authentication (RFC 7617), if credentials are said.
-    fn authorization(&mut self, said: &AlertmanagerSaid) -> Option<String> {
+    fn authorization(&mut self, said: &AlertmanagerSaid) -> Option<(HeaderName, HeaderValue)> {
         match (&said.username, &said.password) {
             (None, None) => None,
             (Some(username), Some(password)) => {
@@ -67,8 +68,9 @@ impl Reader<'_> {
                 let password = self.read("alertmanager.password", password, |text| Ok(text.to_owned()))?;
                 let encoded = STANDARD.encode(format!("{username}:{password}"));
                 let authorization = format!("Basic {encoded}");
-                self.hide(vec![authorization.clone(), encoded]);
-                Some(authorization)
+                let value = HeaderValue::from_str(&authorization).ok()?;
+                self.hide(vec![authorization, encoded]);
+                Some((header::AUTHORIZATION, value))
             }
             (username, password) => {
                 let at = username.as_ref().or(password.as_ref()).map(|said| said.referenced);
@@ -77,24 +79,4 @@ impl Reader<'_> {
             }
         }
     }
-}
-
-fn endpoint(text: &str) -> Result<Endpoint, String> {
-    let not_a_url = || format!("is not a URL such as {EXAMPLE}");
-    let uri: Uri = text.parse().map_err(|_| not_a_url())?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err("is https, which lictor does not speak: name a proxy that does".to_owned());
-        }
-        _ => return Err(not_a_url()),
-    }
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(not_a_url)?;
-    let port = uri.port_u16().ok_or_else(|| format!("has no port: write it as in {EXAMPLE}"))?;
-    if uri.query().is_some() {
-        return Err("has a query: write it up to the path, without /api/v2/alerts".to_owned());
-    }
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let prefix = uri.path().trim_end_matches('/').to_owned();
-    Ok(Endpoint { host, port, prefix, authorization: None })
 }

@@ -31,7 +31,7 @@ const SECRET_CHARS_MIN: usize = 3;
 
 /// Checks everything; paths count from `folder`.
 pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> Result<Config, Vec<Fault>> {
-    let mut reader = Reader { outside, faults: Vec::new(), secrets: Vec::new() };
+    let mut reader = Reader { outside, faults: Vec::new(), notes: Vec::new(), secrets: Vec::new() };
     let application_id = reader.or("application_id", said.application_id.as_ref(), "lictor".to_owned(), application_id);
     let instance_id = reader.or("instance_id", said.instance_id.as_ref(), host_name(outside), instance_id);
     let shards = reader.or("shards", said.shards.as_ref(), SHARDS, shards);
@@ -51,9 +51,10 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     let console = reader.console(said.console.as_ref());
     let log_format = said.log.as_ref().and_then(|log| log.format.as_ref());
     let log = reader.or("log.format", log_format, LogFormat::default(), log);
+    let telemetry = reader.telemetry(said.telemetry.as_ref());
     reader.faults.sort_by_key(|fault| (fault.line, fault.column));
     let (Some(kafka), Some(rules), true) = (kafka, rules, reader.faults.is_empty()) else { return Err(reader.faults) };
-    let secrets = reader.secrets;
+    let (notes, secrets) = (reader.notes, reader.secrets);
     Ok(Config {
         application_id,
         instance_id,
@@ -73,13 +74,17 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
         http,
         console,
         log,
+        telemetry,
+        notes,
         secrets,
     })
 }
 
 pub(super) struct Reader<'a> {
-    outside: &'a Outside<'a>,
+    pub(super) outside: &'a Outside<'a>,
     faults: Vec<Fault>,
+    /// What is not followed, and is no fault.
+    pub(super) notes: Vec<String>,
     secrets: Vec<String>,
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 pub fn json_schema() -> Value {
     let mut schema = map(
         "Any value may hold ${env:NAME} and ${file:/path}. Paths count from this file's folder.",
-        [root(), inputs_and_outputs(), judging(), neighbours()].into_iter().flatten(),
+        [root(), inputs_and_outputs(), judging(), asking(), told()].into_iter().flatten(),
     );
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["$id"] = json!("https://github.com/lictor-dev/lictor/schemas/config.v1.schema.json");
@@ -155,11 +155,9 @@ fn judging() -> Vec<Key> {
     ]
 }
 
-fn neighbours() -> Vec<Key> {
-    let headers = json!({
-        "type": "object", "additionalProperties": {"type": "string"},
-        "description": "Request headers that are columns: header to column.",
-    });
+/// Who asks lictor.
+fn asking() -> Vec<Key> {
+    let headers = texts("Request headers that are columns: header to column.");
     vec![
         (
             "guard",
@@ -194,6 +192,24 @@ fn neighbours() -> Vec<Key> {
                 ],
             ),
         ),
+    ]
+}
+
+/// Whom lictor tells.
+fn told() -> Vec<Key> {
+    vec![
+        (
+            "telemetry",
+            map(
+                "Who is told lictor's own metrics and traces, over OTLP/HTTP.",
+                [
+                    ("otlp_endpoint", optional(json!({"type": "string"}), "The receiver, or off.")),
+                    ("interval", duration("10s", "How often it is told; an hour at most.")),
+                    ("headers", texts("Sent with every request; secrets: better ${env:…} or ${file:…}.")),
+                    ("attributes", texts("Of the resource, such as service.name.")),
+                ],
+            ),
+        ),
         (
             "alertmanager",
             map(
@@ -222,6 +238,11 @@ fn neighbours() -> Vec<Key> {
 fn optional(mut shape: Value, what: &str) -> Value {
     shape["description"] = json!(what);
     shape
+}
+
+/// Names to texts.
+fn texts(what: &str) -> Value {
+    json!({"type": "object", "additionalProperties": {"type": "string"}, "description": what})
 }
 
 fn text(default: &str, what: &str) -> Value {

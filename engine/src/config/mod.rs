@@ -15,6 +15,7 @@ mod expand;
 mod guard;
 mod json_schema;
 mod said;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -42,6 +43,7 @@ use crate::live::LiveOptions;
 use crate::outputs::OutputTopics;
 use crate::pipeline::PipelineSettings;
 use crate::tasks::{Delivery, ReadingOptions, TaskOptions, TaskTopics};
+use crate::telemetry::TelemetrySettings;
 use crate::watermark::Tolerances;
 
 /// A whole configuration, checked.
@@ -83,6 +85,10 @@ pub struct Config {
     pub console: ConsoleSettings,
     /// How the log is written.
     pub log: LogFormat,
+    /// Who is told what lictor measures of itself; none unless somebody is named.
+    pub telemetry: Option<TelemetrySettings>,
+    /// What is said and not followed, for the log.
+    pub notes: Vec<String>,
     secrets: Vec<String>,
 }
 

@@ -31,6 +31,7 @@ pub(super) struct ConfigFile {
     pub(super) http: Option<Said>,
     pub(super) console: Option<ConsoleSaid>,
     pub(super) log: Option<LogSaid>,
+    pub(super) telemetry: Option<TelemetrySaid>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,6 +102,15 @@ pub(super) struct ConsoleSaid {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LogSaid {
     pub(super) format: Option<Said>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TelemetrySaid {
+    pub(super) otlp_endpoint: Option<Said>,
+    pub(super) interval: Option<Said>,
+    pub(super) headers: Option<BTreeMap<String, Said>>,
+    pub(super) attributes: Option<BTreeMap<String, Said>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

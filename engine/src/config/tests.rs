@@ -2,14 +2,15 @@ use lictor_schemas::rule::Mode;
 use lictor_schemas::time::NANOS_PER_MS;
 
 use super::*;
-use crate::alerts::client::Endpoint;
 use crate::guard::OnStale;
+use crate::http::call::Endpoint;
 
 const MINIMAL: &str = "kafka: {bootstrap.servers: \"localhost:9092\"}\nrules: rules\n";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     let env = |name: &str| match name {
         "KAFKA_PASSWORD" => Some("hunter2".to_owned()),
+        "API_KEY" => Some("hunter3".to_owned()),
         "LATENESS" => Some("a-long-time".to_owned()),
         "CONSOLE_TOKEN" => Some("correct-horse-battery".to_owned()),
         _ => None,
@@ -314,7 +315,7 @@ fn the_credentials_of_an_alertmanager_are_in_no_message() {
     let more = "alertmanager: {urls: [\"http://am:1\"], username: u, password: \"${env:KAFKA_PASSWORD}\"}\n";
     let config = parse(&format!("{MINIMAL}{more}")).unwrap();
     let endpoint = &config.alertmanager.as_ref().unwrap().endpoints[0];
-    assert_eq!(endpoint.authorization.as_deref(), Some("Basic dTpodW50ZXIy"));
+    assert_eq!(endpoint.headers[0].1.as_bytes(), b"Basic dTpodW50ZXIy");
     assert_eq!(format!("{endpoint:?}"), "http://am:1");
     assert_eq!(config.redact("it says hunter2 and dTpodW50ZXIy and Basic dTpodW50ZXIy"), "it says *** and *** and ***");
 }

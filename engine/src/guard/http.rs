@@ -130,8 +130,7 @@ impl<C: Clock> Shared<C> {
     }
 
     fn metrics(&self) -> Response {
-        let (staleness, now) = (self.guard.staleness(), self.clock.monotonic());
-        let text = self.guard.metrics().encode(staleness.age(now), staleness.at(now).is_ok());
+        let text = self.guard.encode(self.clock.monotonic());
         ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
     }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicU64;
 use super::answer::{Outcome, Verdict};
 use super::index::{DirectiveIndex, Put};
 use crate::http::HttpCounts;
+use crate::telemetry::ExportCounts;
 
 /// Upper bounds in seconds: a decision takes microseconds.
 const DECISION_BUCKETS: [f64; 9] = [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2, 0.1];
@@ -46,6 +47,7 @@ pub struct GuardMetrics {
     follow_latency: Histogram,
     ready: Gauge,
     http: HttpCounts,
+    telemetry: ExportCounts,
 }
 
 impl GuardMetrics {
@@ -70,6 +72,7 @@ impl GuardMetrics {
             follow_latency: Histogram::new(FOLLOW_BUCKETS),
             ready: Gauge::default(),
             http: HttpCounts::default(),
+            telemetry: ExportCounts::default(),
             registry: Registry::default(),
         };
         metrics.register(&mut registry);
@@ -94,11 +97,18 @@ impl GuardMetrics {
         to.register_with_unit("follow_latency", latency, Unit::Seconds, self.follow_latency.clone());
         to.register("ready", "1 while everything is known, else 0", self.ready.clone());
         self.http.register(to);
+        self.telemetry.register(to);
     }
 
     /// What is counted of connections.
     pub(super) fn http(&self) -> &HttpCounts {
         &self.http
+    }
+
+    /// What is counted of telemetry of our own that is sent.
+    #[must_use]
+    pub fn telemetry(&self) -> &ExportCounts {
+        &self.telemetry
     }
 
     /// Counts a decision.

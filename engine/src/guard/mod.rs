@@ -81,6 +81,12 @@ impl Guard {
         &self.metrics
     }
 
+    /// What it counts in the OpenMetrics text format, as of `monotonic` since the clock was started.
+    #[must_use]
+    pub fn encode(&self, monotonic: Duration) -> String {
+        self.metrics.encode(self.staleness.age(monotonic), self.staleness.at(monotonic).is_ok())
+    }
+
     /// Whether a call may go on: at `now` by the wall clock, at `monotonic` since the clock was started. Counts it.
     pub fn decide(&self, request: &RequestColumns<'_>, now: EventTime, monotonic: Duration) -> Verdict {
         let found = self.read().find(request, now);

@@ -204,6 +204,8 @@ fn these_are_all_metrics() {
         "lictor_rows_total",
         "lictor_rule_state",
         "lictor_state_bytes",
+        "lictor_telemetry_dropped_epochs_total",
+        "lictor_telemetry_posts_total",
         "lictor_unsure_usage_leaves_total",
         "lictor_violations_pending",
         "lictor_watermark_lag_seconds",

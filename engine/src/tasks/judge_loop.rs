@@ -15,6 +15,7 @@ use super::judge::JudgeEpoch;
 use super::reload::{JudgeRules, Reloading, SharedRules};
 use super::restorer::Restorer;
 use super::run::{Backoff, ReadingOptions, Stage, Stop};
+use super::times::Timing;
 use super::{Batch, JudgeTask, TaskError, TaskObserver};
 use crate::clock::Clock;
 use crate::exchange::route::Place;
@@ -59,6 +60,7 @@ pub(super) struct JudgeLoop<'a, C> {
     committed_at: Duration,
     commit_took: Duration,
     status_at: Duration,
+    timing: Timing,
     events: u64,
 }
 
@@ -93,6 +95,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
             committed_at: Duration::ZERO,
             commit_took: Duration::ZERO,
             status_at: Duration::ZERO,
+            timing: Timing::new(Stage::Judge, observer.times()),
             events: 0,
         }
     }
@@ -140,11 +143,14 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
     /// Waits for one parcel; returns its size, 0 if the epoch must end.
     fn poll(&mut self, wait: Duration) -> Result<usize, TaskError> {
         let (task, mut bytes, mut absorbed) = (&mut self.task, 0, Ok(()));
+        let (timing, clock) = (&mut self.timing, self.clock);
         let polled = self.source.poll(wait, &mut |record| {
             let parcel = record.payload.unwrap_or_default();
             bytes = parcel.len().max(1);
             let at = TopicPartition::new(record.topic, record.partition);
-            absorbed = task.absorb(record.partition, record.offset, parcel).map_err(|error| (at, record.offset, error));
+            absorbed = timing
+                .of_record(&clock, || task.absorb(record.partition, record.offset, parcel))
+                .map_err(|error| (at, record.offset, error));
         })?;
         match absorbed {
             Ok(()) => {}
@@ -180,6 +186,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
             }
         }
         let batch = std::mem::take(&mut epoch.state);
+        self.timing.sent((monotonic, self.clock.monotonic()), (0, epoch.decisions.len() as u64));
         match self.commit_batch(&batch)? {
             Outcome::Committed(took) => {
                 self.task.commit()?;
@@ -201,6 +208,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
     fn abort(&mut self, cause: &'static str, message: &str) -> Result<(), TaskError> {
         tracing::warn!(stage = "judge", cause, message, "an epoch was not committed and is judged again");
         self.observer.aborted(Stage::Judge, cause);
+        self.timing.undone();
         let starts = self.task.undo()?;
         thread::park_timeout(self.backoff.next());
         // What is no longer ours must not be set back.
@@ -306,6 +314,7 @@ impl<'a, C: Clock + Copy + Send + 'static> JudgeLoop<'a, C> {
         let latency = epoch.newest.map(|at| age(at, self.clock.now()));
         self.observer.judged(&epoch.decisions, &epoch.limits, latency);
         self.observer.committed(Stage::Judge, took, &[]);
+        self.timing.committed(took).iter().for_each(|times| self.observer.timed(times));
     }
 
     fn tell_status(&mut self) {

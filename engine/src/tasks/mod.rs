@@ -16,6 +16,7 @@ mod restorer;
 mod run;
 mod scan;
 mod scan_loop;
+mod times;
 
 use lictor_connectors::{Consumed, Outgoing};
 
@@ -23,6 +24,7 @@ pub use judge::JudgeTask;
 pub(crate) use look::Rota;
 pub use run::{Delivery, ReadingOptions, Stage, Summary, TaskError, TaskObserver, TaskOptions, run, run_reloading};
 pub use scan::{ScanEpoch, ScanTask};
+pub use times::EpochTimes;
 
 use crate::outputs::OutputTopics;
 

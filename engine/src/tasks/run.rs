@@ -16,7 +16,7 @@ use super::backfiller::Backfiller;
 use super::judge_loop::{JudgeLoop, Writers, restorer};
 use super::reload::{Reloading, SharedRules};
 use super::scan_loop::ScanLoop;
-use super::{JudgeTask, ScanTask, TaskTopics};
+use super::{EpochTimes, JudgeTask, ScanTask, TaskTopics};
 use crate::aside::Undecodable;
 use crate::clock::Clock;
 use crate::decision::{Decision, LimitReport};
@@ -183,6 +183,14 @@ pub trait TaskObserver: Sync {
 
     /// What groups of some rules measure.
     fn observed(&self, _seen: &[(String, Observed)]) {}
+
+    /// Whether it is to be told how long the parts of epochs took.
+    fn times(&self) -> bool {
+        false
+    }
+
+    /// How long the parts of an epoch took that is durable.
+    fn timed(&self, _times: &EpochTimes) {}
 
     /// How long scanning has taken, of each rule, since the rules were read; about once per second.
     fn scan_spent(&self, _spent: BTreeMap<String, Duration>) {}

@@ -15,6 +15,7 @@ use super::reload::NextRules;
 use super::restorer::Restorer;
 use super::run::{Backoff, ReadingOptions, Stage, Stop};
 use super::scan::ScanEpoch;
+use super::times::Timing;
 use super::{Batch, ScanTask, TaskError, TaskObserver};
 use crate::aside::DecodeErrors;
 use crate::clock::Clock;
@@ -51,6 +52,7 @@ pub(super) struct ScanLoop<'a, C> {
     /// Silent partitions that the broker has said to go on, and up to where we had read them then.
     doubted: BTreeMap<TopicPartition, Option<NextOffset>>,
     status_at: Duration,
+    timing: Timing,
     records: u64,
 }
 
@@ -90,6 +92,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
             sources_at: None,
             doubted: BTreeMap::new(),
             status_at: Duration::ZERO,
+            timing: Timing::new(Stage::Scan, observer.times()),
             records: 0,
         })
     }
@@ -139,8 +142,8 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
 
     /// Waits for one record; false if the epoch must end because partitions come or go.
     fn poll(&mut self, wait: Duration) -> Result<bool, TaskError> {
-        let (task, now) = (&mut self.task, self.clock.now());
-        match self.source.poll(wait, &mut |record| task.absorb(record, now))? {
+        let (task, timing, clock, now) = (&mut self.task, &mut self.timing, self.clock, self.clock.now());
+        match self.source.poll(wait, &mut |record| timing.of_record(&clock, || task.absorb(record, now)))? {
             Polled::Record | Polled::Empty => Ok(true),
             Polled::Ended => Ok(false),
             Polled::Assignment(change) => {
@@ -164,10 +167,17 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         if is_due {
             self.committed_at = monotonic;
         }
-        if !batch.is_empty() {
-            self.committer.send(batch, self.source.membership())?;
+        self.send(batch, monotonic)
+    }
+
+    /// Hands over what an epoch writes, if it writes anything; it was asked for at `asked_at`.
+    fn send(&mut self, batch: Batch, asked_at: Duration) -> Result<(), TaskError> {
+        if batch.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let rows = self.counts.rows_used.values().sum();
+        self.timing.sent((asked_at, self.clock.monotonic()), (rows, 0));
+        self.committer.send(batch, self.source.membership())
     }
 
     /// What an epoch writes.
@@ -190,6 +200,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
                 self.backoff.reset();
                 self.observer.scanned(&std::mem::take(&mut self.counts));
                 self.observer.committed(Stage::Scan, took, &self.source.backlog());
+                self.timing.committed(took).iter().for_each(|times| self.observer.timed(times));
                 Ok(())
             }
             Some(Outcome::Aborted(cause, message)) => self.abort(cause, &message),
@@ -215,6 +226,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         tracing::warn!(stage = "scan", cause, message, "an epoch was not committed and is read again");
         self.observer.aborted(Stage::Scan, cause);
         self.counts = ScanCounts::default();
+        self.timing.undone();
         let starts = self.task.undo(self.clock.now());
         thread::park_timeout(self.backoff.next());
         // What is no longer ours must not be set back.
@@ -229,12 +241,10 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
     /// Commits everything that was read.
     fn commit_all(&mut self) -> Result<(), TaskError> {
         self.settle_for_sure()?;
+        let asked_at = self.clock.monotonic();
         let batch = self.finish_epoch(true)?;
-        if !batch.is_empty() {
-            self.committer.send(batch, self.source.membership())?;
-            self.settle_for_sure()?;
-        }
-        Ok(())
+        self.send(batch, asked_at)?;
+        self.settle_for_sure()
     }
 
     /// Waits until it is known what has become of the batch on its way: whoever goes on without knowing that may count
@@ -268,6 +278,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
                 // Their rows are in the same sums as the others'.
                 let starts = self.task.undo(self.clock.now());
                 self.counts = ScanCounts::default();
+                self.timing.undone();
                 self.source.start_at(&starts)?;
             }
         }

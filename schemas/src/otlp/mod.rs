@@ -12,6 +12,7 @@ mod derive;
 pub mod encode;
 mod error;
 pub mod evaluation;
+pub mod export;
 mod first_time;
 mod json;
 mod leaf;

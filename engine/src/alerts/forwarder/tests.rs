@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::get;
 use lictor_connectors::{EmbeddedBroker, KafkaSink, Outgoing, Sink};
@@ -13,10 +14,10 @@ use serde_json::{Value, json};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use super::super::client::Endpoint;
 use super::super::tests::{at, blocked, start, warning};
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
+use crate::http::call::Endpoint;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const DIRECTIVES: &str = "lictor.directives";
@@ -101,7 +102,7 @@ impl Server {
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint { host: address.ip().to_string(), port: address.port(), prefix: String::new(), authorization: None }
+    Endpoint { host: address.ip().to_string(), port: address.port(), prefix: String::new(), headers: Vec::new() }
 }
 
 /// A teller, and what it counts.
@@ -141,7 +142,7 @@ fn firing_sending_again_and_ending_are_three_posts() {
     let server = Server::start(&[]);
     let prefixed = Endpoint {
         prefix: "/am".to_owned(),
-        authorization: Some("Basic bGljdG9yOmh1bnRlcjI=".to_owned()),
+        headers: vec![(AUTHORIZATION, "Basic bGljdG9yOmh1bnRlcjI=".parse().unwrap())],
         ..endpoint(server.address)
     };
     let ((mut teller, metrics), clock) = (teller(prefixed), ManualClock::at(start()));
