@@ -16,7 +16,7 @@ FROM genops_awus_by_span_events AS a
 WHERE a.reconciled < a.prepared;
 
 -- As genops_2_4_event_order, of services whose events are log records.
--- Judges genops_count_log_events.reconciliations, for §9.1 (2).
+-- Judges genops_count_log_events.reconciliations, for §9.1 (2); with spans.
 CREATE RULE genops_2_4_event_order_log WITH (
   action      = 'notify',
   reason_code = 'ACCOUNTING_INVARIANT_VIOLATION',

@@ -4,7 +4,8 @@
 //! names, then its old ones, then the vendors'. The lists are data: code that reads them lies elsewhere.
 
 use super::vocabulary::{
-    any_text, error_level, gen_ai_operation_of, operation_type_of, policy_word, reason_code, region_of,
+    any_text, decision_of_koshi, error_level, event_name_of_koshi, gen_ai_operation_of, operation_type_of, policy_word,
+    reason_code, region_of,
 };
 use super::{ColumnSpec, Derivation, Kind, Reading, Role, Source};
 use crate::tables::Table;
@@ -165,7 +166,8 @@ pub static COLUMNS: &[ColumnSpec] = &[
           at("genops.compliance.data_classification"), at("dataclassification")])
     .of_kind(Kind::Lower),
     label("spec_version", "version of the GenOps specification", &[at("genops.spec.version")]),
-    label("event_name", "name of the event", &[at("event.name"), at("event_name")])
+    label("event_name", "name of the event; of koshi-runtime's what they are in GenOps",
+        &[at("event.name"), at("event_name"), map("event_type", event_name_of_koshi)])
         .on(LOGS)
         .derived(Derivation::EventName, &[]),
     // How much: tokens.
@@ -318,8 +320,12 @@ pub static COLUMNS: &[ColumnSpec] = &[
     fact("sla_met", Kind::Flag, "whether the promise was kept", &[at("genops.sla.met")]),
 ];
 
-const POLICY: &[Source] =
-    &[at("genops.policy.result"), map("decision_shadow", policy_word), map("decision", policy_word)];
+const POLICY: &[Source] = &[
+    at("genops.policy.result"),
+    map("decision_shadow", policy_word),
+    map("decision", policy_word),
+    map("event_type", decision_of_koshi),
+];
 
 /// What a cost is computed from besides its own sources.
 const COST_INPUTS: &[&str] = &[

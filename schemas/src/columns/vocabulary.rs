@@ -82,10 +82,11 @@ pub(crate) fn tool_name(text: &str) -> &str {
 /// A decision that was only simulated (`would_…`) let the work pass: a warning.
 pub(crate) fn policy_result(text: &str) -> Option<&'static str> {
     match lower(text.trim()).as_ref() {
-        "allowed" | "allow" | "pass" | "passed" => Some("ALLOWED"),
-        "blocked" | "block" | "kill" | "reject" | "deny" | "denied" | "enforce" => Some("BLOCKED"),
+        "allowed" | "allow" | "pass" | "passed" | "request_allowed" => Some("ALLOWED"),
+        "blocked" | "block" | "kill" | "reject" | "deny" | "denied" | "enforce" | "identity_rejected"
+        | "policy_rejected" => Some("BLOCKED"),
         "warning" | "warn" | "alert" | "would_reject" | "would_throttle" | "would_kill" => Some("WARNING"),
-        "rate_limited" | "throttle" | "throttled" => Some("RATE_LIMITED"),
+        "rate_limited" | "throttle" | "throttled" | "guard_rejected" => Some("RATE_LIMITED"),
         _ => None,
     }
 }
@@ -93,6 +94,8 @@ pub(crate) fn policy_result(text: &str) -> Option<&'static str> {
 /// The reason code of GenOps (§5) that one of koshi-runtime means; any other as it is.
 pub(crate) fn reason_code(text: &str) -> Option<&str> {
     Some(match text {
+        // A decision that lets through, as its listener writes it.
+        "" => return None,
         "budget_exhausted_throttle" | "budget_exhausted_kill" => "BUDGET_EXCEEDED",
         "upstream_timeout" => "PROVIDER_ERROR_UPSTREAM",
         "identity_missing" => "x_identity_missing",
@@ -108,6 +111,28 @@ pub(crate) fn reason_code(text: &str) -> Option<&str> {
 /// A word of the vocabulary of [`policy_result`], as it is: the attribute name `decision` alone is too common to trust.
 pub(crate) fn policy_word(text: &str) -> Option<&str> {
     policy_result(text).map(|_| text)
+}
+
+/// The event of GenOps (§7.2) that a type of koshi-runtime's events is; of its others the type, and no other word.
+///
+/// A request that it lets through it has reserved tokens for (`phase` is `reservation`): that it is a decision, too, is
+/// in `policy_result`.
+pub(crate) fn event_name_of_koshi(text: &str) -> Option<&str> {
+    Some(match text {
+        "enforcement" | "guard_rejected" | "identity_rejected" | "policy_rejected" | "listener_shadow" => {
+            "genops.policy.evaluated"
+        }
+        "request_allowed" => "genops.budget.reservation",
+        "budget_reconciled" => "genops.budget.reconciliation",
+        "upstream_error" | "upstream_timeout" | "degraded_panic" | "degraded_passthrough" => text,
+        _ => return None,
+    })
+}
+
+/// A type of koshi-runtime's events that is a decision and has no word for it beside it: it answers 403 to the rejected
+/// ones, and 429 to what its guard rejects.
+pub(crate) fn decision_of_koshi(text: &str) -> Option<&str> {
+    matches!(text, "request_allowed" | "identity_rejected" | "policy_rejected" | "guard_rejected").then_some(text)
 }
 
 /// Any string, but no number: `thread.id` is a session to some and an operating-system thread to others.

@@ -15,6 +15,7 @@ pub mod evaluation;
 pub mod export;
 mod first_time;
 mod json;
+mod koshi;
 mod leaf;
 mod logs;
 mod metrics;
@@ -125,6 +126,7 @@ impl Decoder {
             }
             Signal::Logs => {
                 let mut data: LogsData = read(signal, payload, json::logs)?;
+                koshi::unfold(&mut data);
                 let (tally, flawed) = screen::screen_logs(&mut data);
                 let absorbed = verdict(signal, payload, &tally, &flawed)?;
                 if let Some(rows) = self.tables.get_mut(&Table::Logs) {

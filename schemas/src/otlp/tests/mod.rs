@@ -4,6 +4,7 @@ mod dialects;
 mod faults;
 mod fixtures;
 mod forms;
+mod koshi;
 mod walked;
 
 use std::collections::BTreeMap;

@@ -132,3 +132,30 @@ fn the_report_in_the_docs_is_the_one_that_is_printed() {
     let docs = include_str!("../../../../../docs/conformance-report.md");
     assert!(docs.contains(&printed), "{printed}");
 }
+
+/// Lines that koshi-runtime has written, as a collector sends them: they mean events of GenOps, in other words.
+#[test]
+fn koshis_events_are_those_of_genops_and_lack_its_attributes() {
+    let lines = include_str!("../../../../../schemas/src/otlp/tests/koshi.jsonl").lines();
+    let body = |line| json!({"observedTimeUnixNano": "1795908180000000000", "body": {"stringValue": line}});
+    let records: Vec<Value> = lines.map(body).collect();
+    let service = json!([{"key": "service.name", "value": {"stringValue": "koshi"}}]);
+    let sent = json!({"resourceLogs": [{
+        "resource": {"attributes": service}, "scopeLogs": [{"logRecords": records}],
+    }]});
+    let (_folder, report) = judged_text("koshi.json", &sent.to_string());
+    let mut verdicts = verdicts(&report);
+    let said =
+        |of: Vec<(&str, String)>| of.into_iter().map(|(name, said)| format!("{name}: {said}")).collect::<Vec<_>>();
+    let failed = [
+        // No record of its says of which unit of work it is: they are one subject, and one violation.
+        "genops_8_1_policy_evaluated: 1 of 5",
+        "genops_8_2_budget_reservation: 1 of 1",
+        "genops_8_3_budget_reconciliation: 1 of 1",
+    ];
+    assert_eq!(said(verdicts.remove("failed").unwrap()), failed);
+    assert_eq!(verdicts.remove("passed").map(said), None);
+    let parent = verdicts["not assessable"].iter().find(|(name, _)| *name == "genops_4_4_parent_awu").unwrap();
+    assert_eq!(parent.1, "no traces were read");
+    assert_eq!((report.runtimes[0].level, report.runtimes[0].events()), (Level::None, [0, 7]));
+}
