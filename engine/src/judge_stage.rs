@@ -5,6 +5,7 @@
 //! epoch on the groups that changed in it.
 
 mod look;
+mod turns;
 mod warming;
 
 use std::ops::Range;
@@ -261,27 +262,28 @@ impl JudgeStage {
         &mut self.decisions
     }
 
-    /// Takes a shipment over and decides; events come in the order of rules, and within a rule in that of event time.
+    /// Takes a shipment over and decides; events of updates come record by record, then all others. Of each, events come
+    /// in the order of rules, and within a rule in that of event time.
     pub fn absorb(&mut self, shipment: Shipment) -> Vec<Decision> {
+        let mut decided = Vec::new();
+        if let Some(feeding) = shipment.feeding {
+            let are_ours = feeding.stores == self.judging.fingerprint;
+            self.stores.iter_mut().for_each(|store| store.feed(shipment.feeder, &feeding, are_ours));
+        }
+        self.absorb_updates(shipment.updates, shipment.feeder, &mut decided);
         for RuleFailure { rule, message } in shipment.failures {
             self.quarantine(rule, message);
         }
         for StoreFailure { store, message } in shipment.store_failures {
             self.quarantine_readers(store, &message);
         }
-        let mut decided = Vec::new();
         for (rule, violations) in shipment.violations {
             if self.states[rule.0].quarantined.is_none() {
                 decided.extend(self.decisions.rows(&self.judging.rules[rule.0].header, violations));
             }
         }
-        if let Some(feeding) = shipment.feeding {
-            let are_ours = feeding.stores == self.judging.fingerprint;
-            self.stores.iter_mut().for_each(|store| store.feed(shipment.feeder, &feeding, are_ours));
-        }
         for (store, partial) in shipment.partials {
-            let warming = self.stores[store.0].warming();
-            if warming.is_none_or(|warming| warming.feeders.contains(&shipment.feeder)) {
+            if self.is_fed_by(store, shipment.feeder) {
                 self.absorb_partial(store, &partial, &mut decided);
             }
         }
@@ -418,6 +420,11 @@ impl JudgeStage {
         readers.iter().any(|rule| self.states[rule.0].quarantined.is_none())
     }
 
+    /// Whether a store takes what a feeder has summed up.
+    fn is_fed_by(&self, store: StoreId, feeder: u64) -> bool {
+        self.stores[store.0].warming().is_none_or(|warming| warming.feeders.contains(&feeder))
+    }
+
     fn absorb_partial(&mut self, store: StoreId, partial: &RecordBatch, decided: &mut Vec<Decision>) {
         if !self.is_read(store) {
             return;
@@ -441,13 +448,18 @@ impl JudgeStage {
     }
 
     fn try_absorb(&mut self, store: StoreId, partial: &RecordBatch) -> Result<Vec<(Window, Range<usize>)>, String> {
-        let (groups_max, store) = (self.judging.groups_max, &mut self.stores[store.0]);
-        let added = store.absorb(partial).map_err(|error| error.to_string())?;
-        store.note_changes().map_err(|error| error.to_string())?;
-        if store.groups() > groups_max {
-            return Err(format!("more than {groups_max} groups in open windows (limits.groups_max)"));
-        }
+        let of_store = &mut self.stores[store.0];
+        let added = of_store.absorb(partial).map_err(|error| error.to_string())?;
+        of_store.note_changes().map_err(|error| error.to_string())?;
+        self.limit_groups(store)?;
         Ok(added)
+    }
+
+    fn limit_groups(&self, store: StoreId) -> Result<(), String> {
+        let groups_max = self.judging.groups_max;
+        let is_full = self.stores[store.0].groups() > groups_max;
+        let full = || format!("more than {groups_max} groups in open windows (limits.groups_max)");
+        if is_full { Err(full()) } else { Ok(()) }
     }
 
     /// New rows of one side of a join meet those of the other.

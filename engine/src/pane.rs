@@ -1,5 +1,6 @@
 //! One span of event time of one rule: the state of all its groups.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array, UInt64Array};
@@ -76,12 +77,27 @@ impl PartialRows {
     }
 
     pub(crate) fn take(&self, rows: &[usize]) -> Result<Self, ArrowError> {
-        let indices: UInt64Array = rows.iter().map(|r| *r as u64).collect();
-        let pick = |c: &ArrayRef| take(c.as_ref(), &indices, None);
-        let keys = self.keys.iter().map(pick).collect::<Result<_, _>>()?;
-        let states = self.states.iter().map(pick).collect::<Result<_, _>>()?;
-        Ok(Self { keys, states, rows: rows.len() })
+        Ok(Self { keys: take_rows(&self.keys, rows)?, states: take_rows(&self.states, rows)?, rows: rows.len() })
     }
+}
+
+fn take_rows(columns: &[ArrayRef], rows: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
+    let is_all = columns.first().is_some_and(|column| column.len() == rows.len()) && rows.is_sorted();
+    if is_all {
+        return Ok(columns.to_vec());
+    }
+    let indices: UInt64Array = rows.iter().map(|r| *r as u64).collect();
+    columns.iter().map(|column| take(column.as_ref(), &indices, None)).collect()
+}
+
+/// Groups as they would be with some more rows.
+#[derive(Debug)]
+pub(crate) struct Weighed {
+    /// Their numbers, each once.
+    pub numbers: Vec<usize>,
+    /// For each of the rows: the place of its group in `numbers`.
+    pub places: Vec<usize>,
+    states: Vec<ArrayRef>,
 }
 
 impl Pane {
@@ -148,28 +164,92 @@ impl Pane {
 
     /// Merges partial rows; every key occurs at most once in them. Returns the numbers of their groups.
     pub(crate) fn absorb(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<Vec<usize>, PaneError> {
-        let known = self.states.len();
-        let groups = self.index.intern(&partial.keys, partial.rows)?;
-        let (old, new): (Vec<usize>, Vec<usize>) = (0..partial.rows).partition(|row| groups[*row] < known);
+        let groups = self.number(partial)?;
+        let (old, new): (Vec<usize>, Vec<usize>) = (0..partial.rows).partition(|row| self.states.has(groups[*row]));
         if !new.is_empty() {
-            let rows = partial.take(&new)?;
             let numbers: Vec<usize> = new.iter().map(|r| groups[*r]).collect();
-            self.keys.put(rows.keys, &numbers);
-            self.states.put(rows.states, &numbers);
+            self.states.put(take_rows(&partial.states, &new)?, &numbers);
         }
         if !old.is_empty() {
             let numbers: Vec<usize> = old.iter().map(|r| groups[*r]).collect();
             let identity: Vec<usize> = (0..numbers.len()).collect();
-            let (before, delta) = (self.states.gather(&numbers)?, partial.take(&old)?.states);
+            let (before, delta) = (self.states.gather(&numbers)?, take_rows(&partial.states, &old)?);
             let merged = aggregation.merge(&[&before, &delta], &[&identity, &identity], numbers.len())?;
             self.states.put(merged, &numbers);
         }
-        self.violating.resize(self.states.len(), 0);
         for group in &groups {
             self.changed.add(*group);
             self.touched.add(*group);
         }
         Ok(groups)
+    }
+
+    /// The number of each row's group; keys that are new get the next ones.
+    fn number(&mut self, partial: &PartialRows) -> Result<Vec<usize>, PaneError> {
+        let groups = self.index.intern(&partial.keys, partial.rows)?;
+        let known = self.keys.len();
+        let mut first = Vec::new();
+        for (row, group) in groups.iter().enumerate() {
+            if *group == known + first.len() {
+                first.push(row);
+            }
+        }
+        if !first.is_empty() {
+            let numbers: Vec<usize> = (known..known + first.len()).collect();
+            self.keys.put(take_rows(&partial.keys, &first)?, &numbers);
+            self.states.reserve(self.keys.len());
+            self.violating.resize(self.keys.len(), 0);
+        }
+        Ok(groups)
+    }
+
+    /// What the states of groups would be with these rows, in which keys may occur more than once: they are merged in
+    /// their order.
+    pub(crate) fn weigh(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<Weighed, PaneError> {
+        let groups = self.number(partial)?;
+        let (mut numbers, mut place_of) = (Vec::new(), HashMap::new());
+        let mut place = |group: &usize| {
+            *place_of.entry(*group).or_insert_with(|| {
+                numbers.push(*group);
+                numbers.len() - 1
+            })
+        };
+        let places: Vec<usize> = groups.iter().map(&mut place).collect();
+        let old: Vec<usize> = (0..numbers.len()).filter(|place| self.states.has(numbers[*place])).collect();
+        let of_old: Vec<usize> = old.iter().map(|place| numbers[*place]).collect();
+        let before = self.states.gather(&of_old)?;
+        let states = aggregation.merge(&[&before, &partial.states], &[&old, &places], numbers.len())?;
+        Ok(Weighed { numbers, places, states })
+    }
+
+    /// Finishes groups as they would be.
+    pub(crate) fn evaluate_weighed(
+        &self,
+        aggregation: &Aggregation,
+        weighed: &Weighed,
+        window: Window,
+    ) -> Result<RecordBatch, PaneError> {
+        Ok(aggregation.evaluate(&self.keys.gather(&weighed.numbers)?, &weighed.states, window)?)
+    }
+
+    /// The chosen ones of the weighed groups are from now on what they would be. They do not count as changed: nobody
+    /// needs to look at them.
+    pub(crate) fn settle(&mut self, weighed: Weighed, is_chosen: &[bool]) -> Result<(), PaneError> {
+        let Weighed { numbers, states, .. } = weighed;
+        let chosen: Vec<usize> = (0..numbers.len()).filter(|place| is_chosen[*place]).collect();
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let states = if chosen.len() == numbers.len() { states } else { take_rows(&states, &chosen)? };
+        let numbers: Vec<usize> = chosen.into_iter().map(|place| numbers[place]).collect();
+        numbers.iter().for_each(|group| self.touched.add(*group));
+        self.states.put(states, &numbers);
+        Ok(())
+    }
+
+    /// Whether a group violates the rule of any reader, as was recorded last.
+    pub(crate) fn is_violating_any(&self, group: usize) -> bool {
+        self.violating[group] != 0
     }
 
     /// The groups changed since the last call, in the order in which they changed first.

@@ -4,9 +4,12 @@
 //! nothing: what it has read and not yet shipped is read again after a failure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::Schema;
 use lictor_connectors::{RecordRef, TopicPartition};
 use lictor_queries::{EvaluationError, RowWise, Scan};
 use lictor_schemas::otlp::Decoder;
@@ -16,7 +19,7 @@ use lictor_schemas::time::EventTime;
 use crate::aside::{AsideCounts, DeadLetter, LastDead, LateRows};
 use crate::clock::Stopwatch;
 use crate::decoding::{Decoded, Decoding};
-use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
+use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId, update_schema};
 use crate::segment::{Boundaries, Run, Segment};
 use crate::watermark::{SourceClocks, Untimely};
 
@@ -85,6 +88,7 @@ pub struct ScanStage {
     heard: BTreeSet<TopicPartition>,
     failures: Failures,
     violations: Vec<(RuleId, Vec<lictor_schemas::violation::Violation>)>,
+    updates: Updates,
     late: Vec<LateRows>,
     dead: Vec<DeadLetter>,
     counts: ScanCounts,
@@ -126,6 +130,7 @@ impl ScanStage {
             heard: BTreeSet::new(),
             failures: Failures::default(),
             violations: Vec::new(),
+            updates: Updates::default(),
             late: Vec::new(),
             dead: Vec::new(),
             counts: ScanCounts::default(),
@@ -213,6 +218,7 @@ impl ScanStage {
     pub fn discard(&mut self, quarantined: &BTreeSet<usize>) {
         self.decoding.take();
         self.violations.clear();
+        self.updates = Updates::default();
         self.late.clear();
         self.dead.clear();
         self.counts = ScanCounts::default();
@@ -245,8 +251,8 @@ impl ScanStage {
 
     /// Ends an epoch at `now`: shows the rows to the rules and ships what they make of them.
     ///
-    /// One epoch may make several shipments. Rules that emit on update are judged after every record, and windows close
-    /// after the record whose mark lets them: so the events do not depend on how records were cut into epochs.
+    /// One epoch may make several shipments: windows close after the record whose mark lets them. Rules that emit on
+    /// update are judged after every record, in turns. So the events do not depend on how records were cut into epochs.
     ///
     /// If it `may_hold` and nothing is urgent, it ships nothing: the sums go on.
     pub fn flush(&mut self, now: EventTime, may_hold: bool) -> Vec<Shipment> {
@@ -281,7 +287,8 @@ impl ScanStage {
         self.show(&mut segment);
         // What is put aside is committed at once, and the offsets with it: no sum may stay behind.
         let is_aside = !(self.is_replay || (self.dead.is_empty() && self.late.is_empty()));
-        let is_quiet = shipments.is_empty() && self.violations.is_empty() && self.failures.is_empty();
+        let has_said = !(self.violations.is_empty() && self.updates.is_empty() && self.failures.is_empty());
+        let is_quiet = shipments.is_empty() && !has_said;
         let is_urgent = is_aside || !is_quiet;
         if is_urgent || !may_hold {
             shipments.push(self.ship(&mut segment, now));
@@ -304,7 +311,7 @@ impl ScanStage {
         Shipment { marks: self.clocks.marks(), ..self.shipment(partials, now) }
     }
 
-    /// Shows one record's rows to the rules that emit on update, and ships their sums.
+    /// Shows one record's rows to the rules that emit on update, whose sums wait for the next shipment.
     fn feed_updates(&mut self, run: &Run, segment: &mut Segment, now: EventTime, shipments: &mut Vec<Shipment>) {
         if !self.scannings.iter().any(|s| s.emits_on_update && run.rows[s.table as usize] > 0) {
             return;
@@ -312,17 +319,23 @@ impl ScanStage {
         for (table, rows) in segment.timely_of(run) {
             self.feed(table, &rows, true);
         }
+        let failed_before = std::mem::take(&mut self.failures);
         let partials = self.flush_scans(|scanning| scanning.emits_on_update);
-        if !partials.is_empty() {
-            shipments.push(self.shipment(partials, now));
+        let failed = std::mem::replace(&mut self.failures, failed_before);
+        if !failed.is_empty() || self.updates.rows >= UPDATE_ROWS_MAX {
+            // What was before a failure is judged without it.
+            shipments.push(self.shipment(Vec::new(), now));
         }
+        self.failures.append(failed);
+        self.updates.add(partials);
     }
 
     fn shipment(&mut self, partials: Vec<(StoreId, RecordBatch)>, now: EventTime) -> Shipment {
         let violations = std::mem::take(&mut self.violations);
         let Failures { rules: failures, stores: store_failures } = std::mem::take(&mut self.failures);
         let newest = self.newest.take();
-        Shipment { partials, violations, failures, store_failures, newest, ..Shipment::empty(now) }
+        let updates = std::mem::take(&mut self.updates).into_batches();
+        Shipment { partials, updates, violations, failures, store_failures, newest, ..Shipment::empty(now) }
     }
 
     fn flush_scans(&mut self, which: impl Fn(&Scanning) -> bool) -> Vec<(StoreId, RecordBatch)> {
@@ -425,6 +438,53 @@ fn hear(
     clocks.touch(partition, now);
 }
 
+/// Rows of updates in one shipment: they make about one message on the way to a shard.
+const UPDATE_ROWS_MAX: usize = 2_000;
+
+/// Sums of single records, for rules that emit on update.
+#[derive(Debug, Default)]
+struct Updates {
+    /// The record at hand, of those that have said something.
+    turn: u32,
+    rows: usize,
+    stores: BTreeMap<StoreId, (Vec<RecordBatch>, Vec<u32>)>,
+}
+
+impl Updates {
+    fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Adds what the next record says.
+    fn add(&mut self, partials: Vec<(StoreId, RecordBatch)>) {
+        if partials.is_empty() {
+            return;
+        }
+        for (store, partial) in partials {
+            let (batches, turns) = self.stores.entry(store).or_default();
+            turns.resize(turns.len() + partial.num_rows(), self.turn);
+            self.rows += partial.num_rows();
+            batches.push(partial);
+        }
+        self.turn += 1;
+    }
+
+    fn into_batches(self) -> Vec<(StoreId, RecordBatch)> {
+        self.stores.into_iter().map(|(store, (batches, turns))| (store, in_turns(&batches, turns))).collect()
+    }
+}
+
+/// Partial batches of one store as one, with the turn of each row.
+fn in_turns(batches: &[RecordBatch], turns: Vec<u32>) -> RecordBatch {
+    let partial = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    let whole = concat_batches(&partial, batches).and_then(|whole| {
+        let turns: ArrayRef = Arc::new(UInt32Array::from(turns));
+        let columns = whole.columns().iter().cloned().chain([turns]).collect();
+        RecordBatch::try_new(update_schema(&partial), columns)
+    });
+    whole.unwrap_or_else(|e| unreachable!("batches of one store have one schema: {e}"))
+}
+
 /// What has failed since the last shipment.
 #[derive(Debug, Default)]
 struct Failures {
@@ -435,6 +495,11 @@ struct Failures {
 impl Failures {
     fn is_empty(&self) -> bool {
         self.rules.is_empty() && self.stores.is_empty()
+    }
+
+    fn append(&mut self, other: Self) {
+        self.rules.extend(other.rules);
+        self.stores.extend(other.stores);
     }
 
     /// `scanning` has failed, and gets no more rows.

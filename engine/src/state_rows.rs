@@ -38,7 +38,7 @@ pub(crate) struct StateRows {
 /// Chunk, and row in it.
 type Place = (usize, usize);
 
-/// A group that a restored log has not given a row yet.
+/// A group that has not got a row yet.
 const NOWHERE: Place = (usize::MAX, usize::MAX);
 
 /// What was there at the last commit.
@@ -78,12 +78,19 @@ impl StateRows {
         self.chunks.push(columns);
     }
 
+    /// Makes room for groups that will get their first rows in any order.
+    pub(crate) fn reserve(&mut self, groups: usize) {
+        self.at.resize(groups.max(self.at.len()), NOWHERE);
+    }
+
+    /// Whether a group has got a row.
+    pub(crate) fn has(&self, group: usize) -> bool {
+        self.at.get(group).is_some_and(|place| *place != NOWHERE)
+    }
+
     /// As [`StateRows::put`], for rows read back from a log: in any order of groups, with gaps until all is read.
     pub(crate) fn put_restored(&mut self, columns: Vec<ArrayRef>, groups: &[usize]) {
-        let end = groups.iter().max().map_or(0, |last| last + 1);
-        if end > self.at.len() {
-            self.at.resize(end, NOWHERE);
-        }
+        self.reserve(groups.iter().max().map_or(0, |last| last + 1));
         self.put(columns, groups);
     }
 

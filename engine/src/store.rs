@@ -3,6 +3,8 @@
 //! A store knows nothing of what rules make of its sums. Whoever reads it does so between two steps of time: windows
 //! that end with the step are looked at by all readers before [`PaneStore::let_go`] lets their panes go.
 
+mod quiet;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -358,21 +360,25 @@ impl PaneStore {
                 None => Vec::new(),
             };
             for place in self.places(span, rows.rows) {
-                self.touched.insert(place);
-                let pane = match self.panes.entry(place) {
-                    Entry::Occupied(pane) => pane.into_mut(),
-                    Entry::Vacant(free) => {
-                        self.committed.created.insert(place);
-                        free.insert(Pane::try_new(&plan.aggregation)?)
-                    }
-                };
+                let pane = self.pane_to_change(place)?;
                 let known = pane.len();
                 let groups = pane.absorb(&plan.aggregation, &rows)?;
-                self.running.put(place, &keys, &groups);
                 added.push((place, known..pane.len()));
+                self.running.put(place, &keys, &groups);
             }
         }
         Ok(added)
+    }
+
+    fn pane_to_change(&mut self, place: Window) -> Result<&mut Pane, PaneError> {
+        self.touched.insert(place);
+        Ok(match self.panes.entry(place) {
+            Entry::Occupied(pane) => pane.into_mut(),
+            Entry::Vacant(free) => {
+                self.committed.created.insert(place);
+                free.insert(Pane::try_new(&self.plan.aggregation)?)
+            }
+        })
     }
 
     /// The rows that could not be of a session that has ended. Whether others are late the panes tell.

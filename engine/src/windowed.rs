@@ -191,6 +191,22 @@ impl WindowedState {
         self.has_new_history = true;
     }
 
+    /// The sums that must not fall, if it is then certain that a group which does not violate the rule did not violate it
+    /// before its last rows either; none if that is not certain, or all groups are to be judged anyhow.
+    pub(crate) fn rising(&self) -> Option<Vec<usize>> {
+        let is_known = self.rule.emission == Emission::OnUpdate && !self.is_judged_anew;
+        is_known.then(|| self.rule.finish.rising().map(<[usize]>::to_vec)).flatten()
+    }
+
+    /// Which of some finished groups of a running window violate the rule.
+    ///
+    /// # Errors
+    /// The rule's query fails on a group's values.
+    pub(crate) fn violating(&self, groups: &RecordBatch, window: Window) -> Result<Vec<usize>, PaneError> {
+        let judged = self.rule.finish.update(groups, window)?;
+        Ok(judged.iter().filter_map(|judged| judged.group).map(|group| group.0).collect())
+    }
+
     /// Judges the groups that have changed, in all windows together; nothing for rules that speak on close.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, TimestampNanosecondArray};
 use arrow::compute::{cast, concat};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimestampNanosecondType};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
@@ -217,6 +217,23 @@ impl Aggregation {
         self.try_evaluate(keys, states, windows).map_err(|e| self.failed(&e))
     }
 
+    /// Of each row of `partial` states: whether it surely lets the given sums grow or stay.
+    #[must_use]
+    pub fn may_only_grow(&self, sums: &[usize], partial: &[ArrayRef]) -> Vec<bool> {
+        let rows = partial.first().map_or(0, |state| state.len());
+        let mut grows = vec![true; rows];
+        for sum in sums {
+            let at = self.shapes.widths[..*sum].iter().sum::<usize>();
+            // The planner may have made something else of it.
+            if self.aggregates[*sum].fun().name() == "sum" && self.shapes.widths[*sum] == 1 {
+                adds_nothing_negative(&partial[at], &mut grows);
+            } else {
+                grows.fill(false);
+            }
+        }
+        grows
+    }
+
     /// Of sessions: the earliest and the latest event time of each group's rows, in nanoseconds.
     #[must_use]
     pub fn bounds(&self, states: &[ArrayRef]) -> Option<(Vec<i64>, Vec<i64>)> {
@@ -295,6 +312,24 @@ impl Aggregation {
             None => raw.columns().to_vec(),
         };
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.output_schema), columns, &options)?)
+    }
+}
+
+/// Clears what is not surely `0 <= state`, and small enough that no sum of an epoch's rows wraps around.
+fn adds_nothing_negative(states: &ArrayRef, surely: &mut [bool]) {
+    match states.data_type() {
+        DataType::Float64 => {
+            let values = states.as_primitive::<Float64Type>().iter();
+            surely.iter_mut().zip(values).for_each(|(surely, value)| *surely &= value.is_none_or(|v| v >= 0.0));
+        }
+        DataType::Int64 => {
+            let (values, small) = (states.as_primitive::<Int64Type>().iter(), 0..=i64::from(u32::MAX));
+            surely
+                .iter_mut()
+                .zip(values)
+                .for_each(|(surely, value)| *surely &= value.is_none_or(|v| small.contains(&v)));
+        }
+        _ => surely.fill(false),
     }
 }
 

@@ -28,6 +28,7 @@ use crate::gap_fill::GapFill;
 use crate::lineage::{Origin, origin, origin_at};
 use crate::observe::{Observation, closest, without_last_filters};
 use crate::options::short_hash;
+use crate::rising::rising;
 use crate::rows::{GroupRef, Judged, Measures, ResultColumns};
 use crate::sequence::{Detecting, cut, has_detectors, is_detector, refuse_misuse};
 use crate::session::{Session, scan_as};
@@ -76,6 +77,8 @@ pub struct Finish {
     unfiltered: Option<Stage>,
     columns: ResultColumns,
     gap_fill: Option<GapFill>,
+    /// Whether more rows can only make its conditions true, and the sums that must not fall for it.
+    rising: Option<Vec<usize>>,
 }
 
 impl Finish {
@@ -92,6 +95,13 @@ impl Finish {
     #[must_use]
     pub fn gap_fill(&self) -> Option<&GapFill> {
         self.gap_fill.as_ref()
+    }
+
+    /// The aggregates that are sums which must not fall, if it is then certain that a group which does not violate the
+    /// rule did not violate it before its last rows either; none if that is never certain.
+    #[must_use]
+    pub fn rising(&self) -> Option<&[usize]> {
+        self.rising.as_deref()
     }
 
     /// The violations of one closed window; `groups` are all its groups, as evaluated. Windows must be closed in the
@@ -407,7 +417,8 @@ pub(crate) fn plan_finish(
         levels.push(Level { detecting, stage, history, bounds });
         lower = top.clone();
     }
-    Ok(Ok(Finish { rule: rule.to_owned(), levels, unfiltered, columns, gap_fill: None }))
+    let rising = if windowed.levels.is_empty() { rising(plan, &windowed.aggregate) } else { None };
+    Ok(Ok(Finish { rule: rule.to_owned(), levels, unfiltered, columns, gap_fill: None, rising }))
 }
 
 fn is_group(origin: Origin, group: GroupColumn, windowed: &Windowed) -> bool {

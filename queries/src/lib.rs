@@ -36,6 +36,7 @@ mod observe;
 mod options;
 mod oracle;
 mod reference;
+mod rising;
 mod row_wise;
 mod rows;
 mod rule_plan;

@@ -6,7 +6,10 @@
 pub mod parcel;
 pub mod route;
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use lictor_connectors::{NextOffset, TopicPartition};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
@@ -22,12 +25,27 @@ pub struct RuleId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub usize);
 
+/// The column that says which of a shipment's records a row of an update is of: 0, 1, 2, … in the order in which they
+/// were read.
+pub const TURN: &str = "turn";
+
+/// The columns of updates of a store with these partial sums.
+#[must_use]
+pub fn update_schema(partial: &Schema) -> SchemaRef {
+    let turn = Arc::new(Field::new(TURN, DataType::UInt32, false));
+    Arc::new(Schema::new(partial.fields().iter().cloned().chain([turn]).collect::<Vec<_>>()))
+}
+
 /// Everything that one epoch of scanning has found.
 #[derive(Clone, Debug)]
 pub struct Shipment {
     /// For stores: `[pane_start, key…, state…]`, one row per pane and group, and `pane_end` behind them where it does
     /// not follow from the start.
     pub partials: Vec<(StoreId, RecordBatch)>,
+    /// For stores whose rules speak on update, which are judged before all else here: as `partials`, of several records,
+    /// with [`TURN`] as the last column. Rows of one turn belong together, turns come in their order, and a group has at
+    /// most one row in each.
+    pub updates: Vec<(StoreId, RecordBatch)>,
     /// For row-wise rules: violations in the order in which their rows were read.
     pub violations: Vec<(RuleId, Vec<Violation>)>,
     /// Input partitions that there are: windows wait for those that nobody has heard of yet.
@@ -54,6 +72,7 @@ impl Shipment {
     pub fn empty(now: EventTime) -> Self {
         Self {
             partials: Vec::new(),
+            updates: Vec::new(),
             violations: Vec::new(),
             sources: Vec::new(),
             marks: Vec::new(),
@@ -69,7 +88,7 @@ impl Shipment {
     /// Whether it says nothing but the time.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let has_rows = !(self.partials.is_empty() && self.violations.is_empty());
+        let has_rows = !(self.partials.is_empty() && self.updates.is_empty() && self.violations.is_empty());
         let has_failures = !(self.failures.is_empty() && self.store_failures.is_empty());
         let has_places = !(self.sources.is_empty() && self.marks.is_empty()) || self.feeding.is_some();
         !(has_rows || has_failures || has_places)

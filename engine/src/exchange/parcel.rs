@@ -15,7 +15,7 @@ use lictor_schemas::violation::Violation;
 use serde::{Deserialize, Serialize};
 
 use super::route::Hash;
-use super::{Feeding, RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
+use super::{Feeding, RuleFailure, RuleId, Shipment, StoreFailure, StoreId, update_schema};
 use crate::ipc;
 use crate::packed::{PackedError, pack, unpack};
 use crate::watermark::Mark;
@@ -90,6 +90,11 @@ impl Names {
 #[serde(rename_all = "snake_case")]
 enum Item {
     Partial {
+        state: String,
+        bytes: usize,
+    },
+    /// Sums of several records.
+    Update {
         state: String,
         bytes: usize,
     },
@@ -169,12 +174,26 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn shipment(&mut self, shipment: &Shipment) {
-        let Shipment { partials, violations, sources, marks, feeder, feeding, now, newest, failures, store_failures } =
-            shipment;
+        let Shipment {
+            partials,
+            updates,
+            violations,
+            sources,
+            marks,
+            feeder,
+            feeding,
+            now,
+            newest,
+            failures,
+            store_failures,
+        } = shipment;
         self.end = (*now, *feeder);
         if let Some(Feeding { stores, from }) = feeding {
             let said = |(p, next): &(TopicPartition, NextOffset)| (p.topic.to_string(), p.partition, next.0);
             self.items.push(Item::Feeding { stores: *stores, from: from.iter().map(said).collect() });
+        }
+        for (store, rows) in updates {
+            self.partial(*store, rows, &|state, bytes| Item::Update { state, bytes });
         }
         for RuleFailure { rule, message } in failures {
             self.items.push(Item::Failure { rule: self.name(*rule), message: message.clone() });
@@ -183,7 +202,7 @@ impl Writer<'_> {
             self.violations(*rule, violations);
         }
         for (store, partial) in partials {
-            self.partial(*store, partial);
+            self.partial(*store, partial, &|state, bytes| Item::Partial { state, bytes });
         }
         for StoreFailure { store, message } in store_failures {
             self.items.push(Item::StoreFailure { state: self.state(*store), message: message.clone() });
@@ -214,17 +233,17 @@ impl Writer<'_> {
         }
     }
 
-    fn partial(&mut self, store: StoreId, partial: &RecordBatch) {
+    fn partial(&mut self, store: StoreId, partial: &RecordBatch, item: &dyn Fn(String, usize) -> Item) {
         let encoded = ipc::encode(partial);
         let rows = partial.num_rows();
         match encoded {
             Ok(bytes) if bytes.len() > PARCEL_BYTES && rows > 1 => {
-                self.partial(store, &partial.slice(0, rows / 2));
-                self.partial(store, &partial.slice(rows / 2, rows - rows / 2));
+                self.partial(store, &partial.slice(0, rows / 2), item);
+                self.partial(store, &partial.slice(rows / 2, rows - rows / 2), item);
             }
             Ok(bytes) if bytes.len() <= ROW_BYTES_MAX => {
                 self.make_room(bytes.len());
-                self.items.push(Item::Partial { state: self.state(store), bytes: bytes.len() });
+                self.items.push(item(self.state(store), bytes.len()));
                 self.bytes.extend_from_slice(&bytes);
             }
             Ok(bytes) => {
@@ -282,6 +301,13 @@ pub fn decode(parcel: &[u8], names: &Names) -> Result<Vec<Shipment>, PackedError
                     open.partials.push((store, ipc::decode(batch, schema).map_err(PackedError::malformed)?));
                 }
             }
+            Item::Update { state, bytes } => {
+                let batch = take(bytes)?;
+                if let Some(store) = names.find_store(&state) {
+                    let schema = update_schema(&names.store(store).schema);
+                    open.updates.push((store, ipc::decode(batch, schema).map_err(PackedError::malformed)?));
+                }
+            }
             Item::StoreFailure { state, message } => {
                 open.store_failures.extend(names.find_store(&state).map(|store| StoreFailure { store, message }));
             }
@@ -315,7 +341,7 @@ pub fn decode(parcel: &[u8], names: &Names) -> Result<Vec<Shipment>, PackedError
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::{ArrayRef, Int64Array, UInt32Array};
     use arrow::datatypes::{DataType, Field, Schema};
     use lictor_schemas::genops::{PolicyResult, ReasonCode};
     use lictor_schemas::violation::Subject;
@@ -359,12 +385,20 @@ mod tests {
         }
     }
 
+    /// Two rows of one record and one of another.
+    fn update() -> RecordBatch {
+        let (rows, turns) = (partial(3), Arc::new(UInt32Array::from(vec![0, 0, 4])) as ArrayRef);
+        let columns = rows.columns().iter().cloned().chain([turns]).collect();
+        RecordBatch::try_new(update_schema(&rows.schema()), columns).unwrap()
+    }
+
     fn shipment(rows: i64) -> Shipment {
         let partition = TopicPartition::new("spans", 3);
         let mark =
             Mark { partition: partition.clone(), signal: Signal::Traces, high: Some(EventTime(9)), is_idle: true };
         Shipment {
             partials: vec![(StoreId(0), partial(rows))],
+            updates: vec![(StoreId(0), update())],
             violations: vec![(RuleId(0), vec![violation()])],
             sources: vec![(partition.clone(), Signal::Traces)],
             marks: vec![mark],

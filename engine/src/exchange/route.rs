@@ -57,6 +57,17 @@ impl Place {
     pub const ONLY: Self = Self { shard: 0, shards: 1 };
 }
 
+/// The rows of one kind in a shipment.
+type OfShard = fn(&mut Shipment) -> &mut Vec<(StoreId, RecordBatch)>;
+
+fn partials_of(shipment: &mut Shipment) -> &mut Vec<(StoreId, RecordBatch)> {
+    &mut shipment.partials
+}
+
+fn updates_of(shipment: &mut Shipment) -> &mut Vec<(StoreId, RecordBatch)> {
+    &mut shipment.updates
+}
+
 /// Splits shipments by shard.
 #[derive(Clone, Debug)]
 pub struct Router {
@@ -77,6 +88,7 @@ impl Router {
     pub fn split(&self, shipment: Shipment) -> Vec<Shipment> {
         let Shipment {
             partials,
+            updates,
             violations,
             sources,
             marks,
@@ -89,9 +101,11 @@ impl Router {
         } = shipment;
         let empty = || Shipment { newest, feeder, ..Shipment::empty(now) };
         let mut split: Vec<Shipment> = (0..self.shards).map(|_| empty()).collect();
-        for (store, partial) in partials {
-            if let Err(error) = self.split_partial(store, partial, &mut split) {
-                store_failures.push(StoreFailure { store, message: error.to_string() });
+        for (rows, of_shard) in [(partials, partials_of as OfShard), (updates, updates_of)] {
+            for (store, partial) in rows {
+                if let Err(error) = self.split_partial(store, partial, (&mut split, of_shard)) {
+                    store_failures.push(StoreFailure { store, message: error.to_string() });
+                }
             }
         }
         for (rule, violations) in violations {
@@ -107,17 +121,22 @@ impl Router {
         split
     }
 
-    fn split_partial(&self, store: StoreId, partial: RecordBatch, split: &mut [Shipment]) -> Result<(), ArrowError> {
+    fn split_partial(
+        &self,
+        store: StoreId,
+        partial: RecordBatch,
+        (split, of_shard): (&mut [Shipment], OfShard),
+    ) -> Result<(), ArrowError> {
         let shards = self.shards_of(store, &partial)?;
         let Some(first) = shards.first().copied() else { return Ok(()) };
         if shards.iter().all(|shard| *shard == first) {
-            split[first].partials.push((store, partial));
+            of_shard(&mut split[first]).push((store, partial));
             return Ok(());
         }
         let mut rows: Vec<Vec<u64>> = vec![Vec::new(); split.len()];
         shards.iter().zip(0..).for_each(|(shard, row)| rows[*shard].push(row));
-        for (of_shard, rows) in split.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
-            of_shard.partials.push((store, take_record_batch(&partial, &UInt64Array::from(rows))?));
+        for (shipment, rows) in split.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
+            of_shard(shipment).push((store, take_record_batch(&partial, &UInt64Array::from(rows))?));
         }
         Ok(())
     }

@@ -56,22 +56,26 @@ impl Running {
         let now = at(second);
         for team in teams.chars() {
             let columns = [("team".to_owned(), json!(team.to_string()))].into();
-            let payload =
-                encode_protobuf(Signal::Traces, &[RowDraft { table: Table::Spans, event_time: now, columns }]).unwrap();
-            self.offset += 1;
-            let (topic, offset, timestamp_ms) = ("otlp_spans", self.offset, now.to_ms());
-            let record = RecordRef {
-                topic,
-                partition: 0,
-                offset,
-                timestamp_ms,
-                key: None,
-                payload: Some(payload.as_slice()),
-                ..RecordRef::default()
-            };
-            self.pipeline.absorb(record, now);
+            self.take(&[RowDraft { table: Table::Spans, event_time: now, columns }], now);
         }
         self.pipeline.end_epoch(now)
+    }
+
+    /// Takes a record of spans.
+    fn take(&mut self, rows: &[RowDraft], now: EventTime) {
+        let payload = encode_protobuf(Signal::Traces, rows).unwrap();
+        self.offset += 1;
+        let (topic, offset, timestamp_ms) = ("otlp_spans", self.offset, now.to_ms());
+        let record = RecordRef {
+            topic,
+            partition: 0,
+            offset,
+            timestamp_ms,
+            key: None,
+            payload: Some(payload.as_slice()),
+            ..RecordRef::default()
+        };
+        self.pipeline.absorb(record, now);
     }
 
     /// What is seen of a look: its second, and who.
@@ -163,4 +167,60 @@ fn a_look_that_fails_stops_no_rule() {
     assert_eq!(running.pipeline.status()[0].quarantined, None);
     let [scanning, judging] = running.pipeline.spent();
     assert!(scanning["failing"] > Duration::ZERO && judging["failing"] > Duration::ZERO);
+}
+
+/// What a store does at once for a whole epoch is what it does record by record.
+#[test]
+fn updates_of_an_epoch_say_what_they_say_one_by_one() {
+    const RULES: &str = "
+        CREATE RULE spent WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
+        SELECT team, window_start, window_end, sum(cost_total) AS observed
+        FROM TUMBLE(spans, event_time, INTERVAL '1 hour')
+        WHERE team IS NOT NULL GROUP BY team, window_start, window_end HAVING sum(cost_total) >= 20 EMIT ON UPDATE;
+        CREATE RULE called WITH (action = 'warn', reason_code = 'x_a', for = '10 seconds') AS
+        SELECT team, window_start, window_end, count(*) AS observed
+        FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
+        GROUP BY team, window_start, window_end HAVING count(*) > 9 OR max(cost_total) > 4.9 EMIT ON UPDATE;
+        CREATE RULE dear WITH (action = 'warn', reason_code = 'x_b') AS
+        SELECT team, window_start, window_end, avg(cost_total) AS observed
+        FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
+        GROUP BY team, window_start, window_end HAVING avg(cost_total) > 2.6 EMIT ON UPDATE;
+        CREATE RULE minutes WITH (action = 'warn', reason_code = 'x_c') AS
+        SELECT team, window_start, window_end, sum(cost_total) AS observed
+        FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
+        GROUP BY team, window_start, window_end HAVING sum(cost_total) > 15;";
+    let said = |seed: u64, per_epoch: usize| {
+        let (mut running, mut rng) = (Running::of(RULES), fastrand::Rng::with_seed(seed));
+        let mut said = Vec::new();
+        for record in 1..=120 {
+            let rows = (0..rng.usize(1..4)).map(|_| {
+                // Now and then something is given back.
+                let cost = if rng.u8(0..12) == 0 { -rng.i32(0..3_000) } else { rng.i32(0..5_000) };
+                let cost = f64::from(cost) / 1024.0;
+                let cost = if rng.u8(0..20) == 0 { json!(null) } else { json!(cost) };
+                let team = ["a", "b", "c", "d"][rng.usize(0..4)];
+                let columns = [("team".to_owned(), json!(team)), ("cost_total".to_owned(), cost)].into();
+                RowDraft { table: Table::Spans, event_time: at(record + rng.i64(0..3)), columns }
+            });
+            running.take(&rows.collect::<Vec<_>>(), at(record));
+            if record % i64::try_from(per_epoch).unwrap() == 0 {
+                said.extend(running.pipeline.end_epoch(at(record)).decisions);
+            }
+        }
+        said.iter().map(|decision| format!("{:?}", decision.event)).collect::<Vec<_>>()
+    };
+    let mut events = 0;
+    for seed in 0..4 {
+        let one_by_one = said(seed, 1);
+        events += one_by_one.len();
+        for per_epoch in [8, 120] {
+            assert_same(&said(seed, per_epoch), &one_by_one);
+        }
+    }
+    assert!(events > 50, "{events} events");
+}
+
+fn assert_same(found: &[String], wanted: &[String]) {
+    let differs = found.iter().zip(wanted).find(|(found, wanted)| found != wanted);
+    assert!(differs.is_none() && found.len() == wanted.len(), "{differs:#?}, {} of {}", found.len(), wanted.len());
 }

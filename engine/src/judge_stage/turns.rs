@@ -1,0 +1,96 @@
+//! Rules that speak on update are judged after every record, as far as it matters.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{AsArray, BooleanArray, PrimitiveArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::UInt32Type;
+use lictor_schemas::time::Window;
+
+use super::JudgeStage;
+use crate::clock::Stopwatch;
+use crate::decision::Decision;
+use crate::exchange::{RuleId, StoreId};
+use crate::pane::PaneError;
+use crate::windowed::WindowedState;
+
+impl JudgeStage {
+    /// Takes over what records have said, turn by turn; first, all at once, what surely leads to nothing.
+    pub(super) fn absorb_updates(
+        &mut self,
+        updates: Vec<(StoreId, RecordBatch)>,
+        feeder: u64,
+        decided: &mut Vec<Decision>,
+    ) {
+        let mut turns: BTreeMap<u32, Vec<(StoreId, RecordBatch)>> = BTreeMap::new();
+        for (store, rows) in updates {
+            if !(self.is_read(store) && self.is_fed_by(store, feeder)) {
+                continue;
+            }
+            let (of_rows, partial) = without_turns(&rows);
+            let is_left = self.absorb_quiet(store, &partial);
+            match self.limit_groups(store) {
+                Ok(()) => {
+                    for (turn, rows) in by_turn(of_rows.values(), &partial, &is_left) {
+                        turns.entry(turn).or_default().push((store, rows));
+                    }
+                }
+                Err(error) => self.quarantine_readers(store, &error),
+            }
+        }
+        for partials in turns.into_values() {
+            for (store, partial) in partials {
+                self.absorb_partial(store, &partial, decided);
+            }
+            self.step(decided);
+        }
+    }
+
+    /// Sums up the rows of groups that surely have nothing to say; returns which others there are.
+    fn absorb_quiet(&mut self, store: StoreId, partial: &RecordBatch) -> BooleanArray {
+        let watch = Stopwatch::start();
+        let states = &self.states;
+        let running = |rule: &&RuleId| states[rule.0].quarantined.is_none();
+        let readers: Vec<RuleId> = self.stores[store.0].plan().readers.iter().filter(running).copied().collect();
+        let judges: Vec<&WindowedState> = readers.iter().filter_map(|rule| states[rule.0].windowed.as_ref()).collect();
+        let sums: Option<Vec<Vec<usize>>> = judges.iter().map(|judge| judge.rising()).collect();
+        let store = &mut self.stores[store.0];
+        let Some(sums) = sums.filter(|_| store.can_be_quiet()) else {
+            return BooleanArray::from(vec![true; partial.num_rows()]);
+        };
+        let grows = {
+            let aggregation = &store.plan().aggregation;
+            let states_at = 1 + aggregation.key_schema().fields().len();
+            aggregation.may_only_grow(&sums.concat(), &partial.columns()[states_at..])
+        };
+        let violating = |groups: &RecordBatch, window: Window| {
+            let of_each = judges.iter().map(|judge| judge.violating(groups, window));
+            Ok(of_each.collect::<Result<Vec<_>, PaneError>>()?.concat())
+        };
+        let is_done = store.absorb_quiet(partial, &grows, &violating);
+        let each = watch.elapsed() / u32::try_from(readers.len().max(1)).unwrap_or(u32::MAX);
+        readers.iter().for_each(|rule| self.states[rule.0].spent += each);
+        is_done.into_iter().map(|is_done| Some(!is_done)).collect()
+    }
+}
+
+/// The turn of each row of an update, and the rows as partial sums.
+fn without_turns(rows: &RecordBatch) -> (PrimitiveArray<UInt32Type>, RecordBatch) {
+    let mut partial = rows.clone();
+    let turns = partial.remove_column(rows.num_columns() - 1);
+    (turns.as_primitive().clone(), partial)
+}
+
+/// The rows of each turn that are left.
+fn by_turn(turns: &[u32], partial: &RecordBatch, is_left: &BooleanArray) -> Vec<(u32, RecordBatch)> {
+    let left = filter_record_batch(partial, is_left);
+    let left = left.unwrap_or_else(|e| unreachable!("there is a word for each of {} rows: {e}", partial.num_rows()));
+    let turns: Vec<u32> =
+        turns.iter().zip(is_left.values()).filter_map(|(turn, is_left)| is_left.then_some(*turn)).collect();
+    let mut at = 0;
+    let of_turn = |rows: &[u32]| {
+        at += rows.len();
+        (rows[0], left.slice(at - rows.len(), rows.len()))
+    };
+    turns.chunk_by(|one, next| one == next).map(of_turn).collect()
+}
