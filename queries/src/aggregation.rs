@@ -18,6 +18,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
@@ -215,6 +216,19 @@ impl Aggregation {
         windows: &[Window],
     ) -> Result<RecordBatch, EvaluationError> {
         self.try_evaluate(keys, states, windows).map_err(|e| self.failed(&e))
+    }
+
+    /// The numbers here of the query's aggregates; none if the planner has made something else of one.
+    pub(crate) fn numbers_of(&self, aggregates: &[usize]) -> Option<Vec<usize>> {
+        let number = |of_query: &usize| {
+            let output = self.groups.len() + of_query;
+            let column = match &self.above {
+                Some(exprs) => exprs.get(output)?.downcast_ref::<Column>()?.index(),
+                None => output,
+            };
+            column.checked_sub(self.groups.len()).filter(|number| *number < self.aggregates.len())
+        };
+        aggregates.iter().map(number).collect()
     }
 
     /// Of each row of `partial` states: whether it surely lets the given sums grow or stay.

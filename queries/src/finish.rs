@@ -28,7 +28,6 @@ use crate::gap_fill::GapFill;
 use crate::lineage::{Origin, origin, origin_at};
 use crate::observe::{Observation, closest, without_last_filters};
 use crate::options::short_hash;
-use crate::rising::rising;
 use crate::rows::{GroupRef, Judged, Measures, ResultColumns};
 use crate::sequence::{Detecting, cut, has_detectors, is_detector, refuse_misuse};
 use crate::session::{Session, scan_as};
@@ -239,6 +238,11 @@ impl Finish {
         self
     }
 
+    /// Its conditions rise with these sums.
+    pub(crate) fn with_rising(self, rising: Option<Vec<usize>>) -> Self {
+        Self { rising, ..self }
+    }
+
     /// Judges groups of these windows; with more than one, violations are said to be in the first.
     fn run(&self, groups: &RecordBatch, windows: &[TimeWindow], history: &mut History) -> Result<Vec<Judged>> {
         let Some(first) = windows.first() else { return Ok(Vec::new()) };
@@ -417,8 +421,7 @@ pub(crate) fn plan_finish(
         levels.push(Level { detecting, stage, history, bounds });
         lower = top.clone();
     }
-    let rising = if windowed.levels.is_empty() { rising(plan, &windowed.aggregate) } else { None };
-    Ok(Ok(Finish { rule: rule.to_owned(), levels, unfiltered, columns, gap_fill: None, rising }))
+    Ok(Ok(Finish { rule: rule.to_owned(), levels, unfiltered, columns, gap_fill: None, rising: None }))
 }
 
 fn is_group(origin: Origin, group: GroupColumn, windowed: &Windowed) -> bool {

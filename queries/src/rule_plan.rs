@@ -22,6 +22,7 @@ use crate::gap_fill::{self, GapFill};
 use crate::join::{JoinSide, PlannedJoin, SidePlan};
 use crate::measures::with_measures;
 use crate::options::{duration_ns, short_hash};
+use crate::rising::rising;
 use crate::row_wise::RowWise;
 use crate::scan::{Scan, ScanPlan};
 use crate::session::only_slot;
@@ -251,6 +252,8 @@ impl Compiler {
             Ok(finish) => finish.with(head, measures, gap_fill),
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let rising = if windowed.levels.is_empty() { rising(plan, &windowed.aggregate) } else { None };
+        let finish = finish.with_rising(rising.and_then(|sums| aggregation.numbers_of(&sums)));
         Ok(Ok(Summed { stage, aggregation, finish }))
     }
 

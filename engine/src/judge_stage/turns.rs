@@ -94,3 +94,59 @@ fn by_turn(turns: &[u32], partial: &RecordBatch, is_left: &BooleanArray) -> Vec<
     };
     turns.chunk_by(|one, next| one == next).map(of_turn).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lictor_connectors::RecordRef;
+    use lictor_queries::{References, RuleFile, compile};
+    use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
+    use lictor_schemas::prices::PriceTable;
+    use lictor_schemas::tables::{Signal, Table};
+    use lictor_schemas::time::EventTime;
+    use serde_json::json;
+
+    use super::*;
+    use crate::exchange::route::Place;
+    use crate::pipeline::{PipelineSettings, Stages};
+
+    const NOW: EventTime = EventTime(1_772_352_000_000_000_000);
+
+    /// How many rows must be judged record by record, of an epoch in which each of the teams spends once.
+    fn left(having: &str, spent: &[(&str, f64)]) -> usize {
+        let text = format!(
+            "CREATE RULE spent WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
+             SELECT team, window_start, window_end, sum(cost_total) AS observed, count(*) AS calls
+             FROM TUMBLE(spans, event_time, INTERVAL '1 hour') WHERE team IS NOT NULL
+             GROUP BY team, window_start, window_end HAVING {having} EMIT ON UPDATE;"
+        );
+        let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text }], &References::new());
+        assert_eq!(faults, []);
+        let stages = Stages::new(rules, Arc::new(PriceTable::empty()), &PipelineSettings::default());
+        let (mut scan, mut judge) = (stages.scan, stages.judge.stage(Place::ONLY));
+        for (offset, (team, usd)) in (0..).zip(spent) {
+            let columns = [("team".to_owned(), json!(team)), ("cost_total".to_owned(), json!(usd))].into();
+            let row = RowDraft { table: Table::Spans, event_time: NOW, columns };
+            let payload = encode_protobuf(Signal::Traces, &[row]).unwrap();
+            let payload = Some(payload.as_slice());
+            scan.absorb(RecordRef { topic: "otlp_spans", offset, payload, ..RecordRef::default() }, NOW);
+        }
+        let updates: Vec<_> = scan.flush(NOW, false).into_iter().flat_map(|shipment| shipment.updates).collect();
+        let rows = updates.iter().map(|(_, rows)| rows.num_rows()).sum::<usize>();
+        assert_eq!(rows, spent.len(), "a row for each record");
+        let left_of = |(store, rows): (StoreId, RecordBatch)| judge.absorb_quiet(store, &without_turns(&rows).1);
+        updates.into_iter().map(left_of).map(|is_left| is_left.true_count()).sum()
+    }
+
+    #[test]
+    fn only_groups_that_may_say_something_are_judged_record_by_record() {
+        let spent = [("a", 4.0), ("b", 1.0), ("a", 4.0), ("b", 1.0), ("c", 0.0), ("a", 4.0)];
+        assert_eq!(left("sum(cost_total) > 100", &spent), 0);
+        // The first record is shipped by itself, since time begins with it.
+        assert_eq!(left("sum(cost_total) > 10", &spent), 2, "those of a");
+        assert_eq!(left("sum(cost_total) > 10 OR count(*) >= 2", &spent), 4, "those of a and b");
+        assert_eq!(left("sum(cost_total) < 100", &spent), 6, "more rows can make it false");
+        assert_eq!(left("sum(cost_total) > 100", &[("a", 4.0), ("b", 1.0), ("a", -1.0)]), 1, "it may have been higher");
+    }
+}
