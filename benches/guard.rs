@@ -35,7 +35,7 @@ fn main() {
     let bytes = resident_bytes().saturating_sub(before) / DIRECTIVES as u64;
     println!("{:14} {bytes} bytes per directive", "memory");
     look_up(&guard, clock);
-    let server = guard::serve(Arc::clone(&guard), clock).unwrap();
+    let server = guard::serve(Arc::clone(&guard), None, clock).unwrap();
     guard.staleness().current(clock.monotonic() + WARM_UP + MEASURED);
     for (name, question) in [("/v1/authorize", json_question as Question), ("/v1/ext_authz", proxy_question)] {
         measure(name, question, server.address(), clock);

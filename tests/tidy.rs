@@ -29,6 +29,7 @@ const HOMES: &[(&str, &str)] = &[
     ("axum*", "engine"),
     ("hyper*", "engine"),
     ("clap*", "engine"),
+    ("openssl*", "engine"),
 ];
 
 /// The crates that do no I/O and read no clock, and what they therefore do not name outside their tests.

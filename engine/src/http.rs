@@ -5,6 +5,7 @@
 
 pub mod call;
 mod connections;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,6 +33,7 @@ use tokio::sync::oneshot;
 pub(crate) use connections::BODY_BYTES_MAX;
 pub use connections::HttpCounts;
 use connections::Limits;
+use tls::{Tls, TlsError, TlsFiles};
 
 use crate::clock::Clock;
 use crate::console::is_asked_here;
@@ -140,6 +142,9 @@ pub enum HttpError {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// It cannot be done over TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The server's thread or its runtime cannot be started.
     #[error("cannot start the HTTP server: {0}")]
     Start(io::Error),
@@ -179,17 +184,16 @@ impl HttpServer {
         reload: SyncSender<ReloadRequest>,
         clock: C,
     ) -> Result<Self, HttpError> {
-        Self::start_beside(address, metrics, health, reload, clock, Router::new())
+        Self::start_beside((address, None), (metrics, health), reload, clock, Router::new())
     }
 
-    /// As [`HttpServer::start`], with the pages of `others` beside ours.
+    /// As [`HttpServer::start`], with the pages of `others` beside ours, and over TLS if there are files for it.
     ///
     /// # Errors
-    /// As [`HttpServer::start`].
+    /// As [`HttpServer::serve_over`].
     pub fn start_beside<C: Clock + Send + Sync + 'static>(
-        address: SocketAddr,
-        metrics: Arc<Metrics>,
-        health: Arc<Health>,
+        (address, tls): (SocketAddr, Option<&TlsFiles>),
+        (metrics, health): (Arc<Metrics>, Arc<Health>),
         reload: SyncSender<ReloadRequest>,
         clock: C,
         others: Router,
@@ -197,7 +201,7 @@ impl HttpServer {
         let reload = Some(reload).filter(|_| address.ip().is_loopback());
         let counts = metrics.http().clone();
         let router = router(Arc::new(Shared { metrics, health, reload, clock })).merge(others);
-        Self::serve((address, "http"), router, counts)
+        Self::serve_over(tls, (address, "http"), router, counts)
     }
 
     /// Answers by `router` at an address that a key of the configuration has named; its thread is called
@@ -206,13 +210,28 @@ impl HttpServer {
     /// # Errors
     /// As [`HttpServer::start`].
     pub fn serve(at: (SocketAddr, &'static str), router: Router, counts: HttpCounts) -> Result<Self, HttpError> {
-        Self::serve_within(at, router, (Limits::default(), counts))
+        Self::serve_within(at, router, (Limits::default(), counts), None)
+    }
+
+    /// As [`HttpServer::serve`], over TLS if there are files for it.
+    ///
+    /// # Errors
+    /// As [`HttpServer::start`], and [`HttpError::Tls`] if the files cannot be used.
+    pub fn serve_over(
+        tls: Option<&TlsFiles>,
+        at: (SocketAddr, &'static str),
+        router: Router,
+        counts: HttpCounts,
+    ) -> Result<Self, HttpError> {
+        let tls = tls.cloned().map(Tls::try_new).transpose()?;
+        Self::serve_within(at, router, (Limits::default(), counts), tls)
     }
 
     fn serve_within(
         (address, key): (SocketAddr, &'static str),
         router: Router,
         limited: (Limits, HttpCounts),
+        tls: Option<Tls>,
     ) -> Result<Self, HttpError> {
         let listen = |source| HttpError::Listen { address, key, source };
         let listener = TcpListener::bind(address).map_err(listen)?;
@@ -223,7 +242,7 @@ impl HttpServer {
         let run = move || {
             runtime.block_on(async move {
                 match AsyncListener::from_std(listener) {
-                    Ok(listener) => connections::serve(listener, router, limited, stopped).await,
+                    Ok(listener) => connections::serve(listener, router, limited, tls, stopped).await,
                     Err(error) => tracing::error!(%error, "the HTTP server has ended"),
                 }
             });

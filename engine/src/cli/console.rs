@@ -8,6 +8,7 @@ use axum::Router;
 use lictor_engine::clock::Clock;
 use lictor_engine::config::{Config, ConsoleListen};
 use lictor_engine::console::{self, Console, ConsoleOptions, ReloadNote, RuleCard};
+use lictor_engine::http::tls::TlsFiles;
 use lictor_engine::http::{Health, HttpError, HttpServer, ReloadRequest};
 use lictor_engine::metrics::Metrics;
 use lictor_engine::rules_dir::LoadedRules;
@@ -22,12 +23,14 @@ use super::terminal::Painter;
 pub(super) struct Placed {
     pub(super) console: Arc<Console>,
     listen: ConsoleListen,
+    tls: Option<TlsFiles>,
 }
 
 impl Placed {
     /// The console that the configuration asks for; none if there is to be none.
     pub(super) fn of(config: &Config) -> Option<Self> {
-        let listen = config.console.place(config.http).unwrap_or_else(|why| {
+        let is_certified = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let listen = config.console.place(config.http, is_certified).unwrap_or_else(|why| {
             tracing::warn!("{why}");
             ConsoleListen::Off
         });
@@ -35,10 +38,15 @@ impl Placed {
             application_id: config.application_id.clone(),
             instance_id: config.instance_id.clone(),
             token: config.console.token.clone(),
+            needs_certificate: is_certified,
             allow_reload: config.console.allow_reload,
             shards: config.shards,
         };
-        (listen != ConsoleListen::Off).then(|| Self { console: Arc::new(Console::new(options)), listen })
+        (listen != ConsoleListen::Off).then(|| Self {
+            console: Arc::new(Console::new(options)),
+            listen,
+            tls: config.tls.clone(),
+        })
     }
 
     /// Its pages, and a server of its own if it has an address of its own; else its pages belong to `http`.
@@ -53,8 +61,9 @@ impl Placed {
         let pages = console::router(console, health, Some(reload.clone()), clock.clone());
         match self.listen {
             ConsoleListen::At(address) => {
-                let server = HttpServer::serve((address, "console.listen"), pages, metrics.http().clone())?;
-                tell(server.address());
+                let at = (address, "console.listen");
+                let server = HttpServer::serve_over(self.tls.as_ref(), at, pages, metrics.http().clone())?;
+                tell(server.address(), self.tls.is_some());
                 Ok((Router::new(), Some(server)))
             }
             ConsoleListen::Http | ConsoleListen::Off => Ok((pages, None)),
@@ -68,8 +77,8 @@ impl Placed {
 }
 
 /// Says where the console is.
-pub(super) fn tell(address: SocketAddr) {
-    tracing::info!("console at http://{address}/");
+pub(super) fn tell(address: SocketAddr, is_tls: bool) {
+    tracing::info!("console at {}://{address}/", if is_tls { "https" } else { "http" });
 }
 
 /// Tells the console of rules that were read at `now`, and are in use.

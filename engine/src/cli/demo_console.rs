@@ -64,7 +64,7 @@ impl Watched {
             // Nobody takes these: the demo's rules stay as they are.
             let (reload, _) = sync_channel(1);
             let pages = console::router(Arc::clone(&console), Arc::clone(&health), None, clock);
-            HttpServer::start_beside(address, Arc::clone(&metrics), Arc::clone(&health), reload, clock, pages)
+            HttpServer::start_beside((address, None), (Arc::clone(&metrics), Arc::clone(&health)), reload, clock, pages)
         };
         let any = SocketAddr::from((ADDRESS.0, 0));
         let server = serve(address).or_else(|error| if http.is_none() { serve(any) } else { Err(error) })?;

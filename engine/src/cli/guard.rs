@@ -46,7 +46,7 @@ fn answer(config: &Config) -> anyhow::Result<ExitCode> {
         KafkaFollower::try_new(&config.kafka, &group, shadow_topic)?,
     ];
     let guard = Arc::new(Guard::new(config.guard.clone(), &config.columns));
-    let server = guard::serve(Arc::clone(&guard), clock)?;
+    let server = guard::serve(Arc::clone(&guard), config.tls.as_ref(), clock)?;
     let (counts, measured) = (guard.metrics().telemetry().clone(), Arc::clone(&guard));
     let _telling = telemetry::start(config, move || measured.encode(clock.monotonic()), &counts, clock)?;
     let options = guard.options();

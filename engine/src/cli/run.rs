@@ -86,11 +86,12 @@ fn judge(config: &Config) -> anyhow::Result<ExitCode> {
         Some(placed) => placed.serve(&health, &ask, &metrics, &clock)?,
         None => (Router::new(), None),
     };
-    let serve =
-        |at| HttpServer::start_beside(at, Arc::clone(&metrics), Arc::clone(&health), ask.clone(), clock, pages.clone());
+    let tls = config.tls.as_ref();
+    let shared = (Arc::clone(&metrics), Arc::clone(&health));
+    let serve = |at| HttpServer::start_beside((at, tls), shared, ask.clone(), clock, pages);
     let server = config.http.map(serve).transpose()?;
     if placed.as_ref().is_some_and(console::Placed::is_beside_metrics) {
-        server.iter().for_each(|server| console::tell(server.address()));
+        server.iter().for_each(|server| console::tell(server.address(), tls.is_some()));
     }
     drop(ask);
     let console = placed.map(|placed| placed.console);

@@ -48,7 +48,9 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     let guard = reader.guard(said.guard.as_ref());
     let alertmanager = said.alertmanager.as_ref().and_then(|said| reader.alertmanager(said));
     let http = reader.or("http", said.http.as_ref(), Some(SocketAddr::from(([127, 0, 0, 1], 8080))), http);
-    let console = reader.console(said.console.as_ref());
+    let tls = said.tls.as_ref().and_then(|said| reader.tls(said, folder));
+    let needs_certificate = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let console = reader.console(said.console.as_ref(), needs_certificate);
     let log_format = said.log.as_ref().and_then(|log| log.format.as_ref());
     let log = reader.or("log.format", log_format, LogFormat::default(), log);
     let telemetry = reader.telemetry(said.telemetry.as_ref());
@@ -72,6 +74,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
         guard,
         alertmanager,
         http,
+        tls,
         console,
         log,
         telemetry,
@@ -408,7 +411,7 @@ pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-fn path(folder: &Path, text: &str) -> Result<PathBuf, String> {
+pub(super) fn path(folder: &Path, text: &str) -> Result<PathBuf, String> {
     not_empty(text).map(|text| folder.join(text))
 }
 

@@ -30,15 +30,17 @@ pub enum ConsoleListen {
 }
 
 impl ConsoleSettings {
-    /// Where it is served if metrics are at `http`.
+    /// Where it is served if metrics are at `http`, and whether clients must show certificates there.
     ///
     /// # Errors
     /// Why it is served nowhere although nobody has turned it off.
-    pub fn place(&self, http: Option<SocketAddr>) -> Result<ConsoleListen, &'static str> {
+    pub fn place(&self, http: Option<SocketAddr>, needs_certificate: bool) -> Result<ConsoleListen, &'static str> {
         match (self.listen, http) {
             (ConsoleListen::Http, None) => Ok(ConsoleListen::Off),
-            (ConsoleListen::Http, Some(address)) if !is_local(address) && self.token.is_none() => {
-                Err("the console is off: `http` is no loopback address, and there is no `console.token`")
+            (ConsoleListen::Http, Some(address))
+                if !is_local(address) && self.token.is_none() && !needs_certificate =>
+            {
+                Err("the console is off: `http` is no loopback address; say a `console.token` or a `tls.client_ca`")
             }
             (listen, _) => Ok(listen),
         }
@@ -46,17 +48,19 @@ impl ConsoleSettings {
 }
 
 impl Reader<'_> {
-    pub(super) fn console(&mut self, said: Option<&ConsoleSaid>) -> ConsoleSettings {
+    /// `needs_certificate`: whether clients must show one.
+    pub(super) fn console(&mut self, said: Option<&ConsoleSaid>, needs_certificate: bool) -> ConsoleSettings {
         let nothing = ConsoleSaid::default();
         let said = said.unwrap_or(&nothing);
         let token = said.token.as_ref().and_then(|said| self.token(said));
         let listen = self.or("console.listen", said.listen.as_ref(), ConsoleListen::Http, listen);
         if let (ConsoleListen::At(address), None, Some(at)) = (listen, &said.token, &said.listen)
             && !is_local(address)
+            && !needs_certificate
         {
             let message = format!(
-                "console.listen: {address} is no loopback address: say a `console.token`, without which anybody \
-                 who reaches it could look"
+                "console.listen: {address} is no loopback address: say a `console.token` or a `tls.client_ca`, without \
+                 which anybody who reaches it could look"
             );
             self.fault(Some(at.referenced), message);
         }

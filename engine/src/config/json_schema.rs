@@ -173,6 +173,17 @@ fn asking() -> Vec<Key> {
             ),
         ),
         (
+            "tls",
+            map(
+                "TLS of /metrics, the console and the guard: PEM files, read again every minute.",
+                [
+                    ("cert", optional(json!({"type": "string"}), "The certificate, then those it was signed by.")),
+                    ("key", optional(json!({"type": "string"}), "Its key, not encrypted.")),
+                    ("client_ca", optional(json!({"type": "string"}), "Who signs clients' certificates.")),
+                ],
+            ),
+        ),
+        (
             "console",
             map(
                 "The console: what happens, in a browser.",
@@ -331,6 +342,7 @@ mod tests {
             said["kafka"] = json!({"bootstrap.servers": "b:1"});
             said["rules"] = json!("rules");
             said["alertmanager"]["urls"] = json!(["http://a:1"]);
+            said["tls"] = json!({"cert": "c", "key": "k"});
             let Config { shards, delivery, mode, topics, time, epoch, limits, guard, alertmanager, http, log, .. } =
                 Config::from_yaml(Path::new("lictor.yaml"), &said.to_string(), &outside).unwrap();
             let first = format!("{shards} {delivery:?} {mode:?} {topics:?} {time:?} {epoch:?} {limits:?}");

@@ -16,6 +16,7 @@ mod guard;
 mod json_schema;
 mod said;
 mod telemetry;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -39,6 +40,7 @@ pub use guard::guard_http;
 pub use json_schema::json_schema;
 
 use crate::guard::GuardOptions;
+use crate::http::tls::TlsFiles;
 use crate::live::LiveOptions;
 use crate::outputs::OutputTopics;
 use crate::pipeline::PipelineSettings;
@@ -81,6 +83,8 @@ pub struct Config {
     pub alertmanager: Option<Alertmanagers>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; none if they are off.
     pub http: Option<SocketAddr>,
+    /// The certificates of the HTTP servers; none if they speak plainly.
+    pub tls: Option<TlsFiles>,
     /// Where the console is, and who may look.
     pub console: ConsoleSettings,
     /// How the log is written.

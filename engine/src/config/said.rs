@@ -31,6 +31,7 @@ pub(super) struct ConfigFile {
     pub(super) http: Option<Said>,
     pub(super) console: Option<ConsoleSaid>,
     pub(super) log: Option<LogSaid>,
+    pub(super) tls: Option<TlsSaid>,
     pub(super) telemetry: Option<TelemetrySaid>,
 }
 
@@ -102,6 +103,14 @@ pub(super) struct ConsoleSaid {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LogSaid {
     pub(super) format: Option<Said>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TlsSaid {
+    pub(super) cert: Option<Said>,
+    pub(super) key: Option<Said>,
+    pub(super) client_ca: Option<Said>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -324,8 +324,8 @@ fn the_credentials_of_an_alertmanager_are_in_no_message() {
 fn a_console_that_others_can_reach_needs_a_token() {
     check_key(
         "console: {listen: \"0.0.0.0:81\"}\n",
-        "3:19: console.listen: 0.0.0.0:81 is no loopback address: say a `console.token`, without which anybody who \
-         reaches it could look",
+        "3:19: console.listen: 0.0.0.0:81 is no loopback address: say a `console.token` or a `tls.client_ca`, \
+         without which anybody who reaches it could look",
     );
     let token = "3:18: console.token: is shorter than 16 characters or has others than letters, digits and signs of \
                  ASCII: `openssl rand -hex 24` makes one";
@@ -334,13 +334,14 @@ fn a_console_that_others_can_reach_needs_a_token() {
     let console = |more: &str| parse(&format!("{MINIMAL}{more}")).unwrap().console;
     let at = |text: &str| Some(text.parse().unwrap());
     let (plain, with_token) = (console(""), console("console: {token: \"${env:CONSOLE_TOKEN}\"}\n"));
-    assert_eq!(plain.place(at("127.0.0.1:8080")), Ok(ConsoleListen::Http));
-    assert!(plain.place(at("0.0.0.0:8080")).unwrap_err().contains("`console.token`"));
-    assert_eq!(with_token.place(at("0.0.0.0:8080")), Ok(ConsoleListen::Http));
-    assert_eq!(with_token.place(None), Ok(ConsoleListen::Off), "there is no place beside what is off");
+    assert_eq!(plain.place(at("127.0.0.1:8080"), false), Ok(ConsoleListen::Http));
+    assert!(plain.place(at("0.0.0.0:8080"), false).unwrap_err().contains("`console.token`"));
+    assert_eq!(with_token.place(at("0.0.0.0:8080"), false), Ok(ConsoleListen::Http));
+    assert_eq!(plain.place(at("0.0.0.0:8080"), true), Ok(ConsoleListen::Http), "clients show certificates");
+    assert_eq!(with_token.place(None, false), Ok(ConsoleListen::Off), "there is no place beside what is off");
     let own = console("console: {listen: \"[::1]:81\"}\n");
-    assert_eq!(own.place(None), Ok(ConsoleListen::At("[::1]:81".parse().unwrap())));
-    assert_eq!(console("console: {listen: off}\n").place(at("127.0.0.1:8080")), Ok(ConsoleListen::Off));
+    assert_eq!(own.place(None, false), Ok(ConsoleListen::At("[::1]:81".parse().unwrap())));
+    assert_eq!(console("console: {listen: off}\n").place(at("127.0.0.1:8080"), false), Ok(ConsoleListen::Off));
 }
 
 #[test]
@@ -371,4 +372,15 @@ fn the_commented_keys_of_the_deployed_configuration_are_right() {
     assert_eq!(config.guard.headers.len(), 2);
     assert_eq!(config.topics, Topics::default());
     assert_eq!(config.columns.len(), 1);
+}
+
+#[test]
+fn certificates_are_files_of_the_configurations_folder_and_stand_for_a_token() {
+    let more = "tls: {cert: s.pem, key: /run/s.key, client_ca: ca.pem}\nconsole: {listen: \"0.0.0.0:81\"}\n";
+    let tls = parse(&format!("{MINIMAL}{more}")).unwrap().tls.unwrap();
+    assert_eq!((tls.cert, tls.key), ("etc/s.pem".into(), "/run/s.key".into()));
+    assert_eq!(tls.client_ca, Some("etc/ca.pem".into()));
+    check_key("tls: {cert: s.pem}\n", "3:13: tls: needs a `cert` and its `key`, each the name of a PEM file");
+    check_key("tls: {cert: s.pem, key: s.key, client_ca: \"\"}\n", "3:43: tls.client_ca: `` is empty");
+    check_key("tls: {}\n", "1:1: tls: needs a `cert` and its `key`, each the name of a PEM file");
 }

@@ -3,22 +3,26 @@
 //! Pages ask again every second while somebody looks at them: a stream of events could not say a token
 //! (`EventSource` sends no headers). An answer that has not changed costs nobody anything (`ETag`).
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::access::{Refused, may_change, may_look};
+use super::access::{Asked, Refused, may_change, may_look};
 use super::pages::{self, PAGES};
 use super::view::Filter;
 use super::{Console, Snapshot};
 use crate::clock::Clock;
+use crate::http::tls::Certified;
 use crate::http::{Health, ReloadRequest};
 
 /// Whoever comes first waits for a snapshot that was made for him, this long at most; it comes once per second.
@@ -55,28 +59,43 @@ pub fn router<C: Clock + Send + Sync + 'static>(
     }
     let (accessed, reloaded, asked) = (Arc::clone(&shared), Arc::clone(&shared), shared);
     router
-        .route("/api/v1/access", get(move || async move { accessed.access() }))
-        .route("/api/v1/reload", post(move |headers: HeaderMap| async move { reloaded.reload(&headers).await }))
-        .route(
-            "/api/v1/{*path}",
-            get(move |uri: Uri, headers: HeaderMap| async move { asked.answer(&uri, &headers).await }),
-        )
+        .route("/api/v1/access", get(move |who: Who| async move { accessed.access(&who) }))
+        .route("/api/v1/reload", post(move |who: Who| async move { reloaded.reload(&who).await }))
+        .route("/api/v1/{*path}", get(move |uri: Uri, who: Who| async move { asked.answer(&uri, &who).await }))
+}
+
+/// What is known of whoever asks.
+struct Who {
+    headers: HeaderMap,
+    is_certified: bool,
+}
+
+impl<S: Sync> FromRequestParts<S> for Who {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let is_certified = parts.extensions.get::<Certified>().is_some();
+        Ok(Self { headers: parts.headers.clone(), is_certified })
+    }
 }
 
 impl<C: Clock> Shared<C> {
-    fn token(&self) -> Option<&str> {
-        self.console.options.token.as_deref()
+    fn asked(&self) -> Asked<'_> {
+        let options = &self.console.options;
+        Asked { token: options.token.as_deref(), needs_certificate: options.needs_certificate }
     }
 
     /// What a page must know before it may know anything else.
-    fn access(&self) -> Response {
+    fn access(&self, who: &Who) -> Response {
         let options = &self.console.options;
         let can_reload = options.allow_reload && self.reload.is_some();
-        said(StatusCode::OK, &json!({"needs_token": options.token.is_some(), "can_reload": can_reload}))
+        let has_shown_enough = options.needs_certificate && who.is_certified;
+        let needs_token = options.token.is_some() && !has_shown_enough;
+        said(StatusCode::OK, &json!({"needs_token": needs_token, "can_reload": can_reload}))
     }
 
-    async fn answer(&self, uri: &Uri, headers: &HeaderMap) -> Response {
-        if let Err(refused) = may_look(self.token(), headers) {
+    async fn answer(&self, uri: &Uri, Who { headers, is_certified }: &Who) -> Response {
+        if let Err(refused) = may_look(self.asked(), *is_certified, headers) {
             return refusal(refused);
         }
         let snapshot = self.snapshot().await;
@@ -130,8 +149,8 @@ impl<C: Clock> Shared<C> {
         json!({"alive": alive.is_ok(), "ready": ready.is_ok(), "why": why})
     }
 
-    async fn reload(&self, headers: &HeaderMap) -> Response {
-        if let Err(refused) = may_change(self.token(), headers) {
+    async fn reload(&self, who: &Who) -> Response {
+        if let Err(refused) = may_change(self.asked(), who.is_certified, &who.headers) {
             return refusal(refused);
         }
         let Some(reload) = self.reload.as_ref().filter(|_| self.console.options.allow_reload) else {

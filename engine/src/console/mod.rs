@@ -63,6 +63,8 @@ pub struct ConsoleOptions {
     pub instance_id: String,
     /// Whoever asks must say it; none lets this machine ask, and nobody else.
     pub token: Option<String>,
+    /// Whether a certificate is as good, and without a token needed.
+    pub needs_certificate: bool,
     /// Whether rules may be read again from here.
     pub allow_reload: bool,
     /// Shards of the deployment, of which this instance serves some.

@@ -12,6 +12,8 @@ use super::*;
 use crate::aside::{DeadNote, LastDead};
 use crate::clock::Clock;
 use crate::decision::Decisions;
+use crate::http::tls::TlsFiles;
+use crate::http::tls::tests::Site;
 use crate::http::{Health, HttpServer, ReloadRequest};
 use crate::join::LeafCounts;
 use crate::metrics::Metrics;
@@ -96,6 +98,10 @@ struct Served {
 }
 
 fn serve(options: ConsoleOptions, firing: usize) -> Served {
+    serve_over(None, options, firing)
+}
+
+fn serve_over(tls: Option<&TlsFiles>, options: ConsoleOptions, firing: usize) -> Served {
     let console = Arc::new(Console::new(options));
     let (decided, standing) = fire("budget", firing);
     console.judged(&decided, Some(Duration::from_millis(40)));
@@ -117,7 +123,8 @@ fn serve(options: ConsoleOptions, firing: usize) -> Served {
     let (any, health) = (SocketAddr::from(([127, 0, 0, 1], 0)), Arc::new(Health::default()));
     Stage::ALL.into_iter().for_each(|stage| health.progressed(stage, Still.monotonic()));
     let pages = router(Arc::clone(&console), Arc::clone(&health), Some(reload.clone()), Still);
-    let server = HttpServer::start_beside(any, Arc::new(Metrics::new()), health, reload, Still, pages).unwrap();
+    let metrics = Arc::new(Metrics::new());
+    let server = HttpServer::start_beside((any, tls), (metrics, health), reload, Still, pages).unwrap();
     Served { server, console, requests }
 }
 
@@ -240,6 +247,23 @@ fn whoever_does_not_say_the_token_sees_nothing() {
     assert_eq!(served.get("access"), json!({"needs_token": true, "can_reload": false}));
     assert_eq!(answer(served.connect("POST", "/api/v1/reload", "x-lictor-console: 1\r\n")).0, 401);
     assert_eq!(served.ask("/", "").0, 200, "the page that asks for the token has nothing to hide");
+}
+
+#[test]
+fn with_a_client_ca_a_certificate_opens_the_console_and_probes_need_none() {
+    let site = Site::new();
+    let options = ConsoleOptions { needs_certificate: true, ..ConsoleOptions::default() };
+    let served = serve_over(Some(&site.files), options, 1);
+    let ask = |client, path| site.ask(served.server.address(), client, path).unwrap();
+    let (none, right) = (None, Some(&site.client));
+    let refused = ask(none, "/api/v1/overview");
+    assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains("`tls.client_ca`"), "{refused}");
+    assert!(ask(right, "/api/v1/overview").starts_with("HTTP/1.1 200 "));
+    assert!(site.ask(served.server.address(), Some(&Site::new().client), "/api/v1/overview").is_err());
+    assert!(ask(right, "/api/v1/access").ends_with("{\"can_reload\":false,\"needs_token\":false}"));
+    for open in ["/metrics", "/healthz"] {
+        assert!(ask(none, open).starts_with("HTTP/1.1 200 "), "{open}");
+    }
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use lictor_schemas::columns::RequestColumns;
@@ -16,6 +17,7 @@ use serde_json::Value;
 use super::Guard;
 use super::answer::Verdict;
 use crate::clock::Clock;
+use crate::http::tls::{Certified, NO_CERTIFICATE, TlsFiles};
 use crate::http::{BODY_BYTES_MAX, HttpError, HttpServer, OPENMETRICS, PROGRESS_MAX, verdict};
 
 /// Far more than any rule selects by, and still microseconds: all questions wait for one thread.
@@ -42,15 +44,24 @@ struct Shared<C> {
 }
 
 /// Listens where the guard's options say, on a thread of its own; it ends with the value.
+/// With `tls` it is asked over TLS, and if clients need a certificate only those who have one are answered.
 ///
 /// # Errors
-/// The port is taken or not ours to take.
-pub fn serve<C: Clock + Send + Sync + 'static>(guard: Arc<Guard>, clock: C) -> Result<HttpServer, HttpError> {
+/// The port is taken or not ours to take, or the files cannot be used.
+pub fn serve<C: Clock + Send + Sync + 'static>(
+    guard: Arc<Guard>,
+    tls: Option<&TlsFiles>,
+    clock: C,
+) -> Result<HttpServer, HttpError> {
     let address = guard.options().http;
     let headers = guard.options().headers.clone().into_iter().collect();
     let counts = guard.metrics().http().clone();
     let shared = Arc::new(Shared { guard, headers, clock });
-    HttpServer::serve((address, "guard.http"), router(&shared), counts)
+    let mut router = router(&shared);
+    if tls.is_some_and(|tls| tls.client_ca.is_some()) {
+        router = router.layer(from_fn(certified_only));
+    }
+    HttpServer::serve_over(tls, (address, "guard.http"), router, counts)
 }
 
 fn router<C: Clock + Send + Sync + 'static>(shared: &Arc<Shared<C>>) -> Router {
@@ -69,6 +80,19 @@ fn router<C: Clock + Send + Sync + 'static>(shared: &Arc<Shared<C>>) -> Router {
             }
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+}
+
+/// Probes and Prometheus have no certificate, and learn nothing of directives.
+const OPEN_TO_ALL: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
+
+/// Turns away whoever has shown no certificate.
+async fn certified_only(request: Request, next: Next) -> Response {
+    let is_open = OPEN_TO_ALL.contains(&request.uri().path());
+    if is_open || request.extensions().get::<Certified>().is_some() {
+        return next.run(request).await;
+    }
+    let error = serde_json::json!({ "error": NO_CERTIFICATE }).to_string();
+    (StatusCode::UNAUTHORIZED, [(header::CONTENT_TYPE, JSON)], error).into_response()
 }
 
 impl<C: Clock> Shared<C> {

@@ -29,16 +29,19 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use openssl::ssl::SslAcceptor;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinSet};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Sleep, interval, sleep, timeout};
 
 use super::STOP_MAX;
+use super::tls::{self, Certified, Tls};
 
 /// How much connections may ask; see the module for why it is so much.
 #[derive(Clone, Copy, Debug)]
@@ -107,12 +110,14 @@ pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
     (limits, counts): (Limits, HttpCounts),
+    tls: Option<Tls>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let (stop, stopping) = watch::channel(());
     let shared =
         Arc::new(Shared { router: TowerToHyperService::new(router), limits, counts, turns: AtomicU64::new(1) });
-    let mut open = Open { shared, tasks: JoinSet::new(), waiting: HashMap::new(), stopping };
+    let mut open = Open { shared, tls, tasks: JoinSet::new(), waiting: HashMap::new(), stopping };
+    let mut renewals = interval(tls::READ_EVERY);
     loop {
         tokio::select! {
             // The value or the end of the sender: both mean stop.
@@ -121,6 +126,7 @@ pub(super) async fn serve(
                 let id = match ended { Ok((id, ())) => id, Err(error) => error.id() };
                 open.forget(id);
             }
+            _ = renewals.tick(), if open.tls.is_some() => open.tls.iter_mut().for_each(Tls::read_again),
             accepted = listener.accept() => match accepted {
                 Ok((connection, _)) => open.add(connection),
                 Err(error) => {
@@ -162,6 +168,7 @@ impl Waiting {
 /// The connections that are open.
 struct Open {
     shared: Arc<Shared>,
+    tls: Option<Tls>,
     tasks: JoinSet<()>,
     waiting: HashMap<Id, (AbortHandle, Arc<Waiting>)>,
     /// Ends when the server stops.
@@ -178,8 +185,13 @@ impl Open {
         connection.set_nodelay(true).ok();
         let waiting = Arc::new(Waiting(AtomicU64::new(0)));
         waiting.begin(&self.shared);
-        let attending = attend(connection, Arc::clone(&self.shared), Arc::clone(&waiting), self.stopping.clone());
-        let handle = self.tasks.spawn(attending);
+        let (shared, stopping) = (Arc::clone(&self.shared), self.stopping.clone());
+        let handle = match self.tls.as_ref().map(Tls::acceptor) {
+            None => self.tasks.spawn(attend(connection, false, shared, Arc::clone(&waiting), stopping)),
+            Some(acceptor) => {
+                self.tasks.spawn(attend_over_tls(connection, acceptor, shared, Arc::clone(&waiting), stopping))
+            }
+        };
         self.waiting.insert(handle.id(), (handle, waiting));
         self.shared.counts.open.inc();
     }
@@ -204,9 +216,38 @@ impl Open {
     }
 }
 
+/// As [`attend`], once hands are shaken, for which there is as much time as for a head.
+async fn attend_over_tls(
+    connection: TcpStream,
+    acceptor: SslAcceptor,
+    shared: Arc<Shared>,
+    waiting: Arc<Waiting>,
+    stopping: watch::Receiver<()>,
+) {
+    match timeout(shared.limits.head_max, tls::accept(&acceptor, connection)).await {
+        Ok(Ok((connection, is_certified))) => attend(connection, is_certified, shared, waiting, stopping).await,
+        // Whoever scans ports makes many of these.
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS connection was not made"),
+        Err(_) => {
+            shared.counts.slow_head.inc();
+        }
+    }
+}
+
 /// Answers the requests of one connection, one after the other.
-async fn attend(connection: TcpStream, shared: Arc<Shared>, waiting: Arc<Waiting>, mut stopping: watch::Receiver<()>) {
-    let answer = service_fn(|request| answer(request, Arc::clone(&shared), Arc::clone(&waiting)));
+async fn attend(
+    connection: impl AsyncRead + AsyncWrite + Unpin,
+    is_certified: bool,
+    shared: Arc<Shared>,
+    waiting: Arc<Waiting>,
+    mut stopping: watch::Receiver<()>,
+) {
+    let answer = service_fn(|mut request: Request<Incoming>| {
+        if is_certified {
+            request.extensions_mut().insert(Certified);
+        }
+        answer(request, Arc::clone(&shared), Arc::clone(&waiting))
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.head_max)

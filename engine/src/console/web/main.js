@@ -73,7 +73,9 @@ async function refresh() {
     stale.hidden = true;
   } catch (error) {
     if (mine !== turn) return;
-    if (error instanceof Refused && error.status === 401) return login(token.get() ? error.message : '');
+    if (error instanceof Refused && error.status === 401) {
+      return login(token.get() || !access.needs_token ? error.message : '');
+    }
     if (error instanceof Refused && error.status === 404) {
       show(main, h('h1', {}, 'Nothing here'), empty('There is nothing of this name.'));
     }

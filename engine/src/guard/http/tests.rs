@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::super::{Change, GuardOptions, Held, OnStale};
 use super::*;
+use crate::http::tls::tests::Site;
 
 /// A clock that tests move, shared with the server.
 #[derive(Clone, Default)]
@@ -45,7 +46,7 @@ impl Server {
         let http = "127.0.0.1:0".parse().unwrap();
         let options = GuardOptions { http, on_stale, ..GuardOptions::default() };
         let (guard, clock) = (Arc::new(Guard::new(options, &[])), Moved::default());
-        let http = serve(Arc::clone(&guard), clock.clone()).unwrap();
+        let http = serve(Arc::clone(&guard), None, clock.clone()).unwrap();
         Self { http, guard, clock }
     }
 
@@ -291,4 +292,23 @@ fn a_loop_that_hangs_is_seen_to_hang() {
     assert!(status == 503 && why.contains("no progress for 31 s"), "{why}");
     server.guard.staleness().progressed(Duration::from_secs(31));
     assert_eq!(server.get("/healthz", "").0, 200);
+}
+
+#[test]
+fn with_a_client_ca_only_gateways_with_a_certificate_are_answered() {
+    let site = Site::new();
+    let http = "127.0.0.1:0".parse().unwrap();
+    let guard = Arc::new(Guard::new(GuardOptions { http, ..GuardOptions::default() }, &[]));
+    let server = serve(Arc::clone(&guard), Some(&site.files), Moved::default()).unwrap();
+    let stranger = Site::new().client;
+    let ask = |client, path| site.ask(server.address(), client, path);
+    let refused = ask(None, "/v1/ext_authz/v1/chat").unwrap();
+    assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains("`tls.client_ca`"), "{refused}");
+    assert!(guard.encode(Duration::ZERO).contains("outcome=\"stale_allow\"} 0"), "nothing was decided");
+    assert!(ask(Some(&site.client), "/v1/ext_authz/v1/chat").unwrap().starts_with("HTTP/1.1 200 "));
+    assert!(guard.encode(Duration::ZERO).contains("outcome=\"stale_allow\"} 1"));
+    assert!(ask(Some(&stranger), "/v1/ext_authz").is_err(), "somebody else's certificate");
+    for open in ["/metrics", "/healthz"] {
+        assert!(ask(None, open).unwrap().starts_with("HTTP/1.1 200 "), "{open}");
+    }
 }

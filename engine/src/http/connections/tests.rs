@@ -22,7 +22,7 @@ fn serve(limits: Limits) -> (HttpServer, HttpCounts) {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     let counts = HttpCounts::default();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    (HttpServer::serve_within((any, "test"), router, (limits, counts.clone())).unwrap(), counts)
+    (HttpServer::serve_within((any, "test"), router, (limits, counts.clone()), None).unwrap(), counts)
 }
 
 fn quick() -> Limits {
