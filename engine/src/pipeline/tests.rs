@@ -185,6 +185,10 @@ fn updates_of_an_epoch_say_what_they_say_one_by_one() {
         SELECT team, window_start, window_end, avg(cost_total) AS observed
         FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
         GROUP BY team, window_start, window_end HAVING avg(cost_total) > 2.6 EMIT ON UPDATE;
+        CREATE RULE sliding WITH (action = 'throttle', reason_code = 'x_d') AS
+        SELECT team, window_start, window_end, sum(cost_total) AS observed
+        FROM HOP(spans, event_time, INTERVAL '10 seconds', INTERVAL '1 minute')
+        GROUP BY team, window_start, window_end HAVING sum(cost_total) > 30 EMIT ON UPDATE;
         CREATE RULE minutes WITH (action = 'warn', reason_code = 'x_c') AS
         SELECT team, window_start, window_end, sum(cost_total) AS observed
         FROM TUMBLE(spans, event_time, INTERVAL '1 minute')

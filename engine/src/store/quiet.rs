@@ -5,10 +5,11 @@
 //! by more rows (see [`Finish::rising`](lictor_queries::Finish::rising)). Its rows are merged in one go, in their order,
 //! so that sums are the same to the last bit.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use lictor_queries::Emission;
+use lictor_queries::{Emission, WindowSpec};
 use lictor_schemas::time::Window;
 
 use super::PaneStore;
@@ -18,56 +19,72 @@ use crate::pane::{PaneError, PartialRows};
 pub(crate) type Violating<'a> = dyn Fn(&RecordBatch, Window) -> Result<Vec<usize>, PaneError> + 'a;
 
 impl PaneStore {
-    /// Whether rows of several records can be summed up at once: each of them belongs to one window.
+    /// Whether rows of several records can be summed up at once.
     pub(crate) fn can_be_quiet(&self) -> bool {
-        let is_alone = self.plan.aggregation.spec().is_disjoint() && self.plan.side.is_none();
-        self.plan.emission == Emission::OnUpdate && is_alone && self.warming().is_none()
+        let is_session = matches!(self.plan.aggregation.spec(), WindowSpec::Session { .. });
+        let is_plain = !is_session && self.plan.side.is_none() && self.warming().is_none();
+        self.plan.emission == Emission::OnUpdate && is_plain
     }
 
-    /// Sums up the rows of groups that surely have nothing to say: those of which each row `may_only_grow`, that violate
-    /// no rule, and would not with all of them. Returns which rows were summed up; the others are to be judged record by
-    /// record.
+    /// Sums up the rows of keys that surely have nothing to say in any window: those of which each row `may_only_grow`,
+    /// that violate no rule, and would not with all of them. Returns which rows were summed up; the others are to be
+    /// judged record by record.
     pub(crate) fn absorb_quiet(
         &mut self,
         partial: &RecordBatch,
         may_only_grow: &[bool],
         violating: &Violating<'_>,
     ) -> Vec<bool> {
-        let plan = Arc::clone(&self.plan);
-        let mut is_done = vec![false; partial.num_rows()];
-        for (span, rows) in plan.aggregation.panes_of(partial) {
-            if span.end <= self.closed_to {
-                continue;
-            }
-            // Whatever fails here fails once more at the record that makes it fail.
-            let Ok(quiet) = self.absorb_quiet_of(span, (partial, &rows), may_only_grow, violating) else { continue };
-            rows.iter().zip(quiet).for_each(|(row, is_quiet)| is_done[number(*row)] = is_quiet);
-        }
-        is_done
+        // Whatever fails here fails once more at the record that makes it fail.
+        let quiet = self.try_absorb_quiet(partial, may_only_grow, violating);
+        quiet.unwrap_or_else(|_| vec![false; partial.num_rows()])
     }
 
-    /// As [`PaneStore::absorb_quiet`], of some rows that are all in one window.
-    fn absorb_quiet_of(
+    fn try_absorb_quiet(
         &mut self,
-        window: Window,
-        (partial, rows): (&RecordBatch, &[u64]),
+        partial: &RecordBatch,
         may_only_grow: &[bool],
         violating: &Violating<'_>,
     ) -> Result<Vec<bool>, PaneError> {
         let plan = Arc::clone(&self.plan);
-        let pane = self.pane_to_change(window)?;
-        let weighed = pane.weigh(&plan.aggregation, &PartialRows::select(partial, rows, &plan.aggregation)?)?;
-        let mut is_quiet: Vec<bool> = weighed.numbers.iter().map(|group| !pane.is_violating_any(*group)).collect();
-        for (row, place) in rows.iter().zip(&weighed.places) {
-            is_quiet[*place] &= may_only_grow[number(*row)];
+        let aggregation = &plan.aggregation;
+        let key_columns = aggregation.key_schema().fields().len();
+        let keys = aggregation.key_index()?.intern(&partial.columns()[1..=key_columns], partial.num_rows())?;
+        let mut is_quiet = vec![true; keys.iter().max().map_or(0, |last| last + 1)];
+        keys.iter().zip(may_only_grow).for_each(|(key, may_only_grow)| is_quiet[*key] &= may_only_grow);
+        let mut in_window = vec![false; partial.num_rows()];
+        let mut weighed = Vec::new();
+        for (window, rows) in self.windows_of(partial) {
+            rows.iter().for_each(|row| in_window[number(*row)] = true);
+            let pane = self.pane_to_change(window)?;
+            let groups = pane.weigh(aggregation, &PartialRows::select(partial, &rows, aggregation)?)?;
+            let mut key_of = vec![0; groups.numbers.len()];
+            rows.iter().zip(&groups.places).for_each(|(row, place)| key_of[*place] = keys[number(*row)]);
+            for (group, key) in groups.numbers.iter().zip(&key_of) {
+                is_quiet[*key] &= !pane.is_violating_any(*group);
+            }
+            let finished = pane.evaluate_weighed(aggregation, &groups, window)?;
+            violating(&finished, window)?.into_iter().for_each(|place| is_quiet[key_of[place]] = false);
+            weighed.push((window, groups, key_of));
         }
-        if is_quiet.contains(&true) {
-            let groups = pane.evaluate_weighed(&plan.aggregation, &weighed, window)?;
-            violating(&groups, window)?.into_iter().for_each(|group| is_quiet[group] = false);
+        for (window, groups, key_of) in weighed {
+            let is_chosen: Vec<bool> = key_of.iter().map(|key| is_quiet[*key]).collect();
+            self.pane_to_change(window)?.settle(groups, &is_chosen)?;
         }
-        let of_rows = weighed.places.iter().map(|place| is_quiet[*place]).collect();
-        pane.settle(weighed, &is_quiet)?;
-        Ok(of_rows)
+        Ok(keys.iter().zip(in_window).map(|(key, in_window)| in_window && is_quiet[*key]).collect())
+    }
+
+    /// The open windows that rows of a partial batch are in, with the numbers of those rows in their order.
+    fn windows_of(&self, partial: &RecordBatch) -> BTreeMap<Window, Vec<u64>> {
+        let spec = self.plan.aggregation.spec();
+        let mut rows_of: BTreeMap<Window, Vec<u64>> = BTreeMap::new();
+        for (span, rows) in self.plan.aggregation.panes_of(partial) {
+            for window in spec.windows_of(span).into_iter().filter(|window| window.end > self.closed_to) {
+                rows_of.entry(window).or_default().extend(&rows);
+            }
+        }
+        rows_of.values_mut().for_each(|rows| rows.sort_unstable());
+        rows_of
     }
 }
 
