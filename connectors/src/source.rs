@@ -59,4 +59,9 @@ pub trait Source {
     /// # Errors
     /// The client refuses the answer.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), ConnectorError>;
+
+    /// How many records of each partition were not handed over yet, where that is known.
+    fn backlog(&self) -> Vec<(TopicPartition, i64)> {
+        Vec::new()
+    }
 }

@@ -55,4 +55,26 @@ mod tests {
         assert_eq!(now(), longer);
         assert_eq!(fingerprint(&[at("gone")]), fingerprint(&[]));
     }
+
+    /// As kubelet mounts a ConfigMap: what changes is only where the hidden link `..data` leads.
+    #[cfg(unix)]
+    #[test]
+    fn it_changes_when_a_mounted_config_map_is_replaced() {
+        use std::os::unix::fs::symlink;
+
+        let dir = TempDir::new().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let now = || fingerprint(&[dir.path().to_path_buf()]);
+        for (folder, text) in [("..first", "a"), ("..second", "ab")] {
+            fs::create_dir(at(folder)).unwrap();
+            fs::write(at(folder).join("a.sql"), text).unwrap();
+        }
+        symlink("..first", at("..data")).unwrap();
+        symlink("..data/a.sql", at("a.sql")).unwrap();
+        let first = now();
+        symlink("..second", at("..next")).unwrap();
+        assert_eq!(now(), first, "nothing leads there yet");
+        fs::rename(at("..next"), at("..data")).unwrap();
+        assert_ne!(now(), first);
+    }
 }

@@ -55,6 +55,9 @@ pub trait Observer {
     /// An epoch's output is acknowledged and, if anything was read, its offsets are committed.
     fn committed(&mut self, epoch: &Epoch, timing: EpochTiming, pipeline: &Pipeline);
 
+    /// How many records of each partition were not read yet, as the source knows it.
+    fn lags(&mut self, _lag: &[(TopicPartition, i64)]) {}
+
     /// The loop is alive; called once per epoch, before it is committed.
     fn alive(&mut self, _now: EventTime) {}
 
@@ -240,6 +243,7 @@ impl Loop<'_> {
         let latency = (newest > 0).then(|| Duration::from_nanos(u64::try_from(age_ns).unwrap_or_default()));
         let duration = self.ends.clock.monotonic().saturating_sub(started);
         observer.committed(&epoch, EpochTiming { duration, latency }, &self.pipeline);
+        observer.lags(&self.ends.source.backlog());
         if observer.looks() {
             observer.observed(&self.pipeline.observe());
         }

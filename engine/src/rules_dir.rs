@@ -330,6 +330,25 @@ mod tests {
         assert_eq!(names(&loaded), ["other", "costly"]);
     }
 
+    /// As kubelet mounts a ConfigMap: every file is a link through `..data`, and so are reference tables.
+    #[cfg(unix)]
+    #[test]
+    fn links_of_a_mounted_config_map_are_followed_once() {
+        use std::os::unix::fs::symlink;
+
+        let budgets = BUDGETS.replace("../b.csv", "b.csv");
+        let dir = directory(&[("..1/r.sql", &budgets), ("..1/b.csv", "team,usd\nsearch,5\n"), ("..2/r.sql", COSTLY)]);
+        symlink("..1", dir.path().join("..data")).unwrap();
+        for name in ["r.sql", "b.csv"] {
+            symlink(format!("..data/{name}"), dir.path().join(name)).unwrap();
+        }
+        let loaded = load(dir.path(), None).unwrap();
+        assert_eq!((names(&loaded), loaded.diagnostics.len()), (vec!["over_budget"], 0));
+        symlink("..2", dir.path().join("..next")).unwrap();
+        fs::rename(dir.path().join("..next"), dir.path().join("..data")).unwrap();
+        assert_eq!(names(&load(dir.path(), None).unwrap()), ["costly"], "a table that is gone is nobody's");
+    }
+
     #[test]
     fn one_file_can_be_loaded_alone() {
         let dir = directory(&[("a/one.sql", COSTLY), ("a/two.sql", "nonsense")]);

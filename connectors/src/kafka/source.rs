@@ -273,6 +273,10 @@ impl KafkaSource {
 }
 
 impl Source for KafkaSource {
+    fn backlog(&self) -> Vec<(TopicPartition, i64)> {
+        Self::backlog(self)
+    }
+
     fn poll(&mut self, wait: Duration, absorb: &mut dyn FnMut(RecordRef<'_>)) -> Result<Polled, ConnectorError> {
         if let Some(change) = self.next_noted()? {
             return Ok(change);

@@ -8,6 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use lictor_connectors::TopicPartition;
 use lictor_engine::clock::{Clock as _, SystemClock};
 use lictor_engine::config;
 use lictor_engine::console::{self, Console, ConsoleOptions, DIRECTIVES_MAX, Status};
@@ -128,6 +129,13 @@ impl<W: Write> Observer for Audience<W> {
         self.narrator.committed(epoch, timing, pipeline);
         if let Watched(Some(served)) = &mut self.watched {
             served.committed(epoch, timing, pipeline);
+        }
+    }
+
+    fn lags(&mut self, lag: &[(TopicPartition, i64)]) {
+        if let Watched(Some(served)) = &self.watched {
+            served.metrics.observe_lag(lag);
+            served.console.lags(lag);
         }
     }
 
