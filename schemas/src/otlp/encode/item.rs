@@ -1,5 +1,7 @@
 //! One draft as one span, log record or metric.
 
+use std::cell::LazyCell;
+
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -22,7 +24,7 @@ use crate::time::NANOS_PER_MS;
 /// The span that a draft of `spans` is, or that a draft of `span_events` brings along.
 pub(super) fn span(index: usize, draft: &RowDraft, parts: &Parts<'_>) -> Result<Span, String> {
     let end = unix_nanos(draft.event_time)?;
-    let made_up = made_up_id(index, draft);
+    let made_up = LazyCell::new(|| made_up_id(index, draft));
     let mut span = Span {
         trace_id: parts.id("trace_id", 16)?.unwrap_or_else(|| made_up[..16].to_vec()),
         span_id: parts.id("span_id", 8)?.unwrap_or_else(|| made_up[16..24].to_vec()),

@@ -45,7 +45,7 @@ impl<'a> Parts<'a> {
             self.place_canonical(table, spec, value)?;
         } else if name.starts_with("kafka_") || name == "event_time" {
             return Err("comes from the record, not from the row".to_owned());
-        } else if describe(table).iter().any(|column| column.name == name) {
+        } else if table.own_columns().any(|column| column.name == name) {
             self.fields.insert(name, value);
         } else {
             return Err(unknown(table, name));
