@@ -44,6 +44,16 @@ pub(crate) const KEYS: usize = MODELS.len() * KEYS_PER_MODEL;
 /// What agents call, from often to seldom.
 pub(crate) const TOOLS: [&str; 5] = ["search", "read_page", "run_sql", "calculator", "send_mail"];
 
+/// Whether the project of that number has an agent.
+pub(crate) fn is_agent(number: usize) -> bool {
+    !(number / KEYS_PER_MODEL).is_multiple_of(2)
+}
+
+/// Whether its scores are on spans; else they are log records.
+pub(crate) fn scores_on_spans(number: usize) -> bool {
+    number.is_multiple_of(2)
+}
+
 /// One project and how it works.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
@@ -67,8 +77,7 @@ pub(crate) struct Key {
 
 impl Key {
     fn new(number: usize, random: &mut Rng) -> Self {
-        let is_agent = !(number / KEYS_PER_MODEL).is_multiple_of(2);
-        let tools = is_agent.then(|| [0.4, 0.3, 0.15, 0.1, 0.05].map(|share| log_normal(random, share, 0.2)));
+        let tools = is_agent(number).then(|| [0.4, 0.3, 0.15, 0.1, 0.05].map(|share| log_normal(random, share, 0.2)));
         Self {
             number,
             // Above 300 an hour by day, so that no rule on hours is left without hours.

@@ -7,7 +7,7 @@ use lictor_schemas::event::{EnforcementEvent, State};
 use lictor_schemas::time::EventTime;
 
 use super::incidents::Calendar;
-use super::keys::{KEYS_PER_MODEL, MODELS, number_in};
+use super::keys::{KEYS, KEYS_PER_MODEL, MODELS, is_agent, number_in, scores_on_spans};
 
 /// Whom a directive is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +81,8 @@ pub(crate) fn add_delays(alarms: &[Alarm], calendar: &Calendar, delays: &mut BTr
             if is_by_model(rule) {
                 by_rule(rule, &|who| matches!(who, Who::Other) || who == Who::Model(model));
             } else {
-                for key in model * KEYS_PER_MODEL..(model + 1) * KEYS_PER_MODEL {
+                let keys = model * KEYS_PER_MODEL..(model + 1) * KEYS_PER_MODEL;
+                for key in keys.filter(|key| has_what_it_reads(rule, *key)) {
                     by_rule(rule, &|who| who == Who::Key(key));
                 }
             }
@@ -90,6 +91,21 @@ pub(crate) fn add_delays(alarms: &[Alarm], calendar: &Calendar, delays: &mut BTr
 }
 
 /// Rules whose subject is a model and nobody's project.
-pub(crate) fn is_by_model(rule: &str) -> bool {
+fn is_by_model(rule: &str) -> bool {
     matches!(rule, "latency_anomaly" | "model_mix" | "model_swap" | "provider_errors" | "unpriced_model")
+}
+
+/// How many keys or models a rule judges.
+pub(crate) fn judged(rule: &str) -> usize {
+    if is_by_model(rule) { MODELS.len() } else { (0..KEYS).filter(|key| has_what_it_reads(rule, *key)).count() }
+}
+
+/// Whether a key's telemetry has what a rule about keys reads.
+fn has_what_it_reads(rule: &str, key: usize) -> bool {
+    match rule {
+        "eval_drift" => scores_on_spans(key),
+        "eval_drift_logged" => !scores_on_spans(key),
+        "mix_drift_tool" | "parallel_burst" => is_agent(key),
+        _ => true,
+    }
 }

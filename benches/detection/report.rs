@@ -5,11 +5,9 @@ use std::fmt::Write as _;
 
 use lictor_schemas::time::EventTime;
 
+use super::DAY_NS;
 use super::incidents::{Calendar, KINDS};
-use super::keys::{KEYS, MODELS};
-use super::measure::{Alarm, Delays, add_delays, is_by_model};
-
-const DAY_NS: i64 = 86_400_000_000_000;
+use super::measure::{Alarm, Delays, add_delays, judged};
 
 /// Figures of all seeds.
 #[derive(Default)]
@@ -22,12 +20,18 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Takes over what one seed has shown; nothing goes wrong within `quiet`.
-    pub(crate) fn add(&mut self, alarms: &[Alarm], calendar: &Calendar, quiet: (EventTime, EventTime)) {
+    /// Takes over what one seed has shown of these rules; nothing goes wrong within `quiet`.
+    pub(crate) fn add(
+        &mut self,
+        rules: &[String],
+        alarms: &[Alarm],
+        calendar: &Calendar,
+        quiet: (EventTime, EventTime),
+    ) {
         self.days = (quiet.1.0 - quiet.0.0) / DAY_NS;
         self.seeds += 1;
-        for rule in KINDS.iter().flat_map(|kind| kind.claimed_by) {
-            self.quiet.entry((*rule).to_owned()).or_default();
+        for rule in rules {
+            self.quiet.entry(rule.clone()).or_default();
         }
         for alarm in alarms.iter().filter(|alarm| alarm.at < quiet.1) {
             let is_later = alarm.at >= quiet.0.plus(DAY_NS);
@@ -48,7 +52,7 @@ impl Report {
         writeln!(text, "| rule | keys | directives on day 1 | on days 2 to {} | per key-day, days 2 on |", self.days)?;
         writeln!(text, "|---|---|---|---|---|")?;
         for (rule, [first, later]) in &self.quiet {
-            let keys = if is_by_model(rule) { MODELS.len() } else { KEYS };
+            let keys = judged(rule);
             let key_days = keys as f64 * (self.seeds * (self.days - 1)) as f64;
             let rate = *later as f64 / key_days;
             let rate = if *later == 0 { "0".to_owned() } else { format!("{rate:.4}") };
@@ -60,7 +64,7 @@ impl Report {
     fn write_delays(&self, text: &mut String) -> std::fmt::Result {
         writeln!(text, "| incident | rule | seen | median delay | 90 % within |")?;
         writeln!(text, "|---|---|---|---|---|")?;
-        for ((kind, rule), delays) in &self.delays {
+        for ((kind, rule), delays) in self.delays.iter().filter(|((_, rule), _)| self.quiet.contains_key(*rule)) {
             let mut seen: Vec<i64> = delays.iter().copied().flatten().collect();
             seen.sort_unstable();
             // What is missed is seen after all that is seen.

@@ -7,7 +7,7 @@ use lictor_schemas::time::{EventTime, NANOS_PER_MS};
 use serde_json::{Value, json};
 
 use super::incidents::{QUIET, Trouble, Visit};
-use super::keys::{DENIED_MODEL, Key, SWAPPED_RESPONSE, TOOLS};
+use super::keys::{DENIED_MODEL, Key, SWAPPED_RESPONSE, TOOLS, scores_on_spans};
 use super::random::{normal, weighted};
 use super::traffic::{draft, to_f64};
 
@@ -16,6 +16,11 @@ const SECOND_NS: i64 = 1_000 * NANOS_PER_MS;
 /// The share of answers that somebody evaluates.
 const EVALUATED: f64 = 0.15;
 const SCORE_SPREAD: f64 = 0.12;
+/// How long a judge takes who writes a log record.
+const JUDGED_AFTER_NS: i64 = 3 * SECOND_NS;
+
+/// What a unit of work may take, as a multiple of its project's median: usually less than a hundredth take longer.
+const TARGET: f64 = 4.0;
 
 /// How a call ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +117,7 @@ impl<'a> Writer<'a> {
         ] {
             set(&mut span, name, json!(text));
         }
-        set(&mut span, "sla_target_ms", json!(super::random::whole(6.0 * key.latency_ms)));
+        set(&mut span, "sla_target_ms", json!(super::random::whole(TARGET * key.latency_ms)));
         if call.ending == Ending::Failed {
             set(&mut span, "status_code", json!("ERROR"));
             set(&mut span, "error_type", json!("overloaded"));
@@ -138,12 +143,41 @@ impl<'a> Writer<'a> {
             set(&mut span, "accounting_actual", json!(cost));
             set(&mut span, "accounting_unit", json!("USD"));
         }
-        if self.random.f64() < EVALUATED {
-            let score = key.score + trouble.score + SCORE_SPREAD * normal(self.random);
-            set(&mut span, "eval_metric", json!("relevance"));
-            set(&mut span, "eval_score", json!(score.clamp(0.0, 1.0)));
+        if scores_on_spans(key.number) {
+            self.evaluate(&mut span, trouble);
         }
         span
+    }
+
+    /// Writes the score of an answer into a draft, if somebody evaluates it.
+    fn evaluate(&mut self, draft: &mut RowDraft, trouble: Trouble) -> bool {
+        let is_evaluated = self.random.f64() < EVALUATED;
+        if is_evaluated {
+            let score = self.key.score + trouble.score + SCORE_SPREAD * normal(self.random);
+            set(draft, "eval_metric", json!("relevance"));
+            set(draft, "eval_score", json!(score.clamp(0.0, 1.0)));
+        }
+        is_evaluated
+    }
+
+    /// The log record that OpenTelemetry has for the score of an answer, if somebody evaluates it and not on its span.
+    pub(crate) fn evaluation(
+        &mut self,
+        call: &Call,
+        end: EventTime,
+        trouble: Trouble,
+    ) -> Option<(EventTime, RowDraft)> {
+        let (key, at) = (self.key, end.plus(JUDGED_AFTER_NS));
+        let texts = [
+            ("service_name", key.name("service")),
+            ("team", key.name("team")),
+            ("project", key.name("project")),
+            ("event_name", "gen_ai.evaluation.result".to_owned()),
+            ("trace_id", self.trace_id.clone()),
+        ];
+        let mut log = draft(Table::Logs, at, texts);
+        let is_due = !scores_on_spans(key.number) && call.ending != Ending::Failed;
+        (is_due && self.evaluate(&mut log, trouble)).then_some((at, log))
     }
 
     pub(crate) fn tool_span(&mut self, end: EventTime, duration_ms: f64, trouble: Trouble) -> RowDraft {

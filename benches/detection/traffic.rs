@@ -225,8 +225,9 @@ impl Traffic {
             let settled = (!trouble.leaks).then_some(cost);
             writer.reservation(&span, at, promised, settled)
         });
+        let evaluation = writer.evaluation(call, at.1, trouble);
         self.leave(at.1, span);
-        logs.into_iter().flatten().for_each(|(when, log)| self.leave(when, log));
+        logs.into_iter().flatten().chain(evaluation).for_each(|(when, log)| self.leave(when, log));
     }
 
     fn use_tool(&mut self, key: &Key, session: &str, begin: EventTime, trouble: Trouble) -> EventTime {
