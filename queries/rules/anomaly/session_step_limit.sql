@@ -6,8 +6,9 @@ STORED AS CSV LOCATION 'session_limits.csv';
 -- the block, which a refused session comes to by itself.
 -- A controller refuses the session's calls, and only them. An agent may ask its user whether to go on in a new
 -- session.
--- False alarms: long conversations of a person, and batch jobs that share one session id. State: two sums per session
--- that is under way.
+-- False alarms: long conversations of a person, and batch jobs that share one session id. Of 50 generated projects,
+-- half of them with agents, 18 sessions in 300 project-days had more than 50 calls without any loop. State: two sums
+-- per session that is under way.
 -- To tune: session_limits.csv, for teams that need more than 50 calls or 5 USD. A null there means no such limit for
 -- the team. What it costs: a rule that speaks on update about sessions has each record of spans judged by itself.
 CREATE RULE session_step_limit WITH (

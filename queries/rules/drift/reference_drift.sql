@@ -58,8 +58,9 @@ WHERE ks_stat(judged.usual, judged.shape) >= 0.1
   AND psi(judged.usual, judged.shape) > greatest(0.1, psi_critical(judged.usual, judged.shape, 0.001))
 EMIT ON CLOSE;
 
--- Fires when a project's calls take other times than in its baseline, by the numbers of reference_drift_output. Calls
--- that become faster fire, too: another model may answer.
+-- Fires when a project's calls take other times than in its baseline, by the numbers of reference_drift_output, but
+-- for a distance of 0.2: load and a provider's weather move latencies by a tenth on any day. Calls that become faster
+-- fire, too: another model may answer.
 -- A controller tells the owners; nothing is stopped.
 -- False alarms: as of reference_drift_output. State: a histogram of eight cells per doubling per project, for an hour;
 -- shared with shape_drift_latency.
@@ -75,7 +76,7 @@ SELECT judged.project,
        judged.window_start,
        judged.window_end,
        ks_stat(judged.usual, judged.shape) AS observed,
-       0.1 AS threshold,
+       0.2 AS threshold,
        'Kolmogorov-Smirnov distance' AS unit,
        concat(judged.project, ' has calls of another latency than in its baseline: the median is ',
               CAST(hist_quantile(judged.shape, 0.5) AS BIGINT), ' milliseconds; usual are ',
@@ -95,6 +96,6 @@ FROM (
   ) AS hourly
   JOIN usual_shapes AS r ON r.project = hourly.project
 ) AS judged
-WHERE ks_stat(judged.usual, judged.shape) >= 0.1
+WHERE ks_stat(judged.usual, judged.shape) >= 0.2
   AND psi(judged.usual, judged.shape) > greatest(0.1, psi_critical(judged.usual, judged.shape, 0.001))
 EMIT ON CLOSE;

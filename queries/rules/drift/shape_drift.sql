@@ -44,8 +44,9 @@ WHERE hist_count(judged.usual) >= 1000
   AND psi(judged.usual, judged.shape) > greatest(0.1, psi_critical(judged.usual, judged.shape, 0.001))
 EMIT ON CLOSE;
 
--- Fires when a project's calls take other times than in its past week, by the numbers of shape_drift_output. It sees
--- what a percentile does not: a second hump from a cache that has stopped to work, or from a fallback region.
+-- Fires when a project's calls take other times than in its past week, by the numbers of shape_drift_output, but for
+-- a distance of 0.2: load and a provider's weather move latencies by a tenth on any day. It sees what a percentile does
+-- not: a second hump from a cache that has stopped to work, or from a fallback region.
 -- Calls that become faster fire, too: another model may answer.
 -- A controller tells the owners; nothing is stopped.
 -- False alarms: nights that are faster than days; sla rules say what breaks a promise. State: a histogram of eight
@@ -62,7 +63,7 @@ SELECT judged.project,
        judged.window_start,
        judged.window_end,
        ks_stat(judged.usual, judged.shape) AS observed,
-       0.1 AS threshold,
+       0.2 AS threshold,
        'Kolmogorov-Smirnov distance' AS unit,
        concat(judged.project, ' has calls of another latency than in the past week: the median is ',
               CAST(hist_quantile(judged.shape, 0.5) AS BIGINT), ' milliseconds; usual are ',
@@ -83,6 +84,6 @@ FROM (
   ) AS hourly
 ) AS judged
 WHERE hist_count(judged.usual) >= 1000
-  AND ks_stat(judged.usual, judged.shape) >= 0.1
+  AND ks_stat(judged.usual, judged.shape) >= 0.2
   AND psi(judged.usual, judged.shape) > greatest(0.1, psi_critical(judged.usual, judged.shape, 0.001))
 EMIT ON CLOSE;

@@ -1,14 +1,16 @@
 -- Fires when a model's 95th percentile of latency over five minutes is far outside of what the same model has had so
 -- far, with no target to configure: a detector of level and step (ew_level_diff) learns what is usual and scores the
--- logarithm, so that twice as slow is as unusual for a fast model as for a slow one. latency_p95 judges a promise, this
--- rule judges a habit.
+-- logarithm, so that twice as slow is as unusual for a fast model as for a slow one. The percentile must also be half
+-- as much again as usual, or two thirds of it, so that what is told matters. latency_p95 judges a promise, this rule
+-- judges a habit.
 -- A controller tells the owners, who may route to another region; nothing is stopped. After it has fired it is silent
 -- for twelve windows of the model, an hour, so that an incident is told once.
--- False alarms: a model that becomes faster all at once fires, too; one that serves people by day and batches by night
+-- False alarms: of ten stationary models one in 60 model-days (docs/detection.md). A model that becomes faster all at
+-- once fires, too; one that serves people by day and batches by night
 -- may fire at the change until both are in its past. State: some hundred numbers per model. It is silent for the first
 -- 60 windows of a model, while it learns.
--- To tune: 1.1, the score from which on it is an alert; the pause of 12; the 20 calls below which a percentile means
--- little.
+-- To tune: 1.1, the score from which on it is an alert; 0.4, the logarithm of half as much again; the pause of 12; the
+-- 20 calls below which a percentile means little.
 CREATE RULE latency_anomaly WITH (
   action      = 'warn',
   reason_code = 'x_latency_anomaly',
@@ -28,7 +30,9 @@ SELECT judged.provider,
        judged.p95_ms,
        judged.calls
 FROM (
-  SELECT scored.*, cooldown(scored.score >= 1.1, 12) OVER k AS fires
+  SELECT scored.*,
+         cooldown(scored.score >= 1.1 AND abs(ln(greatest(scored.p95_ms, 1.0)) - scored.usual_ln) >= 0.4, 12) OVER k
+           AS fires
   FROM (
     SELECT measured.*,
            ew_level_diff(ln(greatest(measured.p95_ms, 1.0))) OVER k AS score,
