@@ -3,17 +3,23 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
-use lictor_connectors::KafkaFollower;
+use lictor_connectors::{KafkaFollower, KafkaSink};
 use lictor_engine::clock::{Clock as _, SystemClock};
 use lictor_engine::config::{self, Config};
-use lictor_engine::guard::{self, Guard};
+use lictor_engine::guard::{self, Guard, RecordedCounts, decisions};
 use lictor_schemas::columns::is_mappable;
 
 use super::run::start_log;
 use super::{explain, stop_flag, telemetry};
+
+/// As long as a supervisor waits after SIGTERM, in the main: Kubernetes takes 30 s.
+const LAST_WRITE_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -45,7 +51,16 @@ fn answer(config: &Config) -> anyhow::Result<ExitCode> {
         KafkaFollower::try_new(&config.kafka, &group, topic)?,
         KafkaFollower::try_new(&config.kafka, &group, shadow_topic)?,
     ];
-    let guard = Arc::new(Guard::new(config.guard.clone(), &config.columns));
+    let guard = Guard::new(config.guard.clone(), &config.columns);
+    let (guard, _writing) = match &config.guard.decisions {
+        Some(topic) => {
+            let (queue, waiting) = decisions::queue();
+            let writing = Writing::start(config, topic, waiting, guard.metrics().recorded().clone())?;
+            (guard.recording(queue), Some(writing))
+        }
+        None => (guard, None),
+    };
+    let guard = Arc::new(guard);
     let server = guard::serve(Arc::clone(&guard), config.tls.as_ref(), clock)?;
     let (counts, measured) = (guard.metrics().telemetry().clone(), Arc::clone(&guard));
     let _telling = telemetry::start(config, move || measured.encode(clock.monotonic()), &counts, clock)?;
@@ -70,6 +85,31 @@ fn answer(config: &Config) -> anyhow::Result<ExitCode> {
     guard::follow(&guard, &mut followers, &clock, &stop, &|text| config.redact(text));
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The thread that writes spans of stopped calls; it ends when nobody can leave any more.
+struct Writing(Receiver<()>);
+
+impl Writing {
+    fn start(config: &Config, topic: &str, waiting: Receiver<Vec<u8>>, counts: RecordedCounts) -> anyhow::Result<Self> {
+        let mut sink = KafkaSink::try_new(&config.kafka, &format!("{}-guard-decisions", config.application_id))?;
+        let (config, topic, (ended, end)) = (config.clone(), topic.to_owned(), sync_channel(0));
+        tracing::info!(topic, "calls that are stopped are written");
+        thread::Builder::new().name("guard.decisions".to_owned()).spawn(move || {
+            decisions::write(&waiting, (&mut sink, &topic), &counts, &|text| config.redact(text));
+            drop::<SyncSender<()>>(ended);
+        })?;
+        Ok(Self(end))
+    }
+}
+
+impl Drop for Writing {
+    /// Lets it write what was left, as long as a broker may take for that.
+    fn drop(&mut self) {
+        if self.0.recv_timeout(LAST_WRITE_MAX) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the last decisions were not written in time");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(super) fn check(said: &ConfigFile, folder: &Path, outside: &Outside<'_>) -> 
     let time = reader.time(said.time.as_ref());
     let epoch = reader.epoch(said.epoch.as_ref());
     let limits = reader.limits(said.limits.as_ref());
-    let guard = reader.guard(said.guard.as_ref());
+    let guard = reader.guard(said.guard.as_ref(), &topics.outputs);
     let alertmanager = said.alertmanager.as_ref().and_then(|said| reader.alertmanager(said));
     let http = reader.or("http", said.http.as_ref(), Some(SocketAddr::from(([127, 0, 0, 1], 8080))), http);
     let tls = said.tls.as_ref().and_then(|said| reader.tls(said, folder));
@@ -388,7 +388,7 @@ fn host_name(outside: &Outside<'_>) -> String {
     if name.is_empty() { "instance".to_owned() } else { name }
 }
 
-fn topic_name(text: &str) -> Result<String, String> {
+pub(super) fn topic_name(text: &str) -> Result<String, String> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let is_name = !text.is_empty() && text.len() <= TOPIC_NAME_BYTES_MAX && text.chars().all(is_allowed);
     if !is_name || text == "." || text == ".." {

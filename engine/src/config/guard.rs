@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::check::{Reader, count, not_empty, positive_ns};
+use super::check::{Reader, count, not_empty, positive_ns, topic_name};
 use super::said::{GuardSaid, Said};
 use crate::guard::{GuardOptions, OnStale, header_name};
+use crate::outputs::OutputTopics;
 
 impl Reader<'_> {
-    pub(super) fn guard(&mut self, said: Option<&GuardSaid>) -> GuardOptions {
+    pub(super) fn guard(&mut self, said: Option<&GuardSaid>, outputs: &OutputTopics) -> GuardOptions {
         let nothing = GuardSaid::default();
         let (said, default) = (said.unwrap_or(&nothing), GuardOptions::default());
         let stale_after = said.stale_after.as_ref();
@@ -25,7 +26,22 @@ impl Reader<'_> {
                 default.directives_max,
                 count,
             ),
+            decisions: said.decisions.as_ref().and_then(|topic| self.decisions(topic, outputs)),
         }
+    }
+
+    /// A topic of telemetry, which lictor may read, and none of those that it writes.
+    fn decisions(&mut self, said: &Said, outputs: &OutputTopics) -> Option<String> {
+        const KEY: &str = "guard.decisions";
+        let topic = self.read(KEY, said, topic_name)?;
+        let OutputTopics { enforcement, directives, directives_shadow, dead_letter, late, otlp } = outputs;
+        let own = [enforcement, directives, directives_shadow, dead_letter, late].into_iter();
+        if own.chain(otlp.iter().map(|otlp| &otlp.topic)).any(|other| *other == topic) {
+            let why = "lictor writes it: name one of spans, such as otlp_spans";
+            self.fault(Some(said.referenced), format!("{KEY}: topic `{topic}` {why}"));
+            return None;
+        }
+        Some(topic)
     }
 
     fn headers(&mut self, said: &BTreeMap<String, Said>) -> BTreeMap<String, String> {

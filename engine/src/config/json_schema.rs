@@ -169,6 +169,10 @@ fn asking() -> Vec<Key> {
                     ("stale_after", duration("30s", "After how long without an answer of the brokers that is.")),
                     ("headers", headers),
                     ("directives_max", number(1_000_000, "Directives held, at about 1 kB each.")),
+                    (
+                        "decisions",
+                        optional(json!({"type": "string"}), "The topic of spans to which stopped calls are written."),
+                    ),
                 ],
             ),
         ),

@@ -89,6 +89,7 @@ pub(super) struct GuardSaid {
     pub(super) stale_after: Option<Said>,
     pub(super) headers: Option<BTreeMap<String, Said>>,
     pub(super) directives_max: Option<Said>,
+    pub(super) decisions: Option<Said>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -73,7 +73,7 @@ columns:
 time: {lateness: 0s, idle_after: 1m, max_future_skew: 1h}
 epoch: {linger: 100ms, rows_max: 1_000}
 limits: {groups_max: 5, subjects_max: 6, history: 2h, decode_error_ratio_max: 1}
-guard: {http: 0.0.0.0:9, on_stale: deny, stale_after: 1m, headers: {X-Team: team}, directives_max: 7}
+guard: {http: 0.0.0.0:9, on_stale: deny, stale_after: 1m, headers: {X-Team: team}, directives_max: 7, decisions: otlp_spans}
 alertmanager: {urls: ['http://am-0:9093/', 'http://[::1]:80/am'], username: u, password: secret-pass, resend: 2m}
 mode: shadow
 http: off
@@ -94,7 +94,8 @@ fn every_key_is_read() {
     let ConsoleSettings { listen, token, allow_reload } = &config.console;
     assert_eq!((*listen, *allow_reload), (ConsoleListen::At("0.0.0.0:81".parse().unwrap()), true));
     assert_eq!(token.as_deref(), Some("correct-horse-battery"));
-    let GuardOptions { http, on_stale, stale_after, headers, directives_max } = &config.guard;
+    let GuardOptions { http, on_stale, stale_after, headers, directives_max, decisions } = &config.guard;
+    assert_eq!(decisions.as_deref(), Some("otlp_spans"));
     assert_eq!((http.to_string().as_str(), *on_stale), ("0.0.0.0:9", OnStale::Deny));
     assert_eq!((*stale_after, *directives_max), (Duration::from_secs(60), 7));
     assert_eq!(*headers, BTreeMap::from([("x-team".to_owned(), "team".to_owned())]));
@@ -245,6 +246,11 @@ fn bounds_are_held() {
     check_key(
         "console: {allow_reload: perhaps}\n",
         "3:25: console.allow_reload: `perhaps` is neither `true` nor `false`",
+    );
+    let why = "lictor writes it: name one of spans, such as otlp_spans";
+    check_key(
+        "guard: {decisions: lictor.directives}\n",
+        &format!("3:20: guard.decisions: topic `lictor.directives` {why}"),
     );
     check_key("guard: {http: off}\n", "3:15: guard.http: `off` is not an IP address and port such as 127.0.0.1:8090");
     check_key("mode: Shadow\n", "3:7: mode: `Shadow` is neither `enforce` nor `shadow`");

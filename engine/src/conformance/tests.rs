@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use lictor_connectors::{ConnectorError, Recorded, TopicPartition, Track};
-use lictor_schemas::event::{EnforcementEvent, Finding, Revision, State};
+use lictor_schemas::event::{EnforcementEvent, Finding, Instruction, Revision, State};
 use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
 use lictor_schemas::otlp::encode::RowDraft;
 use lictor_schemas::otlp::evaluation::{Encoding, messages as messages_of};
@@ -19,6 +20,7 @@ use super::generator::{BREAKS, Carrier, Message, day, messages};
 use super::*;
 use crate::backtest::{Backtest, Outcome, Range, Witness, run};
 use crate::company::Company;
+use crate::guard::{Change, Guard, GuardOptions, Held, OnStale, decisions};
 use crate::pipeline::PipelineSettings;
 use crate::rules_dir;
 
@@ -250,4 +252,85 @@ fn the_engines_own_decisions_are_judged_and_nothing_speaks_against_them() {
     assert_eq!(of_verdict(&report, "passed"), ["genops_8_1_policy_evaluated", "genops_8_4_optional_events"]);
     let parent = report.clauses.iter().find(|clause| clause.clause.name == "genops_4_4_parent_awu").unwrap();
     assert_eq!(parent.verdict, Verdict::NotAssessable(Unknown::NoSignal(Signal::Traces)));
+}
+
+/// What the guard writes with `guard.decisions` set, of calls that it stops: by a directive that blocks for `reason`, by
+/// one that throttles, and because it does not know everything.
+fn guards_decisions(reason: Option<&str>) -> Vec<Message> {
+    let held = |team: &str, action: Instruction, reason: Option<&str>| {
+        let held = Held {
+            directive_id: format!("d-{team}"),
+            revision: 1,
+            mode: Mode::Enforce,
+            action,
+            result: PolicyResult::Blocked,
+            reason_code: reason.map(|code| ReasonCode::parse(code).unwrap()),
+            rule: "budget".to_owned(),
+            message: Some("65 of 60 USD".to_owned()),
+            params: None,
+            valid_until: generator::start().plus(60_000_000_000),
+        };
+        Change::Put(Box::new(held), vec![("team".to_owned(), Some(team.to_owned()))])
+    };
+    let directives = vec![
+        held("docs", Instruction::Block, reason),
+        held("search", Instruction::Throttle, Some("RATE_LIMITED")),
+        held("ads", Instruction::Warn, Some("x_near_budget")),
+    ];
+    let (queue, waiting) = decisions::queue();
+    let options = GuardOptions { on_stale: OnStale::Deny, ..GuardOptions::default() };
+    let guard = Guard::new(options, &[]).recording(queue);
+    guard.staleness().current(Duration::ZERO);
+    guard.apply(directives);
+    let caller = decisions::Caller::from_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let said = |team: &str| json!({"team": team, "project": "answers", "environment": "production"});
+    let ask = |team: &str, caller, monotonic: Duration| {
+        let attributes = said(team);
+        let attributes = attributes.as_object().unwrap();
+        let request = guard.reader().read(attributes.iter().map(|(name, value)| (name.as_str(), value)));
+        let verdict = guard.decide(&request, generator::start(), monotonic);
+        guard.record(&verdict, &request, caller, generator::start());
+    };
+    ["docs", "search", "ads", "others"].into_iter().for_each(|team| ask(team, caller, Duration::ZERO));
+    ask("docs", None, Duration::ZERO);
+    ask("others", None, Duration::from_secs(3_600));
+    waiting.try_iter().map(|span| (generator::start(), Signal::Traces, span)).collect()
+}
+
+#[test]
+fn the_guards_decisions_are_judged_and_nothing_speaks_against_them() {
+    let sent = guards_decisions(Some("BUDGET_EXCEEDED"));
+    assert_eq!(sent.len(), 4, "what is let through is the caller's to record");
+    let report = judged(sent, &[]).remove("lictor-guard").unwrap();
+    assert_eq!(of_verdict(&report, "failed"), Vec::<&str>::new());
+    let passed = [
+        "genops_2_2_identifier_reused",
+        "genops_2_3_attribution_immutable",
+        "genops_4_1_blocked_child_proceeds",
+        "genops_4_1_blocked_proceeds",
+        "genops_4_1_decision_state",
+        "genops_4_3_decision_modified",
+        "genops_4_4_parent_awu",
+        "genops_5_3_reason_code_required",
+        "genops_5_4_reason_code_taxonomy",
+        "genops_7_1_attribute_types",
+        "genops_7_1_required_attributes",
+        "genops_7_2_decision_event",
+        "genops_7_2_1_reconciliation_without_execution",
+        "genops_8_1_policy_evaluated",
+        "genops_9_1_8_meaningful_values",
+        "genops_11_3_version_format",
+    ];
+    // Nothing that was stopped reserves or consumes: the accounting of §3 is not to be seen on it.
+    for name in passed {
+        assert!(of_verdict(&report, "passed").contains(&name), "{name}: {:?}", of_verdict(&report, "passed"));
+    }
+    assert_eq!((report.level, report.awus()), (Level::Partial, 4));
+}
+
+#[test]
+fn a_guard_that_refuses_without_a_reason_code_is_found_out() {
+    let report = judged(guards_decisions(None), &[]).remove("lictor-guard").unwrap();
+    let failed = ["genops_5_3_reason_code_required", "genops_8_1_policy_evaluated"];
+    assert_eq!((of_verdict(&report, "failed"), report.level), (failed.to_vec(), Level::None));
 }

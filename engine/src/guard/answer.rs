@@ -18,7 +18,7 @@ use super::staleness::Stale;
 const RETRY_AFTER_MS: u64 = 1_000;
 
 /// The reason of a refusal that no directive asks for, in the form of GenOps §5.5.
-const STALE_REASON_CODE: &str = "x_guard_stale";
+pub(super) const STALE_REASON_CODE: &str = "x_guard_stale";
 
 /// Proxies refuse headers that are much longer; a message is for people.
 const HEADER_BYTES_MAX: usize = 512;

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::Guard;
 use super::answer::Verdict;
+use super::decisions::Caller;
 use crate::clock::Clock;
 use crate::http::tls::{Certified, NO_CERTIFICATE, TlsFiles};
 use crate::http::{BODY_BYTES_MAX, HttpError, HttpServer, OPENMETRICS, PROGRESS_MAX, verdict};
@@ -25,6 +26,9 @@ const ATTRIBUTES_MAX: usize = 256;
 
 /// Behind it a proxy puts the path that its caller has asked for.
 const EXT_AUTHZ: &str = "/v1/ext_authz";
+
+/// Whose call it is.
+const TRACEPARENT: &str = "traceparent";
 
 const JSON: &str = "application/json";
 
@@ -68,7 +72,10 @@ fn router<C: Clock + Send + Sync + 'static>(shared: &Arc<Shared<C>>) -> Router {
     let each = || Arc::clone(shared);
     let (asked, proxied, counted, alive, ready) = (each(), each(), each(), each(), each());
     Router::new()
-        .route("/v1/authorize", post(move |body: Bytes| async move { asked.authorize(&body) }))
+        .route(
+            "/v1/authorize",
+            post(move |headers: HeaderMap, body: Bytes| async move { asked.authorize(&headers, &body) }),
+        )
         .route("/metrics", get(move || async move { counted.metrics() }))
         .route("/healthz", get(move || async move { verdict(alive.liveness()) }))
         .route("/readyz", get(move || async move { verdict(ready.readiness()) }))
@@ -96,14 +103,14 @@ async fn certified_only(request: Request, next: Next) -> Response {
 }
 
 impl<C: Clock> Shared<C> {
-    fn authorize(&self, body: &[u8]) -> Response {
+    fn authorize(&self, headers: &HeaderMap, body: &[u8]) -> Response {
         let began = self.clock.monotonic();
         let question = match question(body) {
             Ok(question) => question,
             Err(why) => return self.refuse(&why),
         };
         let attributes = question.attributes.iter().map(|(name, value)| (name.as_str(), value));
-        let verdict = self.decide(&self.guard.reader().read(attributes));
+        let verdict = self.decide(&self.guard.reader().read(attributes), headers);
         let answer = ([(header::CONTENT_TYPE, JSON)], verdict.to_json()).into_response();
         self.guard.metrics().observe_duration(self.clock.monotonic().saturating_sub(began));
         answer
@@ -119,7 +126,7 @@ impl<C: Clock> Shared<C> {
             Err(why) => return self.refuse(&why),
         };
         let columns = self.guard.reader().read(said.iter().map(|(column, value)| (*column, value)));
-        let verdict = self.decide(&columns);
+        let verdict = self.decide(&columns, headers);
         let head = (verdict.outcome.to_status(), verdict.to_headers(), [(header::CONTENT_TYPE, JSON)]);
         let answer = (head.0, head.1, head.2, verdict.to_json()).into_response();
         self.guard.metrics().observe_duration(self.clock.monotonic().saturating_sub(began));
@@ -149,8 +156,12 @@ impl<C: Clock> Shared<C> {
         (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, JSON)], error).into_response()
     }
 
-    fn decide(&self, columns: &RequestColumns<'_>) -> Verdict {
-        self.guard.decide(columns, self.clock.now(), self.clock.monotonic())
+    fn decide(&self, columns: &RequestColumns<'_>, headers: &HeaderMap) -> Verdict {
+        let now = self.clock.now();
+        let verdict = self.guard.decide(columns, now, self.clock.monotonic());
+        let caller = headers.get(TRACEPARENT).and_then(|value| Caller::from_traceparent(value.to_str().ok()?));
+        self.guard.record(&verdict, columns, caller, now);
+        verdict
     }
 
     fn metrics(&self) -> Response {

@@ -28,6 +28,42 @@ const OUTCOMES: [&str; 6] = ["allow", "warn", "throttle", "deny", "stale_allow",
 /// What became of the records of the topics.
 const RECORDS: [&str; 5] = ["taken", "ended", "outdated", "left_out", "unreadable"];
 
+/// What became of spans of stopped calls.
+const RECORDED: [&str; 3] = ["written", "left_out", "undelivered"];
+
+/// Counts them, also once the guard is gone.
+#[derive(Clone, Debug)]
+pub struct RecordedCounts([Counter; RECORDED.len()]);
+
+impl RecordedCounts {
+    fn new(registry: &mut Registry) -> Self {
+        let recorded: Family<[(&str, &str); 1], Counter> = Family::default();
+        registry.register("recorded", "Spans of stopped calls, by what became of them", recorded.clone());
+        Self(RECORDED.map(|outcome| recorded.get_or_create(&[("outcome", outcome)]).clone()))
+    }
+
+    /// Written, left out, undelivered.
+    #[cfg(test)]
+    pub(super) fn read(&self) -> [u64; RECORDED.len()] {
+        self.0.each_ref().map(Counter::get)
+    }
+
+    /// All in-sync replicas have them.
+    pub(super) fn add_written(&self, spans: u64) {
+        self.0[0].inc_by(spans);
+    }
+
+    /// There was no room in the queue.
+    pub(super) fn add_left_out(&self) {
+        self.0[1].inc();
+    }
+
+    /// The brokers did not take them.
+    pub(super) fn add_undelivered(&self, spans: u64) {
+        self.0[2].inc_by(spans);
+    }
+}
+
 type ByRule = Family<[(&'static str, String); 2], Counter>;
 
 /// Every metric of the guard.
@@ -36,6 +72,7 @@ pub struct GuardMetrics {
     registry: Registry,
     decisions: [Counter; OUTCOMES.len()],
     records: [Counter; RECORDS.len()],
+    recorded: RecordedCounts,
     stopped: ByRule,
     shadowed: ByRule,
     refused: Counter,
@@ -59,6 +96,7 @@ impl GuardMetrics {
         let records: Family<[(&str, &str); 1], Counter> = Family::default();
         registry.register("records", "Records of the topics of directives, by what became of them", records.clone());
         let metrics = Self {
+            recorded: RecordedCounts::new(&mut registry),
             decisions: OUTCOMES.map(|outcome| decisions.get_or_create(&[("outcome", outcome)]).clone()),
             records: RECORDS.map(|outcome| records.get_or_create(&[("outcome", outcome)]).clone()),
             stopped: Family::default(),
@@ -157,6 +195,12 @@ impl GuardMetrics {
     /// Counts a record that says nothing.
     pub(super) fn observe_unreadable(&self) {
         self.records[RECORDS.len() - 1].inc();
+    }
+
+    /// What is counted of spans of stopped calls.
+    #[must_use]
+    pub fn recorded(&self) -> &RecordedCounts {
+        &self.recorded
     }
 
     /// Counts directives that were dropped.

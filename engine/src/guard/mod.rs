@@ -13,6 +13,7 @@
 //! request and `now`.
 
 mod answer;
+pub mod decisions;
 mod follow;
 mod held;
 mod http;
@@ -29,11 +30,12 @@ use lictor_schemas::columns::{ExtraSource, RequestColumns, RequestReader};
 use lictor_schemas::time::EventTime;
 
 pub use answer::{Outcome, Verdict};
+use decisions::{Caller, Queue};
 pub use follow::follow;
 pub use held::{Change, Held, SelectorTexts, Unreadable};
 pub use http::serve;
 pub use index::{DirectiveIndex, Found, Put};
-pub use metrics::GuardMetrics;
+pub use metrics::{GuardMetrics, RecordedCounts};
 pub(crate) use options::header_name;
 pub use options::{GuardOptions, OnStale};
 pub use staleness::{Stale, Staleness};
@@ -46,6 +48,8 @@ pub struct Guard {
     index: RwLock<DirectiveIndex>,
     staleness: Staleness,
     metrics: GuardMetrics,
+    /// Where spans of stopped calls go, if anybody wants them.
+    recorder: Option<Queue>,
 }
 
 impl Guard {
@@ -54,7 +58,20 @@ impl Guard {
     pub fn new(options: GuardOptions, columns: &[ExtraSource]) -> Self {
         let index = RwLock::new(DirectiveIndex::new(options.directives_max));
         let staleness = Staleness::new(options.stale_after);
-        Self { options, reader: RequestReader::new(columns), index, staleness, metrics: GuardMetrics::new() }
+        Self {
+            options,
+            reader: RequestReader::new(columns),
+            index,
+            staleness,
+            metrics: GuardMetrics::new(),
+            recorder: None,
+        }
+    }
+
+    /// Leaves the spans of the calls that it stops in a queue.
+    #[must_use]
+    pub fn recording(self, to: Queue) -> Self {
+        Self { recorder: Some(to), ..self }
     }
 
     /// How it was configured.
@@ -94,6 +111,15 @@ impl Guard {
         let verdict = Verdict::new(found, stale, self.options.on_stale);
         self.metrics.observe(&verdict);
         verdict
+    }
+
+    /// Leaves the span of a call that was stopped at `now` in the queue, if there is one; `caller` is whose call it was.
+    pub fn record(&self, verdict: &Verdict, request: &RequestColumns<'_>, caller: Option<Caller>, now: EventTime) {
+        let Some(queue) = &self.recorder else { return };
+        let ids = (fastrand::u128(1..), fastrand::u64(1..));
+        if let Some(message) = decisions::message(verdict, request, caller, now, ids) {
+            decisions::leave(queue, message, self.metrics.recorded());
+        }
     }
 
     /// Takes over what the topic says, in its order.

@@ -45,6 +45,8 @@ pub struct GuardOptions {
     pub headers: BTreeMap<String, String>,
     /// How many directives are held at most.
     pub directives_max: usize,
+    /// The topic of telemetry to which the calls that it stops are written, if any.
+    pub decisions: Option<String>,
 }
 
 impl Default for GuardOptions {
@@ -56,6 +58,7 @@ impl Default for GuardOptions {
             stale_after: STALE_AFTER,
             headers: headers.collect(),
             directives_max: DIRECTIVES_MAX,
+            decisions: None,
         }
     }
 }

@@ -23,6 +23,7 @@ mod plan;
 mod rows;
 mod screen;
 mod spans;
+pub mod stopped;
 #[cfg(test)]
 mod tests;
 mod traces;

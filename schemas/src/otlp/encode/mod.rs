@@ -68,6 +68,17 @@ pub fn encode_json(signal: Signal, drafts: &[RowDraft]) -> Result<Vec<u8>, Strin
     Ok(value.to_string().into_bytes())
 }
 
+/// Drafts of spans as the message itself.
+///
+/// # Errors
+/// As [`encode_protobuf`].
+pub(super) fn encode_traces(drafts: &[RowDraft]) -> Result<TracesData, String> {
+    match Payload::new(Signal::Traces, drafts)? {
+        Payload::Traces(data) => Ok(data),
+        Payload::Logs(_) | Payload::Metrics(_) => unreachable!("asked for traces"),
+    }
+}
+
 enum Payload {
     Traces(TracesData),
     Logs(LogsData),
