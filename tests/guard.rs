@@ -29,6 +29,7 @@ use lictor_engine::guard::{self, Guard, GuardOptions};
 use lictor_schemas::event::{EnforcementEvent, Finding, Revision, State};
 use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
 use lictor_schemas::otlp::encode::{RowDraft, encode_protobuf};
+use lictor_schemas::otlp::signal_of_protobuf;
 use lictor_schemas::rule::{Mode, RuleHeader, RuleVersion};
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
@@ -259,7 +260,7 @@ fn write_config(cluster: &Cluster, folder: &Path) {
         "application_id: {}.app\nrules: rules.sql\nkafka: {{bootstrap.servers: \"{}\"}}\n\
          topics: {{traces: [{}], logs: [], metrics: [], enforcement: {}, directives: {}, directives_shadow: {},\n  \
          dead_letter: {}, late: {}}}\n\
-         guard: {{on_stale: deny}}\n",
+         guard: {{on_stale: deny, decisions: {}}}\n",
         cluster.name,
         cluster.properties.bootstrap_servers(),
         topic("spans"),
@@ -268,6 +269,7 @@ fn write_config(cluster: &Cluster, folder: &Path) {
         topic("directives-shadow"),
         topic("dead"),
         topic("late"),
+        topic("decisions"),
     );
     fs::write(folder.join("lictor.yaml"), text).unwrap();
     fs::write(folder.join("rules.sql"), RULES).unwrap();
@@ -280,6 +282,7 @@ fn the_call_that_crosses_the_line_is_soon_the_last() {
     const P99_MAX: Duration = Duration::from_secs(5);
     let Some(cluster) = Cluster::from_env("guard-latency") else { return };
     cluster.make_topic("spans", 1, false);
+    cluster.make_topic("decisions", 1, false);
     let folder = TempDir::new().unwrap();
     write_config(&cluster, folder.path());
     let (config, ports) = (folder.path().join("lictor.yaml"), (free_port(), free_port()));
@@ -332,5 +335,10 @@ fn the_call_that_crosses_the_line_is_soon_the_last() {
     let until = clock.monotonic() + Duration::from_secs(4);
     wait("nothing happens", || clock.monotonic() > until);
     wait("all is known", || metric(ports.1, "lictor_guard_staleness_seconds", "") < 2.0);
+    assert!(metric(ports.1, "lictor_guard_recorded_total", "written") > 99.5);
     assert!(guarding.stop(), "SIGTERM is a good end");
+    // Each call that was stopped is on record, the others are not.
+    let decisions = cluster.read("decisions", |read| read.len() >= TRIALS);
+    assert_eq!(decisions.len(), TRIALS);
+    assert!(decisions.iter().all(|span| signal_of_protobuf(span.payload.as_ref().unwrap()) == Some(Signal::Traces)));
 }

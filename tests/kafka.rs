@@ -6,6 +6,8 @@
 mod backtest;
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "kafka/conformance.rs"]
+mod conformance;
 #[path = "support/headers.rs"]
 mod headers;
 #[path = "support/instance.rs"]

@@ -73,7 +73,8 @@ columns:
 time: {lateness: 0s, idle_after: 1m, max_future_skew: 1h}
 epoch: {linger: 100ms, rows_max: 1_000}
 limits: {groups_max: 5, subjects_max: 6, history: 2h, decode_error_ratio_max: 1}
-guard: {http: 0.0.0.0:9, on_stale: deny, stale_after: 1m, headers: {X-Team: team}, directives_max: 7, decisions: otlp_spans}
+guard: {http: 0.0.0.0:9, on_stale: deny, stale_after: 1m, headers: {X-Team: team}, directives_max: 7,
+  decisions: otlp_spans}
 alertmanager: {urls: ['http://am-0:9093/', 'http://[::1]:80/am'], username: u, password: secret-pass, resend: 2m}
 mode: shadow
 http: off

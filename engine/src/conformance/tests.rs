@@ -254,8 +254,8 @@ fn the_engines_own_decisions_are_judged_and_nothing_speaks_against_them() {
     assert_eq!(parent.verdict, Verdict::NotAssessable(Unknown::NoSignal(Signal::Traces)));
 }
 
-/// What the guard writes with `guard.decisions` set, of calls that it stops: by a directive that blocks for `reason`, by
-/// one that throttles, and because it does not know everything.
+/// What the guard writes with `guard.decisions` set, of calls that it stops: by a directive that blocks for `reason`,
+/// by one that throttles, and because it does not know everything.
 fn guards_decisions(reason: Option<&str>) -> Vec<Message> {
     let held = |team: &str, action: Instruction, reason: Option<&str>| {
         let held = Held {

@@ -113,7 +113,7 @@ impl Guard {
         verdict
     }
 
-    /// Leaves the span of a call that was stopped at `now` in the queue, if there is one; `caller` is whose call it was.
+    /// Leaves the span of a call that was stopped at `now` in the queue, if there is one; the call was `caller`'s.
     pub fn record(&self, verdict: &Verdict, request: &RequestColumns<'_>, caller: Option<Caller>, now: EventTime) {
         let Some(queue) = &self.recorder else { return };
         let ids = (fastrand::u128(1..), fastrand::u64(1..));

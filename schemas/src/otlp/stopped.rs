@@ -1,8 +1,8 @@
 //! A call that was stopped before it began, as the unit of AI work that it would have been.
 //!
-//! GenOps scopes a decision to one unit of work (§4.4). Whoever stops a call ends one: a span with the decision on it and
-//! as the event `genops.policy.evaluated` (§8.1), and nothing of accounting, since none was reached (§7.2.1). What is let
-//! through is the caller's to record: only he knows what it reserves and consumes.
+//! GenOps scopes a decision to one unit of work (§4.4). Whoever stops a call ends one: a span with the decision on it
+//! and as the event `genops.policy.evaluated` (§8.1), and nothing of accounting, since none was reached (§7.2.1). What
+//! is let through is the caller's to record: only he knows what it reserves and consumes.
 //!
 //! Invariant: equal calls give equal bytes; nothing here draws a random number or reads a clock.
 
