@@ -262,8 +262,8 @@ impl JudgeStage {
         &mut self.decisions
     }
 
-    /// Takes a shipment over and decides; events of updates come record by record, then all others. Of each, events come
-    /// in the order of rules, and within a rule in that of event time.
+    /// Takes a shipment over and decides; events of updates come record by record, then all others. Of each, events
+    /// come in the order of rules, and within a rule in that of event time.
     pub fn absorb(&mut self, shipment: Shipment) -> Vec<Decision> {
         let mut decided = Vec::new();
         if let Some(feeding) = shipment.feeding {

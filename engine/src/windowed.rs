@@ -191,8 +191,8 @@ impl WindowedState {
         self.has_new_history = true;
     }
 
-    /// The sums that must not fall, if it is then certain that a group which does not violate the rule did not violate it
-    /// before its last rows either; none if that is not certain, or all groups are to be judged anyhow.
+    /// The sums that must not fall, if it is then certain that a group which does not violate the rule did not violate
+    /// it before its last rows either; none if that is not certain, or all groups are to be judged anyhow.
     pub(crate) fn rising(&self) -> Option<Vec<usize>> {
         let is_known = self.rule.emission == Emission::OnUpdate && !self.is_judged_anew;
         is_known.then(|| self.rule.finish.rising().map(<[usize]>::to_vec)).flatten()

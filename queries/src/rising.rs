@@ -222,7 +222,8 @@ mod tests {
         let text = format!(
             "CREATE RULE r WITH (action = 'warn', reason_code = 'x_test') AS
              SELECT g.team, g.window_start, g.window_end, g.n AS observed FROM (
-               SELECT team, window_start, window_end, count(*) AS n, sum(cost_total) AS usd, sum(input_tokens) AS tokens,
+               SELECT team, window_start, window_end,
+                      count(*) AS n, sum(cost_total) AS usd, sum(input_tokens) AS tokens,
                       max(latency_ms) AS longest, min(latency_ms) AS shortest, avg(latency_ms) AS mean
                FROM TUMBLE(spans, event_time, INTERVAL '1 hour') GROUP BY team, window_start, window_end) AS g
              WHERE {condition} EMIT ON UPDATE;"

@@ -42,9 +42,9 @@ pub struct Shipment {
     /// For stores: `[pane_start, key…, state…]`, one row per pane and group, and `pane_end` behind them where it does
     /// not follow from the start.
     pub partials: Vec<(StoreId, RecordBatch)>,
-    /// For stores whose rules speak on update, which are judged before all else here: as `partials`, of several records,
-    /// with [`TURN`] as the last column. Rows of one turn belong together, turns come in their order, and a group has at
-    /// most one row in each.
+    /// For stores whose rules speak on update, which are judged before all else here: as `partials`, of several
+    /// records, with [`TURN`] as the last column. Rows of one turn belong together, turns come in their order, and a
+    /// group has at most one row in each.
     pub updates: Vec<(StoreId, RecordBatch)>,
     /// For row-wise rules: violations in the order in which their rows were read.
     pub violations: Vec<(RuleId, Vec<Violation>)>,

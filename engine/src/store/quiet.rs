@@ -2,8 +2,8 @@
 //!
 //! Rules that emit on update are judged after every record. But most records say nothing: a group that violates no rule
 //! now, nor with all the rows of an epoch, has not violated one in between if the rules' conditions can only come true
-//! by more rows (see [`Finish::rising`](lictor_queries::Finish::rising)). Its rows are merged in one go, in their order,
-//! so that sums are the same to the last bit.
+//! by more rows (see [`Finish::rising`](lictor_queries::Finish::rising)). Its rows are merged in one go, in their
+//! order, so that sums are the same to the last bit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
