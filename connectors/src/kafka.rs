@@ -18,7 +18,7 @@ mod table;
 mod track;
 mod transaction;
 
-pub use admin::{Difference, TopicSpec, TopicState, ensure_topics, inspect_topics};
+pub use admin::{Difference, TopicSpec, TopicState, count_partitions, ensure_topics, inspect_topics};
 pub use follower::{AbsorbRecord, KafkaFollower};
 pub(crate) use headers::Fetched;
 pub use membership::{Membership, OutsideOfGroup};

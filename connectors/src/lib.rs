@@ -25,7 +25,7 @@ pub use file::{FileSource, FileTrack, TopicBinding};
 pub use kafka::{
     AbortCause, AbsorbRecord, Committed, Consumed, Difference, Followed, KafkaFollower, KafkaProperties, KafkaRestorer,
     KafkaSink, KafkaSource, KafkaTable, KafkaTrack, KafkaTransactions, Membership, OutsideOfGroup, TopicSpec,
-    TopicState, TransactionError, ensure_topics, inspect_topics,
+    TopicState, TransactionError, count_partitions, ensure_topics, inspect_topics,
 };
 pub use record::{Header, Headers, NextOffset, Outgoing, RecordRef, TopicPartition};
 pub use recorded::{Meter, Recorded, Track};

@@ -129,6 +129,20 @@ pub fn inspect_topics(properties: &KafkaProperties, topics: &[TopicSpec]) -> Res
     states(&admin, properties, &topics.iter().collect::<Vec<_>>(), &existing(&admin, properties)?)
 }
 
+/// How many partitions topics have, in their order; none of those that do not exist or may not be seen. Asks for nothing
+/// else, so that every broker answers.
+///
+/// # Errors
+/// [`ConnectorError::Kafka`] if no broker answers.
+pub fn count_partitions(
+    properties: &KafkaProperties,
+    topics: &[impl AsRef<str>],
+) -> Result<Vec<Option<i32>>, ConnectorError> {
+    let admin: AdminClient<Logged> = properties.create(Role::Admin, &[], Logged::default())?;
+    let existing = existing(&admin, properties)?;
+    Ok(topics.iter().map(|topic| existing.get(topic.as_ref()).map(|extent| extent.0)).collect())
+}
+
 fn not_on_embedded(topic: &TopicSpec) -> ConnectorError {
     let message = "the embedded broker creates its topics at the start".to_string();
     ConnectorError::TopicMissing { topic: topic.name.clone(), message, retry: Retry::Never }

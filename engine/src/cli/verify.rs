@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use lictor_connectors::{KafkaRestorer, NextOffset, RecordRef, TopicPartition, TopicSpec, TopicState, inspect_topics};
+use lictor_connectors::{KafkaRestorer, NextOffset, RecordRef, TopicPartition, count_partitions};
 use lictor_engine::config::Config;
 use lictor_engine::metrics::Metrics;
 use lictor_engine::pipeline::{Pipeline, PipelineSettings};
@@ -174,12 +174,11 @@ impl<'a> Reader<'a> {
     }
 
     fn partitions(&self, topics: &[String]) -> anyhow::Result<Vec<TopicPartition>> {
-        let specs: Vec<_> = topics.iter().map(|topic| TopicSpec::new(topic, -1, false)).collect();
-        let states = inspect_topics(&self.config.kafka, &specs)?;
-        let of_topic = |(topic, state): (&String, &TopicState)| {
-            (0..state.partitions.unwrap_or_default()).map(|p| TopicPartition::new(topic, p)).collect::<Vec<_>>()
+        let counts = count_partitions(&self.config.kafka, topics)?;
+        let of_topic = |(topic, count): (&String, Option<i32>)| {
+            (0..count.unwrap_or_default()).map(|p| TopicPartition::new(topic, p)).collect::<Vec<_>>()
         };
-        Ok(topics.iter().zip(&states).flat_map(of_topic).collect())
+        Ok(topics.iter().zip(counts).flat_map(of_topic).collect())
     }
 
     fn read_partition(

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
-use lictor_connectors::{KafkaRestorer, NextOffset, TopicPartition, TopicSpec, inspect_topics};
+use lictor_connectors::{KafkaRestorer, NextOffset, TopicPartition, count_partitions};
 use lictor_engine::clock::{Clock as _, SystemClock};
 use lictor_engine::config::{Config, LogFormat, Outside, duration};
 use lictor_engine::dead_letters::{Done, Letter, LetterId, Selection};
@@ -150,8 +150,7 @@ struct Letters {
 impl Letters {
     fn open(config: &Config) -> anyhow::Result<Self> {
         let (topic, id) = (config.topics.outputs.dead_letter.clone(), replay_id(config));
-        let found = inspect_topics(&config.kafka, &[TopicSpec::new(&topic, -1, false)])?;
-        let Some(count) = found.first().and_then(|state| state.partitions) else {
+        let Some(count) = count_partitions(&config.kafka, &[&topic])?.into_iter().flatten().next() else {
             bail!("there is no topic `{topic}`, or it may not be read");
         };
         let reader = KafkaRestorer::try_new(&config.kafka, &id, &id)?;

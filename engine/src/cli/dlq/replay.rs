@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use lictor_connectors::{
-    Consumed, KafkaRestorer, KafkaTransactions, NextOffset, OutsideOfGroup, TopicPartition, TopicSpec,
-    TransactionError, inspect_topics,
+    Consumed, KafkaRestorer, KafkaTransactions, NextOffset, OutsideOfGroup, TopicPartition, TransactionError,
+    count_partitions,
 };
 use lictor_engine::config::{Config, internal_topics};
 use lictor_engine::dead_letters::{Account, Done, Fate, Letter, LetterId, Outlet, Replay, Walk};
@@ -100,8 +100,7 @@ fn outlet(arguments: &Arguments, config: &Config) -> anyhow::Result<Outlet> {
     if written.contains(topic) {
         bail!("`{topic}` is written by lictor itself: what is replayed cannot go there");
     }
-    let states = inspect_topics(&config.kafka, &[TopicSpec::new(topic, -1, false)])?;
-    if states.first().and_then(|state| state.partitions).is_none() {
+    if count_partitions(&config.kafka, &[topic])?.contains(&None) {
         bail!("there is no topic `{topic}`, or it may not be seen");
     }
     Ok(Outlet::Topic(topic.clone()))

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use lictor_connectors::{
-    FileTrack, KafkaRestorer, KafkaTrack, Meter, NextOffset, TopicBinding, TopicPartition, TopicSpec, Track,
-    inspect_topics,
+    FileTrack, KafkaRestorer, KafkaTrack, Meter, NextOffset, TopicBinding, TopicPartition, Track, count_partitions,
 };
 use lictor_engine::backtest::Range;
 use lictor_engine::config::Config;
@@ -138,14 +137,12 @@ pub(in crate::cli) fn topics(
 }
 
 fn partitions(config: &Config, topics: &[String], notes: &mut Vec<String>) -> anyhow::Result<Vec<TopicPartition>> {
-    let specs: Vec<_> = topics.iter().map(|topic| TopicSpec::new(topic, -1, false)).collect();
-    let states = inspect_topics(&config.kafka, &specs)?;
     let mut partitions = Vec::new();
-    for (topic, state) in topics.iter().zip(states) {
-        if !state.exists {
+    for (topic, count) in topics.iter().zip(count_partitions(&config.kafka, topics)?) {
+        if count.is_none() {
             notes.push(format!("topic `{topic}` does not exist"));
         }
-        partitions.extend((0..state.partitions.unwrap_or_default()).map(|p| TopicPartition::new(topic, p)));
+        partitions.extend((0..count.unwrap_or_default()).map(|p| TopicPartition::new(topic, p)));
     }
     if partitions.is_empty() {
         bail!("none of the topics that the rules read is there: {}", topics.join(", "));
