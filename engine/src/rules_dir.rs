@@ -185,7 +185,7 @@ fn compile(
 ) -> Result<LoadedRules, RulesDirError> {
     let is_file = fs::metadata(dir).map_err(unreadable(dir))?.is_file();
     let root = if is_file { dir.parent().unwrap_or(Path::new("")) } else { dir };
-    let files = if is_file { vec![read_rule(root, dir)?] } else { walk(dir)? };
+    let files = rule_files(dir)?;
     if files.is_empty() {
         return Err(RulesDirError::Empty { path: dir.to_path_buf() });
     }
@@ -204,8 +204,14 @@ fn unreadable(path: &Path) -> impl Fn(io::Error) -> RulesDirError {
     move |source| RulesDirError::Unreadable { path: path.to_path_buf(), source }
 }
 
-/// Every rule file below `root`, in the order of their relative names.
-fn walk(root: &Path) -> Result<Vec<RuleFile>, RulesDirError> {
+/// Every rule file below `root`, in the order of their names relative to it; `root` may be a rule file itself.
+///
+/// # Errors
+/// [`RulesDirError::Unreadable`].
+pub fn rule_files(root: &Path) -> Result<Vec<RuleFile>, RulesDirError> {
+    if root.is_file() {
+        return Ok(vec![read_rule(root.parent().unwrap_or(root), root)?]);
+    }
     let mut files = Vec::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {

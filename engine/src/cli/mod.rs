@@ -14,6 +14,7 @@ mod demo_console;
 mod demo_report;
 mod dlq;
 mod explain;
+mod fmt;
 mod guard;
 mod man;
 mod recorded;
@@ -59,6 +60,8 @@ enum Command {
     Topics(topics::Arguments),
     /// Compiles a rules directory and reports everything that is wrong with it.
     Check(check::Arguments),
+    /// Lays rule files out anew: one clause a line, comments kept.
+    Fmt(fmt::Arguments),
     /// Shows how rules run: what they read and keep, windows, plans; or who holds time back.
     Explain(explain::Arguments),
     /// Runs the tests that lie beside the rules.
@@ -96,6 +99,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Guard(arguments) => guard::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Fmt(arguments) => fmt::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
