@@ -129,8 +129,8 @@ pub fn inspect_topics(properties: &KafkaProperties, topics: &[TopicSpec]) -> Res
     states(&admin, properties, &topics.iter().collect::<Vec<_>>(), &existing(&admin, properties)?)
 }
 
-/// How many partitions topics have, in their order; none of those that do not exist or may not be seen. Asks for nothing
-/// else, so that every broker answers.
+/// How many partitions topics have, in their order; none of those that do not exist or may not be seen. Asks for
+/// nothing else, so that every broker answers.
 ///
 /// # Errors
 /// [`ConnectorError::Kafka`] if no broker answers.
