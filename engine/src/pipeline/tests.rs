@@ -228,3 +228,31 @@ fn assert_same(found: &[String], wanted: &[String]) {
     let differs = found.iter().zip(wanted).find(|(found, wanted)| found != wanted);
     assert!(differs.is_none() && found.len() == wanted.len(), "{differs:#?}, {} of {}", found.len(), wanted.len());
 }
+
+/// A budget that is blown anew while a slower partition holds the window before open is the same directive.
+#[test]
+fn a_directive_goes_on_into_a_window_that_overlaps_in_time_with_the_one_before() {
+    let mut running = Running::of(
+        "CREATE RULE spent WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
+         SELECT team, window_start, window_end, count(*) AS observed FROM TUMBLE(spans, event_time, INTERVAL '1 minute')
+         GROUP BY team, window_start, window_end HAVING count(*) >= 2 EMIT ON UPDATE;",
+    );
+    let mut say = |partition: i32, seconds: &[i64]| {
+        let row = |second: &i64| {
+            let columns = [("team".to_owned(), json!("a"))].into();
+            RowDraft { table: Table::Spans, event_time: at(*second), columns }
+        };
+        let payload = encode_protobuf(Signal::Traces, &seconds.iter().map(row).collect::<Vec<_>>()).unwrap();
+        running.offset += 1;
+        let (offset, payload) = (running.offset, Some(payload.as_slice()));
+        running
+            .pipeline
+            .absorb(RecordRef { topic: "otlp_spans", partition, offset, payload, ..RecordRef::default() }, at(0));
+        let decisions = running.pipeline.end_epoch(at(0)).decisions;
+        decisions.iter().map(|decision| format!("{:?}", decision.event.data.state)).collect::<Vec<_>>()
+    };
+    assert_eq!(say(1, &[5]), [""; 0], "a partition that stays behind");
+    assert_eq!(say(0, &[10, 20]), ["Firing"]);
+    let next_minute = say(0, &[70, 80]);
+    assert!(!next_minute.contains(&"Firing".to_owned()), "{next_minute:?}");
+}
