@@ -26,6 +26,23 @@ class Findings:
             self.examples[kind].append(example)
 
 
+class Said:
+    """Tells answers from what an engine only says again."""
+
+    def __init__(self):
+        self._identities, self._values = set(), {}
+
+    def is_new(self, answer):
+        """Whether it counts as an answer: what is said for the first time, or should not have been said again."""
+        identity, place = (answer.question, answer.identity), (answer.question, answer.key, answer.start_ms)
+        came_twice, is_said = identity in self._identities, place in self._values
+        # The sum of a day goes on, that of a closed window does not.
+        is_same = is_said and (answer.question == "alerts" or self._values[place] == answer.value)
+        self._identities.add(identity)
+        self._values[place] = answer.value
+        return came_twice or not (answer.may_repeat and is_same)
+
+
 class Expected:
     """The answers to the three questions about a load."""
 

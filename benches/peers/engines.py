@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import telemetry
 
@@ -26,6 +27,19 @@ class Place:
     folder: Path
     servers: str
     input: str
+
+
+class Answer(NamedTuple):
+    """One answer of an engine."""
+
+    question: str
+    key: str
+    start_ms: int
+    value: float
+    # What no other answer shares.
+    identity: Any
+    # Whether an engine may say again what it has said about this window.
+    may_repeat: bool = False
 
 
 class Engine:
@@ -57,9 +71,9 @@ class Engine:
         raise NotImplementedError
 
     def answer(self, topic, value):
-        """Question, key, start of the window in ms, value, and what no other answer shares; None if it is none."""
+        """The answer that a record is; None if it is none."""
         question = topic.rsplit(".", 1)[1]
-        return question, value["key"], value["start"], value["value"], (value["key"], value["start"])
+        return Answer(question, value["key"], value["start"], value["value"], (value["key"], value["start"]))
 
 
 class Lictor(Engine):
@@ -95,13 +109,15 @@ class Lictor(Engine):
     def answer(self, topic, value):
         data = value["data"]
         question = {"budget": "alerts"}.get(data["rule"]["name"], data["rule"]["name"])
-        if data["state"] not in ("firing", "updated") or (question == "alerts" and data["state"] != "firing"):
+        if data["state"] not in ("firing", "updated"):
             return None
         match = data["selector"]["match"]
         names = {"spend": ("team", "request_model"), "alerts": ("team",), "latency": ("request_model",)}[question]
         start = datetime.fromisoformat(data["window"]["start"])
         key = "|".join(match[name] for name in names)
-        return question, key, round(start.timestamp() * 1000), data["observed"], value["id"]
+        start_ms = round(start.timestamp() * 1000)
+        # A directive that goes on into another window is updated and fires no more.
+        return Answer(question, key, start_ms, data["observed"], value["id"], may_repeat=data["state"] == "updated")
 
 
 class LictorAtLeastOnce(Lictor):

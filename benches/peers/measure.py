@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import telemetry
-from answers import Expected
+from answers import Expected, Said
 from engines import Place
 
 ENGINE_CORE, OTHER_CORE = 1, 0
@@ -139,7 +139,7 @@ def read_backlog(broker, engine, place, backlog, limit_s):
 def _answers_to_backlog(engine, place, process, follower, load, limit_s):
     """What it answered, samples of (time, spans read, processor time), and the marks that were seen."""
     given, samples, seen = {question: [] for question in engine.questions}, [], set()
-    identities, said = set(), {}
+    said = Said()
     progress = [0] * telemetry.PARTITIONS
     total = len(load.mark_spans)
     limit = time.monotonic() + START_LIMIT_S
@@ -150,15 +150,10 @@ def _answers_to_backlog(engine, place, process, follower, load, limit_s):
             process.require_alive(place)
             continue
         answer = engine.answer(*message)
-        if answer is None:
+        if answer is None or not said.is_new(answer):
             continue
-        question, key, start, value, identity = answer
-        # What was said is no new answer if it is said again on purpose, by an event of its own.
-        if (question, identity) in identities or said.get((question, key, start)) != value:
-            given[question].append((key, start, value))
-        identities.add((question, identity))
-        said[question, key, start] = value
-        number = telemetry.mark_number(key) if question == "alerts" else None
+        given[answer.question].append((answer.key, answer.start_ms, answer.value))
+        number = telemetry.mark_number(answer.key) if answer.question == "alerts" else None
         if number is None:
             continue
         if not samples:
@@ -221,7 +216,7 @@ def follow_live(broker, engine, place):
     follower = broker.follow(engine.outputs(place))
     load = LiveLoad(broker.servers, place.input)
     process = Process(engine, place)
-    arrived = defaultdict(list)
+    arrived, said = defaultdict(list), Said()
 
     def follow(until, is_enough=lambda number: False):
         """Notes what arrives; true as soon as it is enough."""
@@ -229,7 +224,8 @@ def follow_live(broker, engine, place):
             message = follower.poll(0.05)
             now_ns = time.time_ns()
             answer = engine.answer(*message) if message else None
-            number = telemetry.mark_number(answer[1]) if answer and answer[0] == "alerts" else None
+            is_alert = answer is not None and answer.question == "alerts" and said.is_new(answer)
+            number = telemetry.mark_number(answer.key) if is_alert else None
             if number is not None:
                 arrived[number].append(now_ns)
                 if is_enough(number):
