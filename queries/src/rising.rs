@@ -6,10 +6,11 @@
 //! rise only while what they add is not negative, which the caller looks at.
 //!
 //! NULL is below everything: an aggregate is NULL until its first value and never again, and a comparison with NULL is
-//! not true.
+//! not true. A greatest or least float is none that rises: whatever comes after a NaN takes its place.
 
 use std::collections::BTreeSet;
 
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Column, JoinType, ScalarValue};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
@@ -42,9 +43,30 @@ impl Trend {
 /// Which aggregates of `aggregate` are sums that must not fall for the conditions of `plan`, a query over it, to rise;
 /// none if they may fall all the same, or nobody knows.
 pub(crate) fn rising(plan: &LogicalPlan, aggregate: &Aggregate) -> Option<Vec<usize>> {
+    if !aggregate.aggr_expr.iter().all(is_sequential) {
+        return None;
+    }
     let mut search = Search { aggregate, sums: BTreeSet::new() };
     search.rises(plan)?;
     Some(search.sums.into_iter().collect())
+}
+
+/// Whether it makes no difference, to the last bit, if rows are added one by one or some together.
+fn is_sequential(expr: &Expr) -> bool {
+    let is_known = |name: &str| matches!(name, "count" | "sum" | "min" | "max" | "avg" | "bool_and" | "bool_or");
+    aggregate_function(expr).is_some_and(|function| is_known(function.func.name()))
+}
+
+fn aggregate_function(mut expr: &Expr) -> Option<&AggregateFunction> {
+    while let Expr::Alias(alias) = expr {
+        expr = &alias.expr;
+    }
+    if let Expr::AggregateFunction(function) = expr { Some(function) } else { None }
+}
+
+/// Whether a plan looks at the rows that it is joined with.
+fn is_lateral(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Subquery(_)) || plan.inputs().into_iter().any(is_lateral)
 }
 
 struct Search<'a> {
@@ -64,6 +86,9 @@ impl Search<'_> {
                 self.rises(&filter.input)
             }
             LogicalPlan::Join(join) => {
+                if is_lateral(&join.left) || is_lateral(&join.right) {
+                    return None;
+                }
                 let sides = [self.is_over(&join.left), self.is_over(&join.right)];
                 let over = match (sides, join.join_type) {
                     ([true, false], JoinType::Inner | JoinType::Left) => &join.left,
@@ -137,15 +162,17 @@ impl Search<'_> {
 
     /// Whether all columns that an expression reads stand still.
     fn is_still(&mut self, expr: &Expr, input: &LogicalPlan) -> bool {
-        let has_more = matches!(
-            expr,
-            Expr::AggregateFunction(_)
-                | Expr::WindowFunction(_)
-                | Expr::ScalarSubquery(_)
-                | Expr::Exists(_)
-                | Expr::InSubquery(_)
-        );
-        !has_more
+        let reads_more = |part: &Expr| {
+            matches!(
+                part,
+                Expr::AggregateFunction(_)
+                    | Expr::WindowFunction(_)
+                    | Expr::ScalarSubquery(_)
+                    | Expr::Exists(_)
+                    | Expr::InSubquery(_)
+            )
+        };
+        !expr.exists(|part| Ok(reads_more(part))).unwrap_or(true)
             && expr.column_refs().into_iter().all(|column| self.trend_of_column(column, input) == Some(Trend::Still))
     }
 
@@ -177,14 +204,12 @@ impl Search<'_> {
     }
 
     fn trend_of_aggregate(&mut self, number: usize) -> Option<Trend> {
-        let mut expr = self.aggregate.aggr_expr.get(number)?;
-        while let Expr::Alias(alias) = expr {
-            expr = &alias.expr;
-        }
-        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else { return None };
+        let AggregateFunction { func, params } = aggregate_function(self.aggregate.aggr_expr.get(number)?)?;
+        let has_order = || params.args.iter().all(|value| !is_float(value, &self.aggregate.input));
         match func.name() {
-            "count" | "max" | "bool_or" => Some(Trend::Up),
-            "min" => Some(Trend::Down),
+            "count" | "bool_or" => Some(Trend::Up),
+            "max" if has_order() => Some(Trend::Up),
+            "min" if has_order() => Some(Trend::Down),
             "sum" if !params.distinct => {
                 self.sums.insert(number);
                 Some(Trend::Up)
@@ -224,7 +249,8 @@ mod tests {
              SELECT g.team, g.window_start, g.window_end, g.n AS observed FROM (
                SELECT team, window_start, window_end,
                       count(*) AS n, sum(cost_total) AS usd, sum(input_tokens) AS tokens,
-                      max(latency_ms) AS longest, min(latency_ms) AS shortest, avg(latency_ms) AS mean
+                      max(output_tokens) AS longest, min(output_tokens) AS shortest,
+                      max(latency_ms) AS slowest, avg(latency_ms) AS mean
                FROM TUMBLE(spans, event_time, INTERVAL '1 hour') GROUP BY team, window_start, window_end) AS g
              WHERE {condition} EMIT ON UPDATE;"
         );
@@ -251,6 +277,7 @@ mod tests {
         assert_eq!(rising("g.n < 5"), None);
         assert_eq!(rising("g.n = 5"), None);
         assert_eq!(rising("g.mean > 100"), None, "a mean falls");
+        assert_eq!(rising("g.slowest > 100"), None, "what follows a NaN takes its place");
         assert_eq!(rising("g.usd / g.n > 1"), None);
         assert_eq!(rising("g.usd * -1 < 5"), None, "nobody looks at the sign of what is computed");
         assert_eq!(rising("g.usd IS NULL"), None);

@@ -13,7 +13,7 @@ use lictor_schemas::genops::closest;
 use lictor_schemas::rule::RuleHeader;
 use lictor_schemas::tables::Table;
 
-use crate::aggregation::{Aggregation, PlannedAggregate};
+use crate::aggregation::{Aggregation, GroupColumn, PlannedAggregate};
 use crate::compile::{CompiledStore, Compiler, Feed, JoinedRule, JoinedThen, RuleKind, WindowedRule};
 use crate::distribution::distribution;
 use crate::finish::{Finish, plan_finish};
@@ -29,6 +29,7 @@ use crate::session::only_slot;
 use crate::shape::{Refusal, Windowed, refuse};
 use crate::slot::SlotTable;
 use crate::stage::Stage;
+use crate::verdict_words::may_be_allowed;
 use crate::window_spec::WindowSpec;
 
 /// So many rules read one store: each has a bit in every group that says whether it violates.
@@ -252,7 +253,10 @@ impl Compiler {
             Ok(finish) => finish.with(head, measures, gap_fill),
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let rising = if windowed.levels.is_empty() { rising(plan, &windowed.aggregate) } else { None };
+        // Of groups that share a subject a violation is laid at the door of one.
+        let keys = windowed.groups.iter().filter(|group| matches!(group, GroupColumn::Key(_))).count();
+        let is_plain = windowed.levels.is_empty() && finish.subject_groups().len() == keys && !may_be_allowed(plan);
+        let rising = if is_plain { rising(plan, &windowed.aggregate) } else { None };
         let finish = finish.with_rising(rising.and_then(|sums| aggregation.numbers_of(&sums)));
         Ok(Ok(Summed { stage, aggregation, finish }))
     }

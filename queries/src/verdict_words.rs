@@ -47,6 +47,15 @@ impl Words {
     }
 }
 
+/// Whether rows of a rule may say that they are no violation, so that `result` is one condition more.
+pub(crate) fn may_be_allowed(plan: &LogicalPlan) -> bool {
+    let Some(column) = plan.schema().fields().iter().position(|field| field.name() == "result") else { return false };
+    let mut words = Found::default();
+    words_at(plan, column, &mut words);
+    let is_violation = |word: &String| PolicyResult::parse(word).is_some_and(|result| result != PolicyResult::Allowed);
+    words.is_computed || !words.said.iter().all(is_violation)
+}
+
 /// The constants that a column can be, and whether it can be something else.
 #[derive(Debug, Default)]
 struct Found {

@@ -28,7 +28,12 @@ impl JudgeStage {
                 continue;
             }
             let (of_rows, partial) = without_turns(&rows);
-            let is_left = self.absorb_quiet(store, &partial);
+            // An update too large for one item: before the rest of its rows come those of the first that are left.
+            let is_first = turns.values().flatten().all(|(before, _)| *before != store);
+            let is_left = match is_first {
+                true => self.absorb_quiet(store, &partial),
+                false => BooleanArray::from(vec![true; partial.num_rows()]),
+            };
             match self.limit_groups(store) {
                 Ok(()) => {
                     for (turn, rows) in by_turn(of_rows.values(), &partial, &is_left) {

@@ -229,6 +229,53 @@ fn assert_same(found: &[String], wanted: &[String]) {
     assert!(differs.is_none() && found.len() == wanted.len(), "{differs:#?}, {} of {}", found.len(), wanted.len());
 }
 
+/// What a rule says of rows, a record each: with an epoch for each record, and with one for all.
+fn both_ways(rule: &str, rows: &[serde_json::Value]) -> [Vec<String>; 2] {
+    [1, rows.len()].map(|per_epoch| {
+        let (mut running, mut said) = (Running::of(rule), Vec::new());
+        for (n, row) in rows.iter().enumerate() {
+            let columns = row.as_object().unwrap().clone().into_iter().collect();
+            running.take(&[RowDraft { table: Table::Spans, event_time: at(1), columns }], at(1));
+            if (n + 1) % per_epoch == 0 {
+                said.extend(running.pipeline.end_epoch(at(1)).decisions);
+            }
+        }
+        said.iter().map(|decision| format!("{:?}", decision.event)).collect()
+    })
+}
+
+/// A word that means no violation is a condition, too. The first record is shipped by itself, so it is a bystander's.
+#[test]
+fn a_result_that_falls_back_to_allowed_is_judged_record_by_record() {
+    let [one_by_one, at_once] = both_ways(
+        "CREATE RULE dear WITH (action = 'warn', reason_code = 'x_a') AS
+         SELECT team, window_start, window_end, avg(cost_total) AS observed,
+                CASE WHEN avg(cost_total) > 2.6 THEN 'WARNING' ELSE 'ALLOWED' END AS result
+         FROM TUMBLE(spans, event_time, INTERVAL '1 hour') GROUP BY team, window_start, window_end EMIT ON UPDATE;",
+        &[
+            json!({"team": "z", "cost_total": 1.0}),
+            json!({"team": "a", "cost_total": 4.0}),
+            json!({"team": "a", "cost_total": 0.5}),
+        ],
+    );
+    assert_eq!(one_by_one.len(), 2, "firing, resolved");
+    assert_same(&at_once, &one_by_one);
+}
+
+#[test]
+fn groups_that_share_a_subject_are_not_taken_for_each_other() {
+    let row = |team: &str, unit: &str, usd: f64| json!({"team": team, "cost_currency": unit, "cost_total": usd});
+    let [one_by_one, at_once] = both_ways(
+        "CREATE RULE spent WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
+         SELECT team, cost_currency AS unit, window_start, window_end, sum(cost_total) AS observed
+         FROM TUMBLE(spans, event_time, INTERVAL '1 hour') WHERE team IS NOT NULL
+         GROUP BY team, cost_currency, window_start, window_end HAVING sum(cost_total) >= 20 EMIT ON UPDATE;",
+        &[row("z", "USD", 1.0), row("a", "EUR", 18.0), row("a", "USD", 15.0), row("a", "USD", 6.0)],
+    );
+    assert_eq!(one_by_one.len(), 1, "21 USD");
+    assert_same(&at_once, &one_by_one);
+}
+
 /// A budget that is blown anew while a slower partition holds the window before open is the same directive.
 #[test]
 fn a_directive_goes_on_into_a_window_that_overlaps_in_time_with_the_one_before() {
