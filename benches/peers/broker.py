@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import subprocess
+import time
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -12,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 import telemetry
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tests" / "kafka.sh"
-NODE = "peers"
+NODE = os.environ.get("LICTOR_PEERS_NODE", "peers")
 START_LIMIT_S = 120
 # Clients outlive the node by a moment, and need not say that it is gone.
 SILENT = logging.getLogger("peers.kafka")
@@ -70,15 +71,24 @@ class Broker:
                 return
             self.drop(topic)
         self.make([topic], telemetry.PARTITIONS)
-        producer = self.producer()
+        producer, failures = self.producer(), []
+        note = lambda error, _: failures.append(error) if error else None
+        # A partition that the broker does not know of yet would refuse its first records.
+        while len(producer.list_topics(topic, timeout=10).topics[topic].partitions) < telemetry.PARTITIONS:
+            time.sleep(0.1)
         for partition, key, timestamp_ms, payload in telemetry.records_of(load):
             while True:
                 try:
-                    producer.produce(topic, payload, key.encode(), partition=partition, timestamp=timestamp_ms)
+                    producer.produce(topic, payload, key.encode(), partition=partition, timestamp=timestamp_ms,
+                                     on_delivery=note)
                     break
                 except BufferError:
                     producer.poll(0.1)
         producer.flush()
+        count = self._count(topic)
+        if failures or count != len(load.partition):
+            # Answers would be held against what was never there.
+            raise RuntimeError(f"{topic} has {count} records of {len(load.partition)}: {failures[:3]}")
 
     def _count(self, topic):
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "peers-count"})

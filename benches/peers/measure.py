@@ -24,7 +24,7 @@ SETTLE_S = 2
 # Whoever read the last mark may still owe answers of windows that ended so long before.
 OWED_MS = 120_000
 
-LIVE_SPANS_PER_S = 5_000
+LIVE_SPANS_PER_S = int(os.environ.get("LICTOR_PEERS_LIVE_SPANS", "5000"))
 LIVE_MARKS_PER_S = 40
 LIVE_WARM_UP_S = 6
 LIVE_MEASURED_S = 8
@@ -125,15 +125,21 @@ def read_backlog(broker, engine, place, backlog, limit_s):
     first, last = samples[0], samples[-1]
     begin = next(s for s in samples if s[0] - first[0] >= WARM_UP_SHARE * (last[0] - first[0]))
     wall_s, spans, cpu_s = (last[i] - begin[i] for i in range(3))
-    # Each partition is read up to its latest mark for certain.
-    marks = [[n for n in seen if load.mark_partition[n] == p] for p in range(telemetry.PARTITIONS)]
-    rows = [load.mark_row[max(numbers)] if numbers else 0 for numbers in marks]
-    until_ms = int(load.end_ms[rows].min()) - engine.patience_ms - OWED_MS
-    findings = backlog.expected.check(given, until_ms, [int(load.record[row]) for row in rows], engine.p95_bound)
+    findings = check_backlog(engine, backlog, given, seen)
     return figures | {
         "spans_per_s": spans / wall_s, "spans_per_core_s": spans / cpu_s, "cores_busy": cpu_s / wall_s,
         "measured_s": wall_s, "spans_read": last[1],
         "checked": dict(findings.checked), "wrong": dict(findings.wrong), "examples": dict(findings.examples)}
+
+
+def check_backlog(engine, backlog, given, seen):
+    """What is wrong with the answers of whoever has seen these marks for certain."""
+    load = backlog.load
+    # Each partition is read up to its latest mark for certain.
+    marks = [[n for n in seen if load.mark_partition[n] == p] for p in range(telemetry.PARTITIONS)]
+    rows = [load.mark_row[max(numbers)] if numbers else 0 for numbers in marks]
+    until_ms = int(load.end_ms[rows].min()) - engine.patience_ms - OWED_MS
+    return backlog.expected.check(given, until_ms, [int(load.record[row]) for row in rows], engine.p95_bound)
 
 
 def _answers_to_backlog(engine, place, process, follower, load, limit_s):
@@ -257,7 +263,7 @@ def follow_live(broker, engine, place):
         follower.close()
     latencies_ms = _latencies(arrived, measured_from, measured_until)
     return {
-        "p50_ms": _quantile(latencies_ms, 0.5), "p99_ms": _quantile(latencies_ms, 0.99), "alerts": len(latencies_ms),
+        "p50_ms": quantile(latencies_ms, 0.5), "p99_ms": quantile(latencies_ms, 0.99), "alerts": len(latencies_ms),
         "recovery_s": recovery_s, "lost": sum(number not in arrived for number in sent),
         "twice": sum(len(times) > 1 for times in arrived.values())}
 
@@ -267,5 +273,5 @@ def _latencies(arrived, since_ns, until_ns):
         (times[0] - number) / 1e6 for number, times in arrived.items() if since_ns <= number < until_ns)
 
 
-def _quantile(ordered, q):
+def quantile(ordered, q):
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else None

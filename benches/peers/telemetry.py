@@ -13,8 +13,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, Instr
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-PARTITIONS = 4
-TEAMS = [f"team-{i:02}" for i in range(40)]
+PARTITIONS = int(os.environ.get("LICTOR_PEERS_PARTITIONS", "4"))
+TEAMS = [f"team-{i:02}" for i in range(int(os.environ.get("LICTOR_PEERS_TEAMS", "40")))]
 MODELS = ["gpt-4o", "gpt-4o-mini", "o3", "claude-sonnet-4", "claude-haiku-4", "gemini-2.5-pro", "mistral-large",
           "llama-4"]
 PROVIDERS = ["openai", "openai", "openai", "anthropic", "anthropic", "gcp.gemini", "mistral_ai", "meta"]
