@@ -11,6 +11,7 @@
 mod aggregation;
 mod attributes;
 mod baseline;
+mod batch;
 mod calendar;
 mod carry;
 mod compact;
@@ -55,6 +56,7 @@ mod zoned;
 
 pub use aggregation::{Aggregation, KeyIndex};
 pub use baseline::Baseline;
+pub use batch::{BatchQuery, BatchTables};
 pub use calendar::CalendarUnit;
 pub use compile::{
     CompiledRule, CompiledStore, Feed, JoinedRule, JoinedThen, References, RuleKind, RuleSet, RuleSource, WindowedRule,
