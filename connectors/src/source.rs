@@ -36,7 +36,7 @@ pub enum AssignmentChange {
 
 /// A stream of records from one or more partitions, ordered within each of them.
 pub trait Source {
-    /// Waits at most `wait` for one record and hands it to `absorb`, borrowed.
+    /// Waits at most `wait`, rounded up to whole milliseconds, for one record and hands it to `absorb`, borrowed.
     ///
     /// `absorb` is called exactly once if the answer is [`Polled::Record`], and not at all otherwise.
     ///

@@ -4,6 +4,7 @@
 //! flush, so that the loop never commits offsets whose events are not on the broker.
 
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -18,9 +19,9 @@ use crate::error::{ConnectorError, Retry};
 use crate::record::Outgoing;
 use crate::sink::Sink;
 
-/// How long one look for acknowledgements lasts. The client's `poll` always waits the whole time, even when everything
-/// has arrived after a microsecond, so this is the granularity of a flush.
-pub(super) const ACK_POLL: Duration = Duration::from_micros(500);
+/// The pause before the next look for acknowledgements, which is the granularity of a flush. We sleep it ourselves: the
+/// client's `poll` counts in whole milliseconds, would spin through this, and waits on when everything has arrived.
+const ACK_PAUSE: Duration = Duration::from_micros(500);
 
 /// Publishes to Kafka with `enable.idempotence=true` and `acks=all`.
 ///
@@ -64,7 +65,7 @@ impl Sink for KafkaSink {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
                     record = returned;
-                    self.producer.poll(ACK_POLL);
+                    look_for_acknowledgements(&self.producer);
                 }
                 Err((error, _)) => return Err(self.refusal(&error, message)),
             }
@@ -73,7 +74,7 @@ impl Sink for KafkaSink {
 
     fn flush(&mut self) -> Result<(), ConnectorError> {
         while self.producer.in_flight_count() > 0 {
-            self.producer.poll(ACK_POLL);
+            look_for_acknowledgements(&self.producer);
         }
         let failures = self.producer.context().take();
         let Some(first) = failures.first else { return Ok(()) };
@@ -84,6 +85,15 @@ impl Sink for KafkaSink {
             message: first.error.to_string(),
             retry: if is_fatal { Retry::Never } else { judge(first.error.rdkafka_error_code()).1 },
         })
+    }
+}
+
+/// Serves what the brokers have said of messages that are under way; if they have said nothing, it waits a little.
+pub(super) fn look_for_acknowledgements(producer: &BaseProducer<Deliveries>) {
+    let in_flight = producer.in_flight_count();
+    producer.poll(Duration::ZERO);
+    if producer.in_flight_count() >= in_flight {
+        thread::park_timeout(ACK_PAUSE);
     }
 }
 

@@ -282,7 +282,7 @@ impl Source for KafkaSource {
             return Ok(change);
         }
         let is_holding = self.is_holding();
-        match self.consumer.poll(wait) {
+        match self.consumer.poll(whole_ms(wait)) {
             Some(Ok(message))
                 if is_holding && !is_due(&mut self.assigned, &message, &mut self.has_warned_of_return) => {}
             Some(Ok(message)) => {
@@ -366,6 +366,11 @@ fn is_due(
         tracing::warn!(%partition, offset, next, "the client went back: what was handed over already is skipped");
     }
     is_due
+}
+
+/// The client spins through what is less than a millisecond.
+fn whole_ms(wait: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
 }
 
 pub(super) fn as_record<'a>(message: &'a BorrowedMessage<'_>) -> RecordRef<'a> {

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::membership::{Membership, OutsideOfGroup};
 use super::properties::{KafkaProperties, Role};
-use super::sink::{ACK_POLL, Deliveries, as_record, bytes_of};
+use super::sink::{Deliveries, as_record, bytes_of, look_for_acknowledgements};
 use super::{judge, refused};
 use crate::error::{ConnectorError, Retry};
 use crate::failpoint;
@@ -37,7 +37,7 @@ const OFFSETS_WAIT: Duration = Duration::from_secs(10);
 /// machine, and short enough that delivery reports are served in between.
 const ABORT_WAIT: Duration = Duration::from_secs(1);
 /// How long an abort waits for messages that are under way before librdkafka purges those that wait for a broker: 200
-/// looks are 100 ms.
+/// looks in vain are 100 ms.
 const ABORT_LOOKS_MAX: usize = 200;
 /// The pause before a retriable call is made again; without it a coordinator that is away is asked in a tight loop.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -195,7 +195,7 @@ impl KafkaTransactions {
                 Err(refused) => refused,
             };
             match error {
-                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => self.producer.poll(ACK_POLL),
+                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => look_for_acknowledgements(&self.producer),
                 KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => {
                     return Err(TransactionError::TooLarge { topic: message.topic.clone(), bytes: bytes_of(message) });
                 }
@@ -312,7 +312,7 @@ impl KafkaTransactions {
         let mut looks = 0;
         // Ends: every message is acknowledged or given up after message.timeout.ms at the latest.
         while self.producer.in_flight_count() > 0 && looks < looks_max {
-            self.producer.poll(ACK_POLL);
+            look_for_acknowledgements(&self.producer);
             looks += 1;
         }
     }

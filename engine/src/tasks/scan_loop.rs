@@ -21,8 +21,6 @@ use crate::aside::DecodeErrors;
 use crate::clock::Clock;
 use crate::scan_stage::ScanCounts;
 
-/// The client counts in milliseconds: it would spin for less.
-const POLL_MIN: Duration = Duration::from_millis(1);
 /// A broker that is away is asked again after the next silence.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// How often a broker that could not say is asked again which input partitions there are.
@@ -112,7 +110,7 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         let deadline = self.clock.monotonic() + self.options.linger;
         while self.task.rows_pending() < self.options.rows_max && !self.stop.is_set() {
             let wait = deadline.saturating_sub(self.clock.monotonic());
-            if wait < POLL_MIN || !self.poll(wait)? {
+            if wait.is_zero() || !self.poll(wait)? {
                 break;
             }
         }
