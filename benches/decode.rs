@@ -6,6 +6,8 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 
+#[path = "allocator.rs"]
+mod allocator;
 #[path = "cpu.rs"]
 mod cpu;
 

@@ -6,6 +6,9 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 
+#[path = "allocator.rs"]
+mod allocator;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

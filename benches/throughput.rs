@@ -2,14 +2,21 @@
 //! rules, a backtest, which decodes beside judging, and the whole path from a real Kafka beside a bare consumer of the
 //! same topic.
 //!
-//! `cargo bench` prints one line per measurement, all over the same records in one run, so that ratios hold on any
-//! machine. The last two need `KAFKA_BOOTSTRAP` (see `tests/kafka.sh`). With `-- kafka`, `backtest`, `shipped` or
-//! `20 rules` only those are measured, beside decoding; `LICTOR_EVENT_SECONDS` makes other than 400 s of traffic.
+//! `cargo bench --bench throughput` prints medians of `LICTOR_RUNS` (5) runs, all over the same records, so that ratios
+//! hold on any machine. The last two need `KAFKA_BOOTSTRAP` (see `tests/kafka.sh`); their ratio is of rates per second
+//! of processor time, the client's threads included. With `-- kafka`, `backtest`, `shipped` or `20 rules` only those are
+//! measured, beside decoding; `LICTOR_EVENT_SECONDS` makes other than 400 s of traffic.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 
+#[path = "allocator.rs"]
+mod allocator;
 #[path = "cpu.rs"]
 mod cpu;
+#[path = "spread.rs"]
+mod spread;
+#[path = "workload.rs"]
+mod workload;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,27 +27,23 @@ use std::time::Duration;
 
 use cpu::cpu_s;
 use lictor_connectors::{
-    ConnectorError, KafkaProperties, KafkaSink, KafkaSource, Outgoing, Polled, RecordRef, Recorded, Sink, Source,
-    TopicPartition, TopicSpec, Track, ensure_topics,
+    ConnectorError, KafkaProperties, KafkaSink, KafkaSource, Outgoing, Polled, Recorded, Sink, Source, TopicPartition,
+    TopicSpec, Track, ensure_topics,
 };
 use lictor_engine::backtest::{self, Backtest, Range, Witness};
 use lictor_engine::clock::{Clock, SystemClock};
-use lictor_engine::company::Company;
 use lictor_engine::config::{Config, Outside};
 use lictor_engine::pipeline::{Pipeline, PipelineSettings, Stages};
 use lictor_engine::scan_stage::ScanCounts;
 use lictor_engine::tasks::{self, Stage, TaskObserver};
-use lictor_engine::watermark::Tolerances;
 use lictor_engine::{rules_dir, shipped};
-use lictor_queries::{References, RuleFile, RuleSet, compile};
+use lictor_queries::RuleSet;
 use lictor_schemas::event::EnforcementEvent;
-use lictor_schemas::otlp::{Decoder, RecordMeta};
+use lictor_schemas::otlp::{Decoder, Wanted};
 use lictor_schemas::prices::PriceTable;
-use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
-
-const TRACES_PER_S: f64 = 200.0;
-const RUNS: usize = 3;
+use spread::{Spread, runs};
+use workload::{TOPIC, decode_epoch, epochs, judge_epoch, records, rule_set, settings, spans_of};
 
 fn main() {
     // Cargo itself passes `--bench`.
@@ -48,7 +51,9 @@ fn main() {
     let records = records();
     let spans = spans_of(&records);
     let bytes: usize = records.iter().map(Vec::len).sum();
-    println!("{} records, {spans} spans, {} bytes/span, best of {RUNS} runs, one core", records.len(), bytes / spans);
+    let runs = runs();
+    println!("{} records, {spans} spans, {} bytes/span", records.len(), bytes / spans);
+    println!("median (least–greatest) of {runs} runs, one core unless it says more");
     let twenty = rule_set(20);
     let wanted = twenty.wanted.clone();
     let decode = measure("decode alone (columns of 20 rules)", spans, || (), |()| decode(&records, &wanted));
@@ -60,7 +65,7 @@ fn main() {
         let (name, loading) = (format!("decode + {count} rules"), SystemClock::start());
         drop(rule_set(count));
         let loading = loading.monotonic();
-        let rate = measure(&name, spans_of(records), || rule_set(count), |rules| pipeline(records, rules));
+        let rate = measure(&name, spans_of(records), || rule_set(count), |rules| judge(records, rules));
         let per_rule = (1e9 / rate - 1e9 / decode) / f64::from(count);
         let of_decode = 100.0 * rate / decode;
         println!(
@@ -69,7 +74,7 @@ fn main() {
         );
     }
     if "shipped".contains(&only) {
-        measure("decode + the 6 shipped rules", spans, shipped, |rules| pipeline(&records, rules));
+        measure("decode + the 6 shipped rules", spans, shipped, |rules| judge(&records, rules));
     }
     if "backtest".contains(&only) {
         backtests(&records, spans, decode);
@@ -88,105 +93,38 @@ fn backtests(records: &[Vec<u8>], spans: usize, decode: f64) {
     measure("backtest, 20 rules against 20", spans, both, |rules| replay(records, rules));
 }
 
-/// Spans of a busy company, as the collector sends them.
-fn records() -> Vec<Vec<u8>> {
-    let start = EventTime::from_ms(1_772_355_600_000);
-    let seconds = std::env::var("LICTOR_EVENT_SECONDS").map_or(400, |text| text.parse().unwrap_or(400));
-    let mut company = Company::new(1, start).with_traces_per_s(TRACES_PER_S);
-    let messages = company.next_batch(start.plus(seconds * 1_000_000_000));
-    messages.into_iter().filter(|m| m.0 == Signal::Traces).map(|m| m.2).filter(|p| p.len() > 100).collect()
-}
-
-fn spans_of(records: &[Vec<u8>]) -> usize {
-    let wanted = [(Table::Spans, ["name".to_owned()].into())].into();
-    let mut decoder = Decoder::new(&lictor_schemas::otlp::Wanted(wanted), &[], Arc::new(PriceTable::empty()));
-    records
-        .iter()
-        .enumerate()
-        .filter_map(|(i, r)| decoder.absorb(Signal::Traces, r, meta(i)).ok())
-        .map(|a| a.rows)
-        .sum()
-}
-
-fn meta(offset: usize) -> RecordMeta<'static> {
-    RecordMeta { topic: "otlp_spans", partition: 0, offset: i64::try_from(offset).unwrap_or_default(), timestamp_ms: 0 }
-}
-
-/// Budgets, anomalies, latencies: windowed sums over different keys and windows, half of them judged on update.
-fn rule_set(count: u32) -> RuleSet {
-    let keys = ["team", "project", "provider", "request_model", "customer_id"];
-    let rules = (0..count as usize).map(|i| {
-        // Of a thousand, two hundred differ in more than their thresholds.
-        let (key, minutes) = (keys[i % keys.len()], 1 + i % 200 / keys.len());
-        let (emit, most) = (if i % 4 == 3 { "UPDATE" } else { "CLOSE" }, 1_000_000 + i / 200);
-        format!(
-            "CREATE RULE r{i} WITH (action='warn', reason_code='x_bench') AS
-             SELECT s.{key}, window_start, window_end, sum(s.cost_total) AS observed, count(*) AS calls
-             FROM TUMBLE(spans, event_time, INTERVAL '{minutes} minutes') AS s
-             WHERE s.usage_leaf AND s.{key} IS NOT NULL
-             GROUP BY s.{key}, window_start, window_end HAVING sum(s.cost_total) > {most} EMIT ON {emit};"
-        )
-    });
-    let file = RuleFile { file: "bench.sql".to_owned(), text: rules.collect() };
-    let (rules, faults) = compile(&[file], &References::new());
-    assert!(faults.is_empty(), "{faults:?}");
-    rules
-}
-
 fn shipped() -> RuleSet {
     let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder for rules: {e}"));
     shipped::write_to(dir.path()).unwrap_or_else(|e| panic!("the shipped rules: {e}"));
     rules_dir::load(dir.path(), None).map(|l| l.rules).unwrap_or_else(|e| panic!("the shipped rules: {e}"))
 }
 
-/// Runs a thing some times and prints its best rate, in spans per second; what is prepared for it does not count.
+/// Runs a thing some times and prints its rates, in spans per second; what is prepared for it does not count. Gives the
+/// median.
 fn measure<T>(name: &str, spans: usize, prepare: impl Fn() -> T, run: impl Fn(T)) -> f64 {
     let clock = SystemClock::start();
     let once = || {
         let prepared = prepare();
         let began = clock.monotonic();
         run(prepared);
-        clock.monotonic().saturating_sub(began)
+        spans as f64 / clock.monotonic().saturating_sub(began).as_secs_f64()
     };
-    let best = (0..RUNS).map(|_| once()).min().unwrap_or_default();
-    let rate = spans as f64 / best.as_secs_f64();
-    println!("{name:44} {:>9.0} spans/s {:>7.0} ns/span", rate, 1e9 / rate);
-    rate
+    let rate = Spread::of((0..runs()).map(|_| once()));
+    println!("{name:44} {:>29} spans/s {:>7.0} ns/span", rate.to_string(), 1e9 / rate.median);
+    rate.median
 }
 
-fn decode(records: &[Vec<u8>], wanted: &lictor_schemas::otlp::Wanted) {
+fn decode(records: &[Vec<u8>], wanted: &Wanted) {
     let mut decoder = Decoder::new(wanted, &[], Arc::new(PriceTable::empty()));
-    for (i, record) in records.iter().enumerate() {
-        let _ = decoder.absorb(Signal::Traces, record, meta(i));
-        if i % 64 == 63 {
-            decoder.take();
-        }
-    }
+    epochs(records, 0).for_each(|epoch| decode_epoch(&mut decoder, epoch));
 }
 
-fn settings() -> PipelineSettings {
-    let tolerances = Tolerances { future_skew_ns: i64::MAX, ..Tolerances::default() };
-    PipelineSettings { tolerances, ..PipelineSettings::default() }
-}
-
-fn pipeline(records: &[Vec<u8>], rules: RuleSet) {
+fn judge(records: &[Vec<u8>], rules: RuleSet) {
     let mut pipeline = Pipeline::new(rules, Arc::new(PriceTable::empty()), &settings());
-    for (i, payload) in records.iter().enumerate() {
-        let record = RecordRef {
-            topic: "otlp_spans",
-            partition: 0,
-            offset: i64::try_from(i).unwrap_or_default(),
-            timestamp_ms: 0,
-            key: None,
-            payload: Some(payload),
-            ..RecordRef::default()
-        };
-        pipeline.absorb(record, EventTime(0));
-        if i % 64 == 63 {
-            pipeline.end_epoch(EventTime(0));
-        }
+    for epoch in epochs(records, 0) {
+        judge_epoch(&mut pipeline, epoch);
+        pipeline.end_epoch(EventTime(0));
     }
-    pipeline.end_epoch(EventTime(0));
 }
 
 /// Records in memory, as a partition that was recorded.
@@ -207,7 +145,7 @@ impl Witness for Deaf {
 
 /// A backtest of the records under some rule sets: one thread decodes, and one judges for each of them.
 fn replay<const SETS: usize>(records: &[Vec<u8>], sets: [RuleSet; SETS]) {
-    let partition = TopicPartition::new("otlp_spans", 0);
+    let partition = TopicPartition::new(TOPIC, 0);
     let recorded = (0..).zip(records).map(|(offset, payload)| {
         let payload = Some(payload.clone());
         Recorded { partition: partition.clone(), offset, timestamp_ms: 0, key: None, payload }
@@ -228,13 +166,18 @@ fn replay<const SETS: usize>(records: &[Vec<u8>], sets: [RuleSet; SETS]) {
     assert_eq!(outcome.map(|o| o.reading.records).unwrap_or_default(), records.len() as u64);
 }
 
-/// The same records on a real topic: read by a bare consumer, then judged by twenty rules.
+/// The same records on a real topic: read by a bare consumer and judged by twenty rules, in turns.
 fn from_kafka(bootstrap: &str, records: &[Vec<u8>], spans: usize) {
     let properties = KafkaProperties::from_bootstrap(bootstrap);
     let topic = format!("bench-spans-{}", std::process::id());
     produce(&properties, &topic, records);
-    let bare = consume(&properties, &topic, records.len(), spans);
-    let whole = judge(bootstrap, &topic, records.len(), spans);
+    let (mut bare, mut whole) = (Vec::new(), Vec::new());
+    for run in 0..runs() {
+        bare.push(consume(&properties, &topic, run, records.len()));
+        whole.push(path(bootstrap, &topic, run, records.len()));
+    }
+    let bare = report("bare consumer", spans, &bare);
+    let whole = report("the whole path, 20 rules, exactly once", spans, &whole);
     println!("{:44} {:>5.1} % of the bare consumer", "", 100.0 * whole / bare);
 }
 
@@ -249,8 +192,8 @@ fn produce(properties: &KafkaProperties, topic: &str, records: &[Vec<u8>]) {
     sink.flush().unwrap_or_else(|e| panic!("{e}"));
 }
 
-fn consume(properties: &KafkaProperties, topic: &str, records: usize, spans: usize) -> f64 {
-    let group = format!("bench-bare-{}", std::process::id());
+fn consume(properties: &KafkaProperties, topic: &str, run: usize, records: usize) -> Took {
+    let group = format!("bench-bare-{}-{run}", std::process::id());
     let source = KafkaSource::try_new(properties, &group, &group, &[topic.to_owned()]);
     let mut source = source.unwrap_or_else(|e| panic!("{e}"));
     let (mut read, mut bytes) = (0, 0);
@@ -263,12 +206,12 @@ fn consume(properties: &KafkaProperties, topic: &str, records: usize, spans: usi
             read += 1;
         }
     }
-    report("bare consumer", spans, began.unwrap_or_default(), Moment::now(&clock))
+    Moment::now(&clock).since(began.unwrap_or_default())
 }
 
 /// An application of its own that reads `topic`.
-fn configuration(bootstrap: &str, topic: &str) -> Config {
-    let name = format!("bench-judge-{}", std::process::id());
+fn configuration(bootstrap: &str, topic: &str, run: usize) -> Config {
+    let name = format!("bench-judge-{}-{run}", std::process::id());
     let text = format!(
         "application_id: {name}\nrules: .\nkafka: {{bootstrap.servers: \"{bootstrap}\"}}\n\
          topics: {{traces: [{topic}], enforcement: {name}.enforcement, directives: {name}.directives,\n\
@@ -278,8 +221,9 @@ fn configuration(bootstrap: &str, topic: &str) -> Config {
     Config::from_yaml(Path::new("lictor.yaml"), &text, &outside).unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn judge(bootstrap: &str, topic: &str, records: usize, spans: usize) -> f64 {
-    let config = configuration(bootstrap, topic);
+/// From Kafka to Kafka.
+fn path(bootstrap: &str, topic: &str, run: usize, records: usize) -> Took {
+    let config = configuration(bootstrap, topic, run);
     let settings = PipelineSettings { tolerances: settings().tolerances, ..config.pipeline_settings() };
     let stages = Stages::new(rule_set(20), Arc::new(PriceTable::empty()), &settings);
     ensure_topics(&config.kafka, &config.topic_specs()).unwrap_or_else(|e| panic!("{e}"));
@@ -289,7 +233,7 @@ fn judge(bootstrap: &str, topic: &str, records: usize, spans: usize) -> f64 {
     let meter = Meter { clock, stop: &stop, progress };
     tasks::run(&config.kafka, stages, &options, clock, (&stop, &meter)).unwrap_or_else(|e| panic!("{e}"));
     let Progress { began, judged, .. } = meter.progress.into_inner().unwrap_or_else(|e| panic!("{e}"));
-    report("the whole path, 20 rules, exactly once", spans, began.unwrap_or_default(), judged)
+    judged.since(began.unwrap_or_default())
 }
 
 /// Nothing more is judged if nothing was for so long after everything was scanned: the judge waits for nothing longer
@@ -361,11 +305,26 @@ impl Moment {
     fn now(clock: &SystemClock) -> Self {
         Self { at: clock.monotonic(), cpu_s: cpu_s() }
     }
+
+    fn since(self, began: Self) -> Took {
+        Took { wall_s: self.at.saturating_sub(began.at).as_secs_f64(), cpu_s: self.cpu_s - began.cpu_s }
+    }
 }
 
-fn report(name: &str, spans: usize, began: Moment, ended: Moment) -> f64 {
-    let wall = ended.at.saturating_sub(began.at).as_secs_f64();
-    let (rate, cores) = (spans as f64 / wall, (ended.cpu_s - began.cpu_s) / wall);
-    println!("{name:44} {rate:>9.0} spans/s, {cores:.2} cores busy, {:>9.0} spans/s and core", rate / cores.max(0.01));
-    rate
+/// What a run has taken.
+#[derive(Clone, Copy, Debug)]
+struct Took {
+    wall_s: f64,
+    cpu_s: f64,
+}
+
+/// Prints what runs have taken and gives the median of spans per second of processor time.
+fn report(name: &str, spans: usize, runs: &[Took]) -> f64 {
+    let spread = |of: &dyn Fn(&Took) -> f64| Spread::of(runs.iter().map(of));
+    let rate = spread(&|took| spans as f64 / took.wall_s);
+    let per_core = spread(&|took| spans as f64 / took.cpu_s.max(0.01));
+    let cores = spread(&|took| took.cpu_s / took.wall_s);
+    println!("{name:44} {:>29} spans/s, {cores:.2} cores busy", rate.to_string());
+    println!("{:44} {:>29} spans/s and core", "", per_core.to_string());
+    per_core.median
 }

@@ -8,6 +8,8 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 
+#[path = "../allocator.rs"]
+mod allocator;
 #[path = "../cpu.rs"]
 mod cpu;
 mod instance;

@@ -12,6 +12,8 @@
 #![expect(clippy::print_stdout, reason = "a fuzzer prints what it has done")]
 #![expect(clippy::unwrap_used, reason = "a fuzzer that cannot go on panics")]
 
+#[path = "../allocator.rs"]
+mod allocator;
 mod changes;
 mod otlp;
 mod rules;

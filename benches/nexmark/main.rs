@@ -27,6 +27,8 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 
+#[path = "../allocator.rs"]
+mod allocator;
 mod answers;
 mod events;
 mod questions;

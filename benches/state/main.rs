@@ -12,6 +12,8 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 
 mod aggregate;
+#[path = "../allocator.rs"]
+mod allocator;
 mod engine;
 mod hop;
 mod report;

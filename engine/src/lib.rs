@@ -49,7 +49,3 @@ pub mod verdict;
 pub mod verify;
 pub mod watermark;
 pub mod windowed;
-
-/// Every binary and benchmark of the engine allocates through it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

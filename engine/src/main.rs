@@ -4,6 +4,10 @@ mod cli;
 
 use std::process::ExitCode;
 
+/// Benchmarks name it, too (`benches/allocator.rs`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::run() {
         Ok(code) => code,

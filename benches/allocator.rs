@@ -1,0 +1,4 @@
+//! Benchmarks allocate as `lictor` does.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
