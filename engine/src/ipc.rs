@@ -18,8 +18,8 @@ use arrow::ipc::reader::{StreamReader, read_record_batch};
 use arrow::ipc::root_as_message;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 
-/// Writes a batch.
-pub(crate) fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+/// Writes a batch, in pieces that follow each other.
+pub(crate) fn encode(batch: &RecordBatch) -> Result<[Vec<u8>; 2], ArrowError> {
     let columns = batch.columns().iter().map(own_buffers).collect();
     let batch = RecordBatch::try_new(batch.schema(), columns)?;
     let mut dictionaries = DictionaryTracker::new(true);
@@ -27,11 +27,10 @@ pub(crate) fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     let (_, encoded) =
         IpcDataGenerator::default().encode(&batch, &mut dictionaries, &options, &mut IpcWriteContext::default())?;
     let length = u32::try_from(encoded.ipc_message.len()).map_err(|_| malformed("metadata of more than 4 GiB"))?;
-    let mut bytes = Vec::with_capacity(4 + encoded.ipc_message.len() + encoded.arrow_data.len());
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&encoded.ipc_message);
-    bytes.extend_from_slice(&encoded.arrow_data);
-    Ok(bytes)
+    let mut head = Vec::with_capacity(4 + encoded.ipc_message.len());
+    head.extend_from_slice(&length.to_le_bytes());
+    head.extend_from_slice(&encoded.ipc_message);
+    Ok([head, encoded.arrow_data])
 }
 
 /// Reads a batch of the given columns.
@@ -45,6 +44,9 @@ pub(crate) fn decode(bytes: &[u8], schema: SchemaRef) -> Result<RecordBatch, Arr
         return Err(malformed("cut off"));
     }
     let batch = message.header_as_record_batch().ok_or_else(|| malformed("no record batch"))?;
+    if batch.compression().is_some() {
+        return Err(malformed(COMPRESSED));
+    }
     let buffers = Buffer::from(buffers);
     let read = || read_record_batch(&buffers, batch, Arc::clone(&schema), &HashMap::new(), None, &message.version());
     let batch = guarded(read)?;
@@ -53,12 +55,15 @@ pub(crate) fn decode(bytes: &[u8], schema: SchemaRef) -> Result<RecordBatch, Arr
 
 /// Reads batches that have their schema before them.
 pub(crate) fn decode_stream(bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
-    check_lengths(bytes).ok_or_else(|| malformed("cut off"))?;
+    check_messages(bytes).ok_or_else(|| malformed("cut off, or its buffers are compressed"))?;
     guarded(|| StreamReader::try_new(Cursor::new(bytes), None)?.collect())
 }
 
-/// Whether every message of a stream lies within it: the reader would first make room for what is not there.
-fn check_lengths(mut bytes: &[u8]) -> Option<()> {
+/// We compress nothing: the reader would make room for whatever length is named.
+const COMPRESSED: &str = "its buffers are compressed";
+
+/// Whether every message of a stream lies within it, as it is: the reader would first make room for what is not there.
+fn check_messages(mut bytes: &[u8]) -> Option<()> {
     const CONTINUES: [u8; 4] = [0xff; 4];
     while !bytes.is_empty() {
         bytes = bytes.strip_prefix(&CONTINUES).unwrap_or(bytes);
@@ -69,6 +74,9 @@ fn check_lengths(mut bytes: &[u8]) -> Option<()> {
             return Some(());
         }
         let message = root_as_message(metadata).ok()?;
+        if message.header_as_record_batch().is_some_and(|batch| batch.compression().is_some()) {
+            return None;
+        }
         bytes = rest.get(usize::try_from(message.bodyLength()).ok()?..)?;
     }
     Some(())
@@ -118,7 +126,7 @@ mod tests {
         let long = "a team with a name that is longer than twelve bytes";
         let whole = batch(std::iter::repeat_n(long, 1_000).chain(["b"]).collect());
         let slice = whole.slice(999, 2);
-        let bytes = encode(&slice).unwrap();
+        let bytes = encode(&slice).unwrap().concat();
         assert!(bytes.len() < 1_000, "{}", bytes.len());
         assert_eq!(decode(&bytes, slice.schema()).unwrap(), slice);
     }
@@ -126,7 +134,7 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_an_error() {
         let whole = batch(vec!["a", "b"]);
-        let bytes = encode(&whole).unwrap();
+        let bytes = encode(&whole).unwrap().concat();
         for length in [0, 3, 20, bytes.len() - 60] {
             assert!(decode(&bytes[..length], whole.schema()).is_err(), "{length}");
         }
@@ -135,7 +143,7 @@ mod tests {
     #[test]
     fn bytes_that_were_changed_are_an_error_or_a_batch_and_no_panic() {
         let whole = batch(vec!["a", "b", "a name of more than twelve bytes"]);
-        let bytes = encode(&whole).unwrap();
+        let bytes = encode(&whole).unwrap().concat();
         let mut random = fastrand::Rng::with_seed(1);
         let mut refused = 0;
         for _ in 0..5_000 {

@@ -1,8 +1,8 @@
 //! The judge stage: partial aggregates in, decisions out.
 //!
 //! It owns every state that a rule remembers: panes, the history of window functions, what is firing. Windows close
-//! when the watermark of the rule's signal passes their end; rules that emit on update are judged at the end of every
-//! epoch on the groups that changed in it.
+//! when the watermark of the rule's signal passes their end; rules that emit on update are judged after every record
+//! that may make them say something, on the groups that it has changed.
 
 mod look;
 mod turns;
@@ -262,21 +262,21 @@ impl JudgeStage {
         &mut self.decisions
     }
 
-    /// Takes a shipment over and decides; events of updates come record by record, then all others. Of each, events
-    /// come in the order of rules, and within a rule in that of event time.
+    /// Takes a shipment over and decides; what has failed says nothing more. Events of updates come record by record,
+    /// then all others. Of each, events come in the order of rules, and within a rule in that of event time.
     pub fn absorb(&mut self, shipment: Shipment) -> Vec<Decision> {
         let mut decided = Vec::new();
         if let Some(feeding) = shipment.feeding {
             let are_ours = feeding.stores == self.judging.fingerprint;
             self.stores.iter_mut().for_each(|store| store.feed(shipment.feeder, &feeding, are_ours));
         }
-        self.absorb_updates(shipment.updates, shipment.feeder, &mut decided);
         for RuleFailure { rule, message } in shipment.failures {
             self.quarantine(rule, message);
         }
         for StoreFailure { store, message } in shipment.store_failures {
             self.quarantine_readers(store, &message);
         }
+        self.absorb_updates(shipment.updates, shipment.feeder, &mut decided);
         for (rule, violations) in shipment.violations {
             if self.states[rule.0].quarantined.is_none() {
                 decided.extend(self.decisions.rows(&self.judging.rules[rule.0].header, violations));
@@ -299,17 +299,21 @@ impl JudgeStage {
 
     /// Lets every rule say what the time that has come makes it say.
     fn step(&mut self, decided: &mut Vec<Decision>) {
+        self.advance_all((0..self.judging.rules.len()).map(RuleId), decided);
+        for store in &mut self.stores {
+            let plan = Arc::clone(store.plan());
+            store.let_go(plan.frontier.at(&self.watermarks));
+        }
+    }
+
+    fn advance_all(&mut self, rules: impl IntoIterator<Item = RuleId>, decided: &mut Vec<Decision>) {
         let is_any_warming = self.stores.iter().any(|store| store.warming().is_some());
-        for rule in (0..self.judging.rules.len()).map(RuleId) {
+        for rule in rules {
             // Its time stands still: what is firing neither goes on nor ends before it is known.
             if is_any_warming && self.is_warming(rule) {
                 continue;
             }
             self.isolate(rule, decided, |judge, decided| judge.advance(rule, decided));
-        }
-        for store in &mut self.stores {
-            let plan = Arc::clone(store.plan());
-            store.let_go(plan.frontier.at(&self.watermarks));
         }
     }
 

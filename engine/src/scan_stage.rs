@@ -3,15 +3,14 @@
 //! One decode and one pass over the rows serve all rules. Between two flushes the stage keeps sums, between two commits
 //! nothing: what it has read and not yet shipped is read again after a failure.
 
+mod updates;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::concat_batches;
-use arrow::datatypes::Schema;
+use arrow::array::RecordBatch;
 use lictor_connectors::{RecordRef, TopicPartition};
-use lictor_queries::{EvaluationError, RowWise, Scan};
+use lictor_queries::{EvaluationError, RowWise, Scan, TurnFailure};
 use lictor_schemas::otlp::Decoder;
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
@@ -19,9 +18,10 @@ use lictor_schemas::time::EventTime;
 use crate::aside::{AsideCounts, DeadLetter, LastDead, LateRows};
 use crate::clock::Stopwatch;
 use crate::decoding::{Decoded, Decoding};
-use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId, update_schema};
-use crate::segment::{Boundaries, Run, Segment};
+use crate::exchange::{RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
+use crate::segment::{Boundaries, Run, Segment, Timely};
 use crate::watermark::{SourceClocks, Untimely};
+use updates::{Piece, Updates};
 
 /// What is done with the rows of a table.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Scanning {
     pub table: Table,
     /// What it does with them.
     pub scanner: Scanner,
-    /// Whether it ships after every record.
+    /// Whether its rules are judged after every record, and so every record is summed up by itself.
     pub emits_on_update: bool,
     /// Set once it has failed: it gets no more rows.
     pub is_quarantined: bool,
@@ -224,7 +224,7 @@ impl ScanStage {
         self.counts = ScanCounts::default();
         // Who has failed since has sums, too.
         self.scannings.iter_mut().for_each(|scanning| scanning.is_quarantined = false);
-        self.flush_scans(|_| true);
+        self.flush_scans();
         self.failures = Failures::default();
         for (number, scanning) in self.scannings.iter_mut().enumerate() {
             scanning.is_quarantined = quarantined.contains(&number);
@@ -277,10 +277,9 @@ impl ScanStage {
         let mut shipments = Vec::new();
         for run in runs {
             self.judge_run(&run, &mut segment);
-            self.feed_updates(&run, &mut segment, now, &mut shipments);
             segment.step(&run);
             if self.boundaries.cross(run.signal, self.clocks.low(run.signal)) {
-                shipments.push(self.ship(&mut segment, now));
+                self.ship(&mut segment, now, &mut shipments);
             }
         }
         self.clocks.tick(now);
@@ -291,56 +290,61 @@ impl ScanStage {
         let is_quiet = shipments.is_empty() && !has_said;
         let is_urgent = is_aside || !is_quiet;
         if is_urgent || !may_hold {
-            shipments.push(self.ship(&mut segment, now));
+            self.ship(&mut segment, now, &mut shipments);
         }
         shipments
     }
 
-    /// Shows the rows since the last call to the rules that sum up.
+    /// Shows the rows since the last call to the rules.
     fn show(&mut self, segment: &mut Segment) {
-        for (table, rows) in segment.take_timely() {
-            *self.counts.rows_used.entry(table).or_default() += rows.num_rows() as u64;
-            self.feed(table, &rows, false);
+        for timely in segment.take_timely() {
+            *self.counts.rows_used.entry(timely.table).or_default() += timely.rows.num_rows() as u64;
+            self.feed(timely.table, &timely.rows);
+            self.feed_updates(&timely);
         }
     }
 
-    /// Shows the rows since the last shipment to the rules that sum up, and ships everything.
-    fn ship(&mut self, segment: &mut Segment, now: EventTime) -> Shipment {
+    /// Shows the rows since the last shipment to the rules, and ships everything.
+    fn ship(&mut self, segment: &mut Segment, now: EventTime, shipments: &mut Vec<Shipment>) {
         self.show(segment);
-        let partials = self.flush_scans(|_| true);
-        Shipment { marks: self.clocks.marks(), ..self.shipment(partials, now) }
-    }
-
-    /// Shows one record's rows to the rules that emit on update, whose sums wait for the next shipment.
-    fn feed_updates(&mut self, run: &Run, segment: &mut Segment, now: EventTime, shipments: &mut Vec<Shipment>) {
-        if !self.scannings.iter().any(|s| s.emits_on_update && run.rows[s.table as usize] > 0) {
-            return;
+        let mut pieces = std::mem::take(&mut self.updates).into_pieces();
+        let Piece { failures: mut store_failures, updates } = pieces.pop().unwrap_or_default();
+        for Piece { failures, updates } in pieces {
+            let newest = self.newest.take();
+            shipments.push(Shipment { updates, store_failures: failures, newest, ..Shipment::empty(now) });
         }
-        for (table, rows) in segment.timely_of(run) {
-            self.feed(table, &rows, true);
-        }
-        let failed_before = std::mem::take(&mut self.failures);
-        let partials = self.flush_scans(|scanning| scanning.emits_on_update);
-        let failed = std::mem::replace(&mut self.failures, failed_before);
-        if !failed.is_empty() || self.updates.rows >= UPDATE_ROWS_MAX {
-            // What was before a failure is judged without it.
-            shipments.push(self.shipment(Vec::new(), now));
-        }
-        self.failures.append(failed);
-        self.updates.add(partials);
-    }
-
-    fn shipment(&mut self, partials: Vec<(StoreId, RecordBatch)>, now: EventTime) -> Shipment {
+        let (partials, marks) = (self.flush_scans(), self.clocks.marks());
+        let Failures { rules: failures, stores } = std::mem::take(&mut self.failures);
+        store_failures.extend(stores);
         let violations = std::mem::take(&mut self.violations);
-        let Failures { rules: failures, stores: store_failures } = std::mem::take(&mut self.failures);
         let newest = self.newest.take();
-        let updates = std::mem::take(&mut self.updates).into_batches();
-        Shipment { partials, updates, violations, failures, store_failures, newest, ..Shipment::empty(now) }
+        let whole = Shipment { partials, updates, violations, marks, failures, store_failures, ..Shipment::empty(now) };
+        shipments.push(Shipment { newest, ..whole });
     }
 
-    fn flush_scans(&mut self, which: impl Fn(&Scanning) -> bool) -> Vec<(StoreId, RecordBatch)> {
+    /// Sums up what the rules that emit on update are judged on, record by record.
+    fn feed_updates(&mut self, Timely { table, rows, turns }: &Timely) {
+        let wanted = |s: &&mut Scanning| s.table == *table && !s.is_quarantined && s.emits_on_update;
+        for scanning in self.scannings.iter_mut().filter(wanted) {
+            let Scanner::Windowed(store, scan) = &mut scanning.scanner else { continue };
+            let watch = Stopwatch::start();
+            let summed = scan.sum_up_turns(rows, turns);
+            scanning.spent += watch.elapsed();
+            let sums = summed.unwrap_or_else(|TurnFailure { before, turn, error }| {
+                scanning.is_quarantined = true;
+                self.updates.fail(turn, StoreFailure { store: *store, message: error.message });
+                before
+            });
+            if let Some(sums) = sums {
+                self.updates.add(*store, sums);
+            }
+        }
+    }
+
+    /// What was summed up since the last call, for rules that are not judged record by record.
+    fn flush_scans(&mut self) -> Vec<(StoreId, RecordBatch)> {
         let mut partials = Vec::new();
-        for scanning in self.scannings.iter_mut().filter(|s| !s.is_quarantined && which(s)) {
+        for scanning in self.scannings.iter_mut().filter(|s| !s.is_quarantined && !s.emits_on_update) {
             let Scanner::Windowed(store, scan) = &mut scanning.scanner else { continue };
             let watch = Stopwatch::start();
             let flushed = scan.flush();
@@ -385,8 +389,8 @@ impl ScanStage {
         }
     }
 
-    fn feed(&mut self, table: Table, rows: &RecordBatch, on_update: bool) {
-        let wanted = |s: &&mut Scanning| s.table == table && !s.is_quarantined && s.emits_on_update == on_update;
+    fn feed(&mut self, table: Table, rows: &RecordBatch) {
+        let wanted = |s: &&mut Scanning| s.table == table && !s.is_quarantined && !s.emits_on_update;
         for scanning in self.scannings.iter_mut().filter(wanted) {
             let watch = Stopwatch::start();
             let fed = match &mut scanning.scanner {
@@ -438,53 +442,6 @@ fn hear(
     clocks.touch(partition, now);
 }
 
-/// Rows of updates in one shipment: they make about one message on the way to a shard.
-const UPDATE_ROWS_MAX: usize = 2_000;
-
-/// Sums of single records, for rules that emit on update.
-#[derive(Debug, Default)]
-struct Updates {
-    /// The record at hand, of those that have said something.
-    turn: u32,
-    rows: usize,
-    stores: BTreeMap<StoreId, (Vec<RecordBatch>, Vec<u32>)>,
-}
-
-impl Updates {
-    fn is_empty(&self) -> bool {
-        self.rows == 0
-    }
-
-    /// Adds what the next record says.
-    fn add(&mut self, partials: Vec<(StoreId, RecordBatch)>) {
-        if partials.is_empty() {
-            return;
-        }
-        for (store, partial) in partials {
-            let (batches, turns) = self.stores.entry(store).or_default();
-            turns.resize(turns.len() + partial.num_rows(), self.turn);
-            self.rows += partial.num_rows();
-            batches.push(partial);
-        }
-        self.turn += 1;
-    }
-
-    fn into_batches(self) -> Vec<(StoreId, RecordBatch)> {
-        self.stores.into_iter().map(|(store, (batches, turns))| (store, in_turns(&batches, turns))).collect()
-    }
-}
-
-/// Partial batches of one store as one, with the turn of each row.
-fn in_turns(batches: &[RecordBatch], turns: Vec<u32>) -> RecordBatch {
-    let partial = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
-    let whole = concat_batches(&partial, batches).and_then(|whole| {
-        let turns: ArrayRef = Arc::new(UInt32Array::from(turns));
-        let columns = whole.columns().iter().cloned().chain([turns]).collect();
-        RecordBatch::try_new(update_schema(&partial), columns)
-    });
-    whole.unwrap_or_else(|e| unreachable!("batches of one store have one schema: {e}"))
-}
-
 /// What has failed since the last shipment.
 #[derive(Debug, Default)]
 struct Failures {
@@ -495,11 +452,6 @@ struct Failures {
 impl Failures {
     fn is_empty(&self) -> bool {
         self.rules.is_empty() && self.stores.is_empty()
-    }
-
-    fn append(&mut self, other: Self) {
-        self.rules.extend(other.rules);
-        self.stores.extend(other.stores);
     }
 
     /// `scanning` has failed, and gets no more rows.

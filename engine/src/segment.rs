@@ -28,6 +28,16 @@ pub(crate) struct Run {
 /// Decoded rows, of which a growing part has been judged timely or not.
 pub(crate) struct Segment {
     tables: BTreeMap<Table, Rows>,
+    /// The number of the record at hand.
+    turn: u32,
+}
+
+/// Rows of a table that count.
+pub(crate) struct Timely {
+    pub table: Table,
+    pub rows: RecordBatch,
+    /// For each of them the record that it is of, by a number that grows from record to record.
+    pub turns: Vec<u32>,
 }
 
 struct Rows {
@@ -38,12 +48,14 @@ struct Rows {
     at: usize,
     /// For each row since `start`: whether it counts.
     keep: Vec<bool>,
+    /// The records of those that count.
+    turns: Vec<u32>,
 }
 
 impl Segment {
     pub(crate) fn new(batches: Vec<(Table, RecordBatch)>) -> Self {
-        let rows = |batch| Rows { batch, start: 0, at: 0, keep: Vec::new() };
-        Self { tables: batches.into_iter().map(|(t, b)| (t, rows(b))).collect() }
+        let rows = |batch| Rows { batch, start: 0, at: 0, keep: Vec::new(), turns: Vec::new() };
+        Self { tables: batches.into_iter().map(|(t, b)| (t, rows(b))).collect(), turn: 0 }
     }
 
     /// Table and event time of every row of a record, table by table.
@@ -62,17 +74,8 @@ impl Segment {
     pub(crate) fn keep(&mut self, table: Table, counts: bool) {
         if let Some(rows) = self.tables.get_mut(&table) {
             rows.keep.push(counts);
+            rows.turns.extend(counts.then_some(self.turn));
         }
-    }
-
-    /// The rows of one record that count, once it is judged and before [`Segment::step`].
-    pub(crate) fn timely_of(&self, run: &Run) -> Vec<(Table, RecordBatch)> {
-        let of_run = |(table, rows): (&Table, &Rows)| {
-            let count = run.rows[*table as usize];
-            let from = rows.at - rows.start;
-            (*table, timely(&rows.batch.slice(rows.at, count), &rows.keep[from..from + count]))
-        };
-        self.tables.iter().filter(|(t, _)| run.rows[**t as usize] > 0).map(of_run).collect()
     }
 
     /// Goes on to the next record.
@@ -80,17 +83,18 @@ impl Segment {
         for (table, rows) in &mut self.tables {
             rows.at += run.rows[*table as usize];
         }
+        self.turn += 1;
     }
 
     /// The rows since the last call that count; the segment begins anew behind them.
-    pub(crate) fn take_timely(&mut self) -> Vec<(Table, RecordBatch)> {
+    pub(crate) fn take_timely(&mut self) -> Vec<Timely> {
         let mut taken = Vec::new();
         for (table, rows) in &mut self.tables {
-            let keep = std::mem::take(&mut rows.keep);
+            let (keep, turns) = (std::mem::take(&mut rows.keep), std::mem::take(&mut rows.turns));
             let batch = timely(&rows.batch.slice(rows.start, keep.len()), &keep);
             rows.start = rows.at;
             if batch.num_rows() > 0 {
-                taken.push((*table, batch));
+                taken.push(Timely { table: *table, rows: batch, turns });
             }
         }
         taken

@@ -365,7 +365,7 @@ fn group_column(column: GroupColumn, keys: &[ArrayRef], windows: &[Window]) -> A
     }
 }
 
-fn accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+pub(crate) fn accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
     if aggregate.groups_accumulator_supported() {
         return aggregate.create_groups_accumulator();
     }
@@ -426,94 +426,5 @@ impl KeyIndex {
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.values.as_ref().map_or(0, |v| v.size())
-    }
-}
-
-/// The scan stage's side: sums up rows until it is flushed.
-pub(crate) struct Partial {
-    aggregation: Arc<Aggregation>,
-    index: Box<dyn GroupValues>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
-    groups: Vec<usize>,
-}
-
-impl Partial {
-    pub(crate) fn aggregation(&self) -> &Arc<Aggregation> {
-        &self.aggregation
-    }
-
-    pub(crate) fn try_new(aggregation: Arc<Aggregation>) -> Result<Self> {
-        let schema = aggregation.partial_schema();
-        let width = 1 + aggregation.key_schema().fields().len();
-        let end = schema.fields().len() - 1;
-        let columns = (0..width).chain(aggregation.spec.is_zoned().then_some(end));
-        let keys = Arc::new(schema.project(&columns.collect::<Vec<_>>())?);
-        let index = new_group_values(keys, &GroupOrdering::None)?;
-        let accumulators = aggregation.aggregates.iter().map(accumulator).collect::<Result<_>>()?;
-        Ok(Self { aggregation, index, accumulators, groups: Vec::new() })
-    }
-
-    /// Adds rows in the shape of the aggregate's input.
-    pub(crate) fn absorb(&mut self, batch: &RecordBatch) -> Result<()> {
-        let rows = batch.num_rows();
-        if rows == 0 {
-            return Ok(());
-        }
-        let keys = self.group_keys(batch)?;
-        self.index.intern(&keys, &mut self.groups)?;
-        let total = self.index.len();
-        let aggregation = &self.aggregation;
-        let each = self.accumulators.iter_mut().zip(aggregation.arguments.iter().zip(&aggregation.filters));
-        for (accumulator, (arguments, filter)) in each {
-            let values: Vec<ArrayRef> =
-                arguments.iter().map(|e| e.evaluate(batch)?.into_array(rows)).collect::<Result<_>>()?;
-            let filter = filter.as_ref().map(|f| f.evaluate(batch)?.into_array(rows)).transpose()?;
-            let filter = filter.as_ref().map(|f| f.as_boolean());
-            accumulator.update_batch(&values, &self.groups, filter, total)?;
-        }
-        Ok(())
-    }
-
-    /// Whether an aggregate counts on rows in the order of its `ORDER BY`, as `nth_value` does: then only rows that
-    /// were sorted together may be summed up together, and what comes of them is merged by that order.
-    pub(crate) fn needs_sorted_rows(&self) -> bool {
-        let needs = |a: &Arc<AggregateFunctionExpr>| a.order_sensitivity().hard_requires() && !a.order_bys().is_empty();
-        self.aggregation.aggregates.iter().any(needs)
-    }
-
-    /// Everything summed up since the last flush, as one partial batch; none if there was nothing.
-    pub(crate) fn flush(&mut self) -> Result<Option<RecordBatch>> {
-        let rows = self.index.len();
-        if rows == 0 {
-            return Ok(None);
-        }
-        let mut columns = self.index.emit(EmitTo::All)?;
-        // Emitting leaves the hash table as it was, with numbers of groups that are gone.
-        self.index.clear_shrink(0);
-        let end = if self.aggregation.spec.is_zoned() { columns.pop() } else { None };
-        for accumulator in &mut self.accumulators {
-            columns.extend(accumulator.state(EmitTo::All)?);
-        }
-        columns.extend(end);
-        Ok(Some(RecordBatch::try_new(self.aggregation.partial_schema(), columns)?))
-    }
-
-    /// `[pane_start, key…]` of every row, and `pane_end` where it does not follow.
-    fn group_keys(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        let rows = batch.num_rows();
-        let (mut start, mut end): (Option<ArrayRef>, Option<ArrayRef>) = (None, None);
-        let mut keys = Vec::with_capacity(self.aggregation.groups.len());
-        for (column, expr) in &self.aggregation.groups {
-            let evaluate = || expr.evaluate(batch)?.into_array(rows);
-            match column {
-                GroupColumn::WindowStart => start = Some(evaluate()?),
-                GroupColumn::WindowEnd if self.aggregation.spec.is_zoned() => end = Some(evaluate()?),
-                GroupColumn::WindowEnd => {}
-                GroupColumn::Key(_) => keys.push(evaluate()?),
-            }
-        }
-        keys.splice(0..0, start);
-        keys.extend(end);
-        Ok(keys)
     }
 }

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, AsArray, UInt32Array, UInt64Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::UInt32Type;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
 
 use crate::EvaluationError;
-use crate::aggregation::{Aggregation, Partial};
+use crate::aggregation::Aggregation;
+use crate::partial::{Partial, update_schema};
 use crate::stage::Stage;
 
 /// Filters, projects and sums up rows; keeps nothing once it is flushed.
@@ -74,7 +78,7 @@ impl Scan {
             // The stage sorts a batch; the next one begins anew.
             self.apart.extend(self.partial.flush()?);
         }
-        self.stage.run(rows)?.iter().try_for_each(|batch| self.partial.absorb(batch))
+        self.stage.run(rows)?.iter().try_for_each(|batch| self.partial.absorb(batch, None))
     }
 
     /// Everything added since the last flush as partial batches `[pane_start, key…, state…]`; a key occurs in each of
@@ -88,7 +92,102 @@ impl Scan {
         Ok(batches)
     }
 
+    /// Sums up the rows of several records, each record by itself; `turns`, which do not descend, say which one each row
+    /// is of. Gives rows of [`update_schema`] in the order of their turns, none if there are none. Nothing that
+    /// [`Scan::absorb`] has added may wait to be flushed.
+    ///
+    /// # Errors
+    /// An expression of the rule fails on the rows of one of the records.
+    pub fn sum_up_turns(&mut self, rows: &RecordBatch, turns: &[u32]) -> Result<Option<RecordBatch>, TurnFailure> {
+        match self.sum_up_at_once(rows, turns) {
+            Some(Ok(sums)) => Ok(sums),
+            // Whatever fails does so again at the record that makes it fail.
+            Some(Err(_)) | None => self.sum_up_turn_by_turn(rows, turns),
+        }
+    }
+
+    /// None if rows of different records cannot be told apart once they are taken together.
+    fn sum_up_at_once(&self, rows: &RecordBatch, turns: &[u32]) -> Option<Result<Option<RecordBatch>>> {
+        if turns.first() == turns.last() || self.partial.needs_sorted_rows() {
+            return None;
+        }
+        let numbered = self.stage.run_numbered(rows, UInt32Array::from(turns.to_vec()))?;
+        Some(numbered.and_then(|(rows, turns)| {
+            if rows.num_rows() == 0 {
+                return Ok(None);
+            }
+            let mut partial = Partial::in_turns(Arc::clone(self.partial.aggregation()))?;
+            partial.absorb(&rows, Some(&turns))?;
+            partial.flush()?.map(in_order).transpose()
+        }))
+    }
+
+    fn sum_up_turn_by_turn(&mut self, rows: &RecordBatch, turns: &[u32]) -> Result<Option<RecordBatch>, TurnFailure> {
+        let (mut batches, mut of_rows, mut at) = (Vec::new(), Vec::new(), 0);
+        for of_turn in turns.chunk_by(|one, next| one == next) {
+            let turn = of_turn[0];
+            let summed = self.absorb(&rows.slice(at, of_turn.len())).and_then(|()| self.flush());
+            at += of_turn.len();
+            match summed {
+                Ok(sums) => {
+                    of_rows.extend(sums.iter().flat_map(|batch| std::iter::repeat_n(turn, batch.num_rows())));
+                    batches.extend(sums);
+                }
+                Err(error) => {
+                    self.begin_anew();
+                    return Err(TurnFailure { before: self.with_turns(&batches, of_rows), turn, error });
+                }
+            }
+        }
+        Ok(self.with_turns(&batches, of_rows))
+    }
+
+    /// What was begun is in no later sum.
+    fn begin_anew(&mut self) {
+        self.apart.clear();
+        if let Ok(partial) = Partial::try_new(Arc::clone(self.partial.aggregation())) {
+            self.partial = partial;
+        }
+    }
+
+    /// Partial batches as one, with the turn of each row.
+    fn with_turns(&self, batches: &[RecordBatch], turns: Vec<u32>) -> Option<RecordBatch> {
+        if turns.is_empty() {
+            return None;
+        }
+        let partial = self.partial.aggregation().partial_schema();
+        let whole = concat_batches(&partial, batches).and_then(|whole| {
+            let turns: ArrayRef = Arc::new(UInt32Array::from(turns));
+            let columns = whole.columns().iter().cloned().chain([turns]).collect();
+            RecordBatch::try_new(update_schema(&partial), columns)
+        });
+        Some(whole.unwrap_or_else(|e| unreachable!("batches of one scan have one schema: {e}")))
+    }
+
     fn failed(&self, error: &DataFusionError) -> EvaluationError {
         EvaluationError { rule: self.rule.clone(), message: error.strip_backtrace() }
     }
+}
+
+/// Why the rows of one of several records could not be summed up.
+#[derive(Debug)]
+pub struct TurnFailure {
+    /// What the records before it have come to.
+    pub before: Option<RecordBatch>,
+    /// Which record it was.
+    pub turn: u32,
+    /// What went wrong.
+    pub error: EvaluationError,
+}
+
+/// Groups are numbered as they come, and so they stand; unless hashes of two keys were the same.
+fn in_order(sums: RecordBatch) -> Result<RecordBatch> {
+    let turns = sums.column(sums.num_columns() - 1).as_primitive::<UInt32Type>().values();
+    if turns.is_sorted() {
+        return Ok(sums);
+    }
+    let mut rows: Vec<usize> = (0..turns.len()).collect();
+    rows.sort_by_key(|row| turns[*row]);
+    let rows: UInt64Array = rows.into_iter().map(|row| row as u64).collect();
+    Ok(take_record_batch(&sums, &rows)?)
 }

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray};
-use arrow::compute::{filter_record_batch, prep_null_mask_filter};
+use arrow::array::{Array, AsArray, BooleanArray, UInt32Array};
+use arrow::compute::{filter, filter_record_batch, prep_null_mask_filter};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::Result;
@@ -53,7 +53,8 @@ enum Step {
 }
 
 impl Step {
-    fn apply(&self, batch: RecordBatch) -> Result<RecordBatch> {
+    /// The rows that are left, changed; and which of those before they are, unless all are left.
+    fn apply(&self, batch: RecordBatch) -> Result<(RecordBatch, Option<BooleanArray>)> {
         match self {
             Self::Filter { predicate, keep } => {
                 let kept = predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
@@ -66,16 +67,16 @@ impl Step {
                     None => batch,
                 };
                 match kept.true_count() {
-                    all if all == kept.len() => Ok(batch),
-                    0 => Ok(batch.slice(0, 0)),
-                    _ => Ok(filter_record_batch(&batch, &kept)?),
+                    all if all == kept.len() => Ok((batch, None)),
+                    0 => Ok((batch.slice(0, 0), Some(kept))),
+                    _ => Ok((filter_record_batch(&batch, &kept)?, Some(kept))),
                 }
             }
             Self::Project { exprs, schema } => {
                 let rows = batch.num_rows();
                 let columns = exprs.iter().map(|e| e.evaluate(&batch)?.into_array(rows)).collect::<Result<_>>()?;
                 let options = RecordBatchOptions::new().with_row_count(Some(rows));
-                Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+                Ok((RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?, None))
             }
         }
     }
@@ -165,7 +166,7 @@ impl Stage {
                     if rows.num_rows() == 0 {
                         return Ok(vec![self.nothing.clone()]);
                     }
-                    rows = step.apply(rows)?;
+                    rows = step.apply(rows)?.0;
                 }
                 Ok(vec![rows])
             }
@@ -176,6 +177,33 @@ impl Stage {
                 out
             }
         }
+    }
+}
+
+impl Stage {
+    /// As [`Stage::run`], of a stage of nothing but filters and projections, with numbers of rows: what comes out keeps
+    /// those that went in. None if it does more.
+    pub(crate) fn run_numbered(
+        &self,
+        batch: &RecordBatch,
+        numbers: UInt32Array,
+    ) -> Option<Result<(RecordBatch, UInt32Array)>> {
+        let How::Steps(steps) = &self.how else { return None };
+        let run = || {
+            let (mut rows, mut numbers) = (self.input.narrow(batch)?, numbers);
+            for step in steps {
+                if rows.num_rows() == 0 {
+                    return Ok((self.nothing.clone(), UInt32Array::from(Vec::<u32>::new())));
+                }
+                let (left, which) = step.apply(rows)?;
+                if let Some(which) = which {
+                    numbers = filter(&numbers, &which)?.as_primitive().clone();
+                }
+                rows = left;
+            }
+            Ok((rows, numbers))
+        };
+        Some(run())
     }
 }
 

@@ -6,10 +6,7 @@
 pub mod parcel;
 pub mod route;
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use lictor_connectors::{NextOffset, TopicPartition};
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
@@ -25,17 +22,6 @@ pub struct RuleId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub usize);
 
-/// The column that says which of a shipment's records a row of an update is of: 0, 1, 2, … in the order in which they
-/// were read.
-pub const TURN: &str = "turn";
-
-/// The columns of updates of a store with these partial sums.
-#[must_use]
-pub fn update_schema(partial: &Schema) -> SchemaRef {
-    let turn = Arc::new(Field::new(TURN, DataType::UInt32, false));
-    Arc::new(Schema::new(partial.fields().iter().cloned().chain([turn]).collect::<Vec<_>>()))
-}
-
 /// Everything that one epoch of scanning has found.
 #[derive(Clone, Debug)]
 pub struct Shipment {
@@ -43,8 +29,8 @@ pub struct Shipment {
     /// not follow from the start.
     pub partials: Vec<(StoreId, RecordBatch)>,
     /// For stores whose rules speak on update, which are judged before all else here: as `partials`, of several
-    /// records, with [`TURN`] as the last column. Rows of one turn belong together, turns come in their order, and a
-    /// group has at most one row in each.
+    /// records, with [`TURN`](lictor_queries::TURN) as the last column. Rows of one turn are of one record, turns come
+    /// in their order, and a group has at most one row in each.
     pub updates: Vec<(StoreId, RecordBatch)>,
     /// For row-wise rules: violations in the order in which their rows were read.
     pub violations: Vec<(RuleId, Vec<Violation>)>,

@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use lictor_connectors::{NextOffset, TopicPartition};
+use lictor_queries::update_schema;
 use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 use lictor_schemas::violation::Violation;
 use serde::{Deserialize, Serialize};
 
 use super::route::Hash;
-use super::{Feeding, RuleFailure, RuleId, Shipment, StoreFailure, StoreId, update_schema};
+use super::{Feeding, RuleFailure, RuleId, Shipment, StoreFailure, StoreId};
 use crate::ipc;
 use crate::packed::{PackedError, pack, unpack};
 use crate::watermark::Mark;
@@ -155,7 +156,7 @@ impl From<MarkSaid> for Mark {
 #[must_use]
 pub fn encode(shipments: &[Shipment], names: &Names) -> Vec<Vec<u8>> {
     let mut writer =
-        Writer { names, items: Vec::new(), bytes: Vec::new(), parcels: Vec::new(), end: (EventTime::MIN, 0) };
+        Writer { names, items: vec![], pieces: vec![], bytes: 0, parcels: vec![], end: (EventTime::MIN, 0) };
     for shipment in shipments.iter().filter(|s| !s.is_empty()) {
         writer.shipment(shipment);
     }
@@ -166,7 +167,9 @@ pub fn encode(shipments: &[Shipment], names: &Names) -> Vec<Vec<u8>> {
 struct Writer<'a> {
     names: &'a Names,
     items: Vec<Item>,
-    bytes: Vec<u8>,
+    /// What the items describe, so many bytes.
+    pieces: Vec<Vec<u8>>,
+    bytes: usize,
     parcels: Vec<Vec<u8>>,
     /// The tick and the feeder of the shipment being written.
     end: (EventTime, u64),
@@ -227,47 +230,49 @@ impl Writer<'_> {
             let message = format!("a violation has {} bytes, at most {ROW_BYTES_MAX} fit", bytes.len());
             self.items.push(Item::Failure { rule: self.name(rule), message });
         } else {
-            self.make_room(bytes.len());
-            self.items.push(Item::Violations { rule: self.name(rule), bytes: bytes.len() });
-            self.bytes.extend_from_slice(&bytes);
+            let item = Item::Violations { rule: self.name(rule), bytes: bytes.len() };
+            self.put(bytes.len(), [bytes], item);
         }
     }
 
     fn partial(&mut self, store: StoreId, partial: &RecordBatch, item: &dyn Fn(String, usize) -> Item) {
-        let encoded = ipc::encode(partial);
         let rows = partial.num_rows();
+        let encoded = ipc::encode(partial).map(|pieces| (pieces.iter().map(Vec::len).sum::<usize>(), pieces));
         match encoded {
-            Ok(bytes) if bytes.len() > PARCEL_BYTES && rows > 1 => {
+            Ok((bytes, _)) if bytes > PARCEL_BYTES && rows > 1 => {
                 self.partial(store, &partial.slice(0, rows / 2), item);
                 self.partial(store, &partial.slice(rows / 2, rows - rows / 2), item);
             }
-            Ok(bytes) if bytes.len() <= ROW_BYTES_MAX => {
-                self.make_room(bytes.len());
-                self.items.push(item(self.state(store), bytes.len()));
-                self.bytes.extend_from_slice(&bytes);
+            Ok((bytes, pieces)) if bytes <= ROW_BYTES_MAX => {
+                let item = item(self.state(store), bytes);
+                self.put(bytes, pieces, item);
             }
-            Ok(bytes) => {
-                let message = format!("the state of one group has {} bytes, at most {ROW_BYTES_MAX} fit", bytes.len());
+            Ok((bytes, _)) => {
+                let message = format!("the state of one group has {bytes} bytes, at most {ROW_BYTES_MAX} fit");
                 self.items.push(Item::StoreFailure { state: self.state(store), message });
             }
             Err(error) => self.items.push(Item::StoreFailure { state: self.state(store), message: error.to_string() }),
         }
     }
 
-    /// Begins a new parcel if `bytes` more are too many for this one.
-    fn make_room(&mut self, bytes: usize) {
-        if !self.bytes.is_empty() && self.bytes.len() + bytes > PARCEL_BYTES {
+    /// Adds an item with what it describes; in a new parcel if it is too much for this one.
+    fn put(&mut self, bytes: usize, pieces: impl IntoIterator<Item = Vec<u8>>, item: Item) {
+        if self.bytes > 0 && self.bytes + bytes > PARCEL_BYTES {
             let (now, feeder) = self.end;
             self.items.push(Item::End { now, newest: None, feeder });
             self.end_parcel();
         }
+        self.items.push(item);
+        self.pieces.extend(pieces);
+        self.bytes += bytes;
     }
 
     fn end_parcel(&mut self) {
         if self.items.is_empty() {
             return;
         }
-        self.parcels.push(pack(&std::mem::take(&mut self.items), &std::mem::take(&mut self.bytes)));
+        self.parcels.push(pack(&std::mem::take(&mut self.items), &std::mem::take(&mut self.pieces)));
+        self.bytes = 0;
     }
 
     fn name(&self, rule: RuleId) -> String {

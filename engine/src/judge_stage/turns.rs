@@ -1,6 +1,6 @@
 //! Rules that speak on update are judged after every record, as far as it matters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{AsArray, BooleanArray, PrimitiveArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -31,28 +31,29 @@ impl JudgeStage {
             // An update too large for one item: before the rest of its rows come those of the first that are left.
             let is_first = turns.values().flatten().all(|(before, _)| *before != store);
             let is_left = match is_first {
-                true => self.absorb_quiet(store, &partial),
+                true => self.sum_up_quiet(store, &partial),
                 false => BooleanArray::from(vec![true; partial.num_rows()]),
             };
-            match self.limit_groups(store) {
-                Ok(()) => {
-                    for (turn, rows) in by_turn(of_rows.values(), &partial, &is_left) {
-                        turns.entry(turn).or_default().push((store, rows));
-                    }
-                }
-                Err(error) => self.quarantine_readers(store, &error),
+            for (turn, rows) in by_turn(of_rows.values(), &partial, &is_left) {
+                turns.entry(turn).or_default().push((store, rows));
             }
         }
-        for partials in turns.into_values() {
+        for (number, partials) in turns.into_values().enumerate() {
+            let plans = partials.iter().map(|(store, _)| &self.judging.stores[store.0]);
+            let readers: BTreeSet<RuleId> = plans.flat_map(|plan| &plan.readers).copied().collect();
             for (store, partial) in partials {
                 self.absorb_partial(store, &partial, decided);
             }
-            self.step(decided);
+            match number {
+                0 => self.step(decided),
+                // Time stands still, so the others have nothing new to say.
+                _ => self.advance_all(readers, decided),
+            }
         }
     }
 
     /// Sums up the rows of groups that surely have nothing to say; returns which others there are.
-    fn absorb_quiet(&mut self, store: StoreId, partial: &RecordBatch) -> BooleanArray {
+    fn sum_up_quiet(&mut self, store: StoreId, partial: &RecordBatch) -> BooleanArray {
         let watch = Stopwatch::start();
         let states = &self.states;
         let running = |rule: &&RuleId| states[rule.0].quarantined.is_none();
@@ -72,7 +73,7 @@ impl JudgeStage {
             let of_each = judges.iter().map(|judge| judge.violating(groups, window));
             Ok(of_each.collect::<Result<Vec<_>, PaneError>>()?.concat())
         };
-        let is_done = store.absorb_quiet(partial, &grows, &violating);
+        let is_done = store.absorb_quiet(partial, &grows, self.judging.groups_max, &violating);
         let each = watch.elapsed() / u32::try_from(readers.len().max(1)).unwrap_or(u32::MAX);
         readers.iter().for_each(|rule| self.states[rule.0].spent += each);
         is_done.into_iter().map(|is_done| Some(!is_done)).collect()
@@ -140,7 +141,7 @@ mod tests {
         let updates: Vec<_> = scan.flush(NOW, false).into_iter().flat_map(|shipment| shipment.updates).collect();
         let rows = updates.iter().map(|(_, rows)| rows.num_rows()).sum::<usize>();
         assert_eq!(rows, spent.len(), "a row for each record");
-        let left_of = |(store, rows): (StoreId, RecordBatch)| judge.absorb_quiet(store, &without_turns(&rows).1);
+        let left_of = |(store, rows): (StoreId, RecordBatch)| judge.sum_up_quiet(store, &without_turns(&rows).1);
         updates.into_iter().map(left_of).map(|is_left| is_left.true_count()).sum()
     }
 

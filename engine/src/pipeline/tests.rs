@@ -45,10 +45,13 @@ struct Running {
 
 impl Running {
     fn of(rule: &str) -> Self {
+        Self::within(rule, &PipelineSettings::default())
+    }
+
+    fn within(rule: &str, settings: &PipelineSettings) -> Self {
         let (rules, faults) = compile(&[RuleFile { file: "r.sql".into(), text: rule.into() }], &References::new());
         assert_eq!(faults, []);
-        let settings = PipelineSettings::default();
-        Self { pipeline: Pipeline::new(rules, Arc::new(PriceTable::empty()), &settings), offset: 0 }
+        Self { pipeline: Pipeline::new(rules, Arc::new(PriceTable::empty()), settings), offset: 0 }
     }
 
     /// An epoch in which each of the teams calls once, at a second.
@@ -231,8 +234,12 @@ fn assert_same(found: &[String], wanted: &[String]) {
 
 /// What a rule says of rows, a record each: with an epoch for each record, and with one for all.
 fn both_ways(rule: &str, rows: &[serde_json::Value]) -> [Vec<String>; 2] {
+    both_ways_within(rule, &PipelineSettings::default(), rows)
+}
+
+fn both_ways_within(rule: &str, settings: &PipelineSettings, rows: &[serde_json::Value]) -> [Vec<String>; 2] {
     [1, rows.len()].map(|per_epoch| {
-        let (mut running, mut said) = (Running::of(rule), Vec::new());
+        let (mut running, mut said) = (Running::within(rule, settings), Vec::new());
         for (n, row) in rows.iter().enumerate() {
             let columns = row.as_object().unwrap().clone().into_iter().collect();
             running.take(&[RowDraft { table: Table::Spans, event_time: at(1), columns }], at(1));
@@ -273,6 +280,39 @@ fn groups_that_share_a_subject_are_not_taken_for_each_other() {
         &[row("z", "USD", 1.0), row("a", "EUR", 18.0), row("a", "USD", 15.0), row("a", "USD", 6.0)],
     );
     assert_eq!(one_by_one.len(), 1, "21 USD");
+    assert_same(&at_once, &one_by_one);
+}
+
+#[test]
+fn what_was_judged_before_there_were_too_many_groups_is_said() {
+    let row = |team: &str, usd: f64| json!({"team": team, "cost_total": usd});
+    let [one_by_one, at_once] = both_ways_within(
+        "CREATE RULE spent WITH (action = 'block', reason_code = 'BUDGET_EXCEEDED') AS
+         SELECT team, window_start, window_end, sum(cost_total) AS observed
+         FROM TUMBLE(spans, event_time, INTERVAL '1 hour') WHERE team IS NOT NULL
+         GROUP BY team, window_start, window_end HAVING sum(cost_total) >= 20 EMIT ON UPDATE;",
+        &PipelineSettings { groups_max: 3, ..PipelineSettings::default() },
+        &[row("z", 1.0), row("a", 21.0), row("b", 1.0), row("c", 1.0), row("b", 30.0)],
+    );
+    assert_eq!(one_by_one.len(), 1, "a; with c there are too many, and nothing is said of b");
+    assert_same(&at_once, &one_by_one);
+}
+
+#[test]
+fn what_records_said_before_one_that_fails_is_said() {
+    let row = |team: &str, tokens: i64| json!({"team": team, "input_tokens": tokens});
+    let [one_by_one, at_once] = both_ways(
+        "CREATE RULE parts WITH (action = 'warn', reason_code = 'x_a') AS
+         SELECT team, window_start, window_end, sum(100 / input_tokens) AS observed
+         FROM TUMBLE(spans, event_time, INTERVAL '1 hour') WHERE team IS NOT NULL
+         GROUP BY team, window_start, window_end HAVING sum(100 / input_tokens) >= 20 EMIT ON UPDATE;
+         CREATE RULE called WITH (action = 'warn', reason_code = 'x_b') AS
+         SELECT team, window_start, window_end, count(*) AS observed
+         FROM TUMBLE(spans, event_time, INTERVAL '1 hour') WHERE team IS NOT NULL
+         GROUP BY team, window_start, window_end HAVING count(*) >= 2 EMIT ON UPDATE;",
+        &[row("z", 100), row("a", 5), row("b", 100), row("b", 0), row("b", 1), row("a", 100)],
+    );
+    assert_eq!(one_by_one.len(), 3, "parts of a, before there is a 0; calls of b and a");
     assert_same(&at_once, &one_by_one);
 }
 

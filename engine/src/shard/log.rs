@@ -180,7 +180,7 @@ impl Log {
                 let groups: Vec<usize> = block.clone().collect();
                 rows.add(*store, *span, pane, &groups)?;
             }
-            self.dormant.rows_of(bucket).for_each(|(said, bytes)| rows.add_encoded(said.clone(), bytes));
+            self.dormant.rows_of(bucket).for_each(|(said, bytes)| rows.add_encoded(said.clone(), [bytes.to_vec()]));
             let key = |chunk| Key::Bucket { bucket, chunk };
             self.at.owed_bytes -= signed(self.replace(key, rows.finish(), records));
             self.at.progress.bucket += 1;
@@ -219,7 +219,7 @@ impl Log {
                 history: rule.history.clone().unwrap_or_default(),
                 incarnation: rule.incarnation,
             };
-            let chunks = batches.iter().map(|bytes| pack(&head, bytes)).collect();
+            let chunks = batches.iter().map(|bytes| pack(&head, std::slice::from_ref(bytes))).collect();
             self.replace(key, chunks, records);
         }
         Ok(())
@@ -345,13 +345,15 @@ struct RowsWriter<'a> {
     names: &'a Names,
     stores: &'a [StoreSaid],
     heads: Vec<RowsSaid>,
-    bytes: Vec<u8>,
+    /// What the heads describe, so many bytes.
+    pieces: Vec<Vec<u8>>,
+    bytes: usize,
     chunks: Vec<Vec<u8>>,
 }
 
 impl<'a> RowsWriter<'a> {
     fn new(names: &'a Names, stores: &'a [StoreSaid]) -> Self {
-        Self { names, stores, heads: Vec::new(), bytes: Vec::new(), chunks: Vec::new() }
+        Self { names, stores, heads: Vec::new(), pieces: Vec::new(), bytes: 0, chunks: Vec::new() }
     }
 
     fn add(&mut self, store: StoreId, span: Window, pane: &Pane, groups: &[usize]) -> Result<(), LogError> {
@@ -360,31 +362,34 @@ impl<'a> RowsWriter<'a> {
         }
         let failed = |error| LogError { culprit: Culprit::Store(store), error };
         let batch = pane.logged(groups).map_err(failed)?;
-        let bytes = ipc::encode(&batch).map_err(|error| failed(error.into()))?;
-        if bytes.len() > PARCEL_BYTES && groups.len() > 1 {
+        let pieces = ipc::encode(&batch).map_err(|error| failed(error.into()))?;
+        let bytes = pieces.iter().map(Vec::len).sum();
+        if bytes > PARCEL_BYTES && groups.len() > 1 {
             let (first, second) = groups.split_at(groups.len() / 2);
             self.add(store, span, pane, first)?;
             return self.add(store, span, pane, second);
         }
-        if bytes.len() > ROW_BYTES_MAX {
-            return Err(failed(PaneError::TooLarge { bytes: bytes.len(), max: ROW_BYTES_MAX }));
+        if bytes > ROW_BYTES_MAX {
+            return Err(failed(PaneError::TooLarge { bytes, max: ROW_BYTES_MAX }));
         }
         let (state, incarnation) = (self.names.store(store).state.clone(), self.stores[store.0].incarnation);
-        self.add_encoded(RowsSaid { state, incarnation, span, bytes: bytes.len() }, &bytes);
+        self.add_encoded(RowsSaid { state, incarnation, span, bytes }, pieces);
         Ok(())
     }
 
-    fn add_encoded(&mut self, said: RowsSaid, bytes: &[u8]) {
-        if self.bytes.len() + bytes.len() > PARCEL_BYTES {
+    fn add_encoded(&mut self, said: RowsSaid, pieces: impl IntoIterator<Item = Vec<u8>>) {
+        if self.bytes + said.bytes > PARCEL_BYTES {
             self.end_chunk();
         }
+        self.bytes += said.bytes;
         self.heads.push(said);
-        self.bytes.extend_from_slice(bytes);
+        self.pieces.extend(pieces);
     }
 
     fn end_chunk(&mut self) {
         if !self.heads.is_empty() {
-            self.chunks.push(pack(&std::mem::take(&mut self.heads), &std::mem::take(&mut self.bytes)));
+            self.chunks.push(pack(&std::mem::take(&mut self.heads), &std::mem::take(&mut self.pieces)));
+            self.bytes = 0;
         }
     }
 

@@ -28,15 +28,17 @@ impl PaneStore {
 
     /// Sums up the rows of keys that surely have nothing to say in any window: those of which each row `may_only_grow`,
     /// that violate no rule, and would not with all of them. Returns which rows were summed up; the others are to be
-    /// judged record by record.
+    /// judged record by record. Those are all if they might be more than `groups_max` groups: what was judged before the
+    /// one too many counts.
     pub(crate) fn absorb_quiet(
         &mut self,
         partial: &RecordBatch,
         may_only_grow: &[bool],
+        groups_max: usize,
         violating: &Violating<'_>,
     ) -> Vec<bool> {
         // Whatever fails here fails once more at the record that makes it fail.
-        let quiet = self.try_absorb_quiet(partial, may_only_grow, violating);
+        let quiet = self.try_absorb_quiet(partial, may_only_grow, groups_max, violating);
         quiet.unwrap_or_else(|_| vec![false; partial.num_rows()])
     }
 
@@ -44,30 +46,45 @@ impl PaneStore {
         &mut self,
         partial: &RecordBatch,
         may_only_grow: &[bool],
+        groups_max: usize,
         violating: &Violating<'_>,
     ) -> Result<Vec<bool>, PaneError> {
+        let windows = self.windows_of(partial);
+        if self.groups() + windows.values().map(Vec::len).sum::<usize>() > groups_max {
+            return Ok(vec![false; partial.num_rows()]);
+        }
         let plan = Arc::clone(&self.plan);
         let aggregation = &plan.aggregation;
-        let key_columns = aggregation.key_schema().fields().len();
-        let keys = aggregation.key_index()?.intern(&partial.columns()[1..=key_columns], partial.num_rows())?;
+        let mut weighed = Vec::new();
+        for (window, rows) in windows {
+            let rows_of = PartialRows::select(partial, &rows, aggregation)?;
+            weighed.push((window, self.pane_to_change(window)?.weigh(aggregation, &rows_of)?, rows));
+        }
+        let keys = match weighed.as_slice() {
+            // In one window keys are what its groups are.
+            [(_, groups, rows)] if rows.len() == partial.num_rows() => groups.places.clone(),
+            _ => {
+                let key_columns = aggregation.key_schema().fields().len();
+                aggregation.key_index()?.intern(&partial.columns()[1..=key_columns], partial.num_rows())?
+            }
+        };
         let mut is_quiet = vec![true; keys.iter().max().map_or(0, |last| last + 1)];
         keys.iter().zip(may_only_grow).for_each(|(key, may_only_grow)| is_quiet[*key] &= may_only_grow);
         let mut in_window = vec![false; partial.num_rows()];
-        let mut weighed = Vec::new();
-        for (window, rows) in self.windows_of(partial) {
+        let mut keyed = Vec::new();
+        for (window, groups, rows) in weighed {
             rows.iter().for_each(|row| in_window[number(*row)] = true);
-            let pane = self.pane_to_change(window)?;
-            let groups = pane.weigh(aggregation, &PartialRows::select(partial, &rows, aggregation)?)?;
             let mut key_of = vec![0; groups.numbers.len()];
             rows.iter().zip(&groups.places).for_each(|(row, place)| key_of[*place] = keys[number(*row)]);
+            let pane = self.pane_to_change(window)?;
             for (group, key) in groups.numbers.iter().zip(&key_of) {
                 is_quiet[*key] &= !pane.is_violating_any(*group);
             }
             let finished = pane.evaluate_weighed(aggregation, &groups, window)?;
             violating(&finished, window)?.into_iter().for_each(|place| is_quiet[key_of[place]] = false);
-            weighed.push((window, groups, key_of));
+            keyed.push((window, groups, key_of));
         }
-        for (window, groups, key_of) in weighed {
+        for (window, groups, key_of) in keyed {
             let is_chosen: Vec<bool> = key_of.iter().map(|key| is_quiet[*key]).collect();
             self.pane_to_change(window)?.settle(groups, &is_chosen)?;
         }

@@ -4,19 +4,17 @@
 //! partitions that are served already must not stand still for that, and the group must go on hearing of us.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use lictor_connectors::{Retry, TopicPartition};
 
 use super::TaskError;
 
-/// Partitions that may wait for their turn; an instance of more would have run out of memory before.
-const WAITING_MAX: usize = 65_536;
-
-/// Asks for one partition after the other.
+/// Asks for one partition after the other. As many wait for their turn as are assigned, and those of which the answer is
+/// not wanted any more; a bounded channel would take the room for its most at once.
 pub(super) struct Restorer<T> {
-    requests: SyncSender<(u64, TopicPartition)>,
+    requests: Sender<(u64, TopicPartition)>,
     answers: Receiver<(u64, TopicPartition, Result<T, TaskError>)>,
     /// The number of the request that counts.
     pending: BTreeMap<TopicPartition, u64>,
@@ -29,8 +27,8 @@ impl<T: Send + 'static> Restorer<T> {
         name: &str,
         mut restore: impl FnMut(&TopicPartition) -> Result<T, TaskError> + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (requests, inbox) = sync_channel::<(u64, TopicPartition)>(WAITING_MAX);
-        let (outbox, answers) = sync_channel(WAITING_MAX);
+        let (requests, inbox) = channel::<(u64, TopicPartition)>();
+        let (outbox, answers) = channel();
         let work = move || {
             while let Ok((number, partition)) = inbox.recv() {
                 let answer = restore(&partition);
@@ -48,7 +46,7 @@ impl<T: Send + 'static> Restorer<T> {
     pub(super) fn request(&mut self, partition: &TopicPartition) -> Result<(), TaskError> {
         self.requested += 1;
         self.pending.insert(partition.clone(), self.requested);
-        self.requests.try_send((self.requested, partition.clone())).map_err(|_| TaskError::Thread("restorer"))
+        self.requests.send((self.requested, partition.clone())).map_err(|_| TaskError::Thread("restorer"))
     }
 
     /// The answer is not wanted any more.
