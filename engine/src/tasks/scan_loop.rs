@@ -21,6 +21,9 @@ use crate::aside::DecodeErrors;
 use crate::clock::Clock;
 use crate::scan_stage::ScanCounts;
 
+/// An epoch lasts so many times as long while every record is there before it is asked for: alerts about what lies in a
+/// backlog are late already, and fewer, larger epochs read it sooner.
+const LINGERS_BEHIND: u32 = 4;
 /// A broker that is away is asked again after the next silence.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// How often a broker that could not say is asked again which input partitions there are.
@@ -107,11 +110,18 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
     fn epoch(&mut self) -> Result<(), TaskError> {
         self.observer.alive(Stage::Scan);
         self.reload()?;
-        let deadline = self.clock.monotonic() + self.options.linger;
+        let (began, linger) = (self.clock.monotonic(), self.options.linger);
+        let mut is_behind = true;
         while self.task.rows_pending() < self.options.rows_max && !self.stop.is_set() {
-            let wait = deadline.saturating_sub(self.clock.monotonic());
-            if wait.is_zero() || !self.poll(wait)? {
+            let ends = began + if is_behind { linger * LINGERS_BEHIND } else { linger };
+            let left = ends.saturating_sub(self.clock.monotonic());
+            if left.is_zero() {
                 break;
+            }
+            match self.poll(if is_behind { Duration::ZERO } else { left })? {
+                Polled::Record => {}
+                Polled::Empty => is_behind = false,
+                Polled::Ended | Polled::Assignment(_) => break,
             }
         }
         self.ask_for_sources()?;
@@ -138,17 +148,14 @@ impl<'a, C: Clock + Copy + Send + 'static> ScanLoop<'a, C> {
         Ok(())
     }
 
-    /// Waits for one record; false if the epoch must end because partitions come or go.
-    fn poll(&mut self, wait: Duration) -> Result<bool, TaskError> {
+    /// Waits for one record. The epoch must end when partitions come or go; that is answered already.
+    fn poll(&mut self, wait: Duration) -> Result<Polled, TaskError> {
         let (task, timing, clock, now) = (&mut self.task, &mut self.timing, self.clock, self.clock.now());
-        match self.source.poll(wait, &mut |record| timing.of_record(&clock, || task.absorb(record, now)))? {
-            Polled::Record | Polled::Empty => Ok(true),
-            Polled::Ended => Ok(false),
-            Polled::Assignment(change) => {
-                self.reassign(change)?;
-                Ok(false)
-            }
+        let polled = self.source.poll(wait, &mut |record| timing.of_record(&clock, || task.absorb(record, now)))?;
+        if let Polled::Assignment(change) = &polled {
+            self.reassign(change.clone())?;
         }
+        Ok(polled)
     }
 
     /// Hands an epoch over to be committed, unless the one before is still on its way.
