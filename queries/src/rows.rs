@@ -4,15 +4,16 @@
 //! `valid_until`, `params`). Of the others, group keys (row-wise: text and boolean columns) are the subject, the rest
 //! is evidence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
+use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
-use datafusion::common::{Result, exec_err};
+use datafusion::common::hash_utils::{RandomState, create_hashes};
+use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use lictor_schemas::genops::{Action, PolicyResult, ReasonCode};
 use lictor_schemas::rule::RuleHeader;
@@ -197,13 +198,8 @@ impl ResultColumns {
     /// The violations in the rows of a windowed result.
     pub(crate) fn judge(&self, rows: &[RecordBatch], groups: &RecordBatch, window: Window) -> Result<Vec<Judged>> {
         let mut judged = Vec::new();
-        let mut index = None;
         for batch in rows.iter().filter(|b| b.num_rows() > 0) {
-            if index.is_none() {
-                index = Some(self.index_groups(groups)?);
-            }
-            let Some(found) = &index else { continue };
-            let heaviest = self.groups_of(batch, found)?;
+            let heaviest = self.groups_of(batch, groups)?;
             for (row, heaviest) in heaviest.into_iter().enumerate() {
                 let Some(mut violation) = self.violation(batch, row)? else { continue };
                 violation.window = Some(window);
@@ -321,8 +317,11 @@ impl ResultColumns {
     }
 
     fn number(&self, batch: &RecordBatch, name: &str, row: usize) -> Result<Option<f64>> {
-        let Some(column) = self.verdict.get(name).map(|c| batch.column(*c).slice(row, 1)) else { return Ok(None) };
-        let numbers = cast(&column, &DataType::Float64)?;
+        let Some(column) = self.verdict.get(name).map(|c| batch.column(*c)) else { return Ok(None) };
+        if column.data_type() == &DataType::Float64 {
+            return Ok((!column.is_null(row)).then(|| column.as_primitive::<Float64Type>().value(row)));
+        }
+        let numbers = cast(&column.slice(row, 1), &DataType::Float64)?;
         let numbers = numbers.as_primitive::<Float64Type>();
         Ok((!numbers.is_null(0)).then(|| numbers.value(0)))
     }
@@ -361,53 +360,72 @@ struct Found {
     latest: Option<EventTime>,
 }
 
-struct GroupIndex {
-    converter: RowConverter,
-    found: HashMap<Vec<u8>, Found>,
+impl ResultColumns {
+    /// The groups that rows of a result are about, found by the subject columns that are group keys.
+    fn groups_of(&self, batch: &RecordBatch, groups: &RecordBatch) -> Result<Vec<Option<Found>>> {
+        let keyed = self.subject.iter().zip(&self.group_of_subject).filter_map(|((c, _), g)| Some((*c, (*g)?)));
+        let columns = |of: &RecordBatch, numbers: Vec<usize>| -> Vec<ArrayRef> {
+            numbers.into_iter().map(|column| Arc::clone(of.column(column))).collect()
+        };
+        let (of_rows, of_groups): (Vec<usize>, Vec<usize>) = keyed.unzip();
+        let (of_rows, of_groups) = (columns(batch, of_rows), columns(groups, of_groups));
+        if of_groups.is_empty() {
+            let all = (0..groups.num_rows()).map(|row| self.found(groups, row)).reduce(Found::with);
+            return Ok(vec![all; batch.num_rows()]);
+        }
+        let converter = RowConverter::new(of_groups.iter().map(|k| SortField::new(k.data_type().clone())).collect())?;
+        let rows = converter.convert_columns(&of_rows)?;
+        let near = near(&of_rows, &of_groups)?;
+        let numbers: UInt64Array = near.iter().map(|row| *row as u64).collect();
+        let of_near = of_groups.iter().map(|key| take(key, &numbers, None)).collect::<Result<Vec<_>, _>>()?;
+        let keys = converter.convert_columns(&of_near)?;
+        let mut found: HashMap<&[u8], Found> = HashMap::new();
+        for (key, row) in keys.iter().zip(near) {
+            let one = self.found(groups, row);
+            found.entry(key.data()).and_modify(|known| *known = known.with(one)).or_insert(one);
+        }
+        Ok(rows.iter().map(|row| found.get(row.data()).copied()).collect())
+    }
+
+    /// What is known of one group.
+    fn found(&self, groups: &RecordBatch, row: usize) -> Found {
+        let count = groups.column(self.measures.count).as_primitive::<Int64Type>().value(row);
+        let weight =
+            |column: usize| groups.column(column).as_struct().column(0).as_primitive::<Float64Type>().value(row);
+        Found {
+            group: GroupRef(row),
+            weight: self.measures.exemplar.map_or(0.0, weight),
+            count: u64::try_from(count).unwrap_or_default(),
+            latest: self.latest_of_group(groups, GroupRef(row)),
+        }
+    }
 }
 
-impl ResultColumns {
-    /// Finds groups by the subject columns that are group keys.
-    fn index_groups(&self, groups: &RecordBatch) -> Result<GroupIndex> {
-        let keys: Vec<ArrayRef> =
-            self.group_of_subject.iter().flatten().map(|c| Arc::clone(groups.column(*c))).collect();
-        let converter = RowConverter::new(keys.iter().map(|k| SortField::new(k.data_type().clone())).collect())?;
-        let rows = converter.convert_columns(&keys)?;
-        let counts = groups.column(self.measures.count).as_primitive::<Int64Type>();
-        let latest = self.measures.latest.map(|c| groups.column(c).as_primitive::<TimestampNanosecondType>());
-        let weights =
-            self.measures.exemplar.map(|c| groups.column(c).as_struct().column(0).as_primitive::<Float64Type>());
-        let mut found: HashMap<Vec<u8>, Found> = HashMap::new();
-        for row in 0..groups.num_rows() {
-            let key = if keys.is_empty() { Vec::new() } else { rows.row(row).data().to_vec() };
-            let count = u64::try_from(counts.value(row)).unwrap_or_default();
-            let latest = latest.filter(|l| !l.is_null(row)).map(|l| EventTime(l.value(row)));
-            let weight = weights.map_or(0.0, |w| w.value(row));
-            let one = Found { group: GroupRef(row), weight, count, latest };
-            found.entry(key).and_modify(|f| f.add(one)).or_insert(one);
-        }
-        Ok(GroupIndex { converter, found })
-    }
-
-    fn groups_of(&self, batch: &RecordBatch, index: &GroupIndex) -> Result<Vec<Option<Found>>> {
-        let keyed = self.subject.iter().zip(&self.group_of_subject).filter(|(_, g)| g.is_some());
-        let keys: Vec<ArrayRef> = keyed.map(|((c, _), _)| Arc::clone(batch.column(*c))).collect();
-        if keys.is_empty() {
-            return Ok(vec![index.found.get(&[][..]).copied(); batch.num_rows()]);
-        }
-        let rows = index.converter.convert_columns(&keys)?;
-        Ok((0..batch.num_rows()).map(|row| index.found.get(rows.row(row).data()).copied()).collect())
-    }
+/// The numbers of the groups whose keys have the hash of some row's keys, in their order: all that rows are about, and
+/// hardly others. Most rows of a window say nothing, and its groups are many.
+fn near(of_rows: &[ArrayRef], of_groups: &[ArrayRef]) -> Result<Vec<usize>> {
+    let random = RandomState::default();
+    let hashes = |columns: &[ArrayRef]| {
+        let mut hashes = vec![0; columns.first().map_or(0, |column| column.len())];
+        create_hashes(columns, &random, &mut hashes)?;
+        Ok::<_, DataFusionError>(hashes)
+    };
+    let wanted: HashSet<u64> = hashes(of_rows)?.into_iter().collect();
+    // A glance at one bit of a few kilobytes tells nearly all others.
+    let mut is_wanted = vec![false; (wanted.len() * 64).next_power_of_two()];
+    let bits = is_wanted.len() as u64 - 1;
+    let place = |hash: &u64| usize::try_from(hash & bits).unwrap_or_default();
+    wanted.iter().for_each(|hash| is_wanted[place(hash)] = true);
+    let hashes = hashes(of_groups)?;
+    let near = hashes.iter().enumerate().filter(|(_, hash)| is_wanted[place(hash)] && wanted.contains(hash));
+    Ok(near.map(|(row, _)| row).collect())
 }
 
 impl Found {
-    fn add(&mut self, other: Self) {
-        self.count += other.count;
-        self.latest = self.latest.max(other.latest);
-        if other.weight > self.weight {
-            self.group = other.group;
-            self.weight = other.weight;
-        }
+    /// Both together, of which `other` comes later in the window.
+    fn with(self, other: Self) -> Self {
+        let heavier = if other.weight > self.weight { other } else { self };
+        Self { count: self.count + other.count, latest: self.latest.max(other.latest), ..heavier }
     }
 }
 
@@ -442,6 +460,9 @@ fn json(column: &ArrayRef, row: usize) -> Result<Value> {
         return Ok(Value::Null);
     }
     Ok(match column.data_type() {
+        DataType::Int64 => Value::Number(column.as_primitive::<Int64Type>().value(row).into()),
+        DataType::Float64 => real(column.as_primitive::<Float64Type>().value(row)),
+        DataType::Utf8View => Value::String(cut(column.as_string_view().value(row).to_owned())),
         DataType::Boolean => Value::Bool(column.as_boolean().value(row)),
         DataType::Timestamp(..) => instant(column, row)?.map_or(Value::Null, |t| Value::String(t.to_rfc3339())),
         t if t.is_integer() => {
@@ -449,11 +470,15 @@ fn json(column: &ArrayRef, row: usize) -> Result<Value> {
             Value::Number(whole.as_primitive::<Int64Type>().value(0).into())
         }
         t if t.is_floating() || t.is_decimal() => {
-            let real = cast(&column.slice(row, 1), &DataType::Float64)?;
-            Number::from_f64(real.as_primitive::<Float64Type>().value(0)).map_or(Value::Null, Value::Number)
+            let cell = cast(&column.slice(row, 1), &DataType::Float64)?;
+            real(cell.as_primitive::<Float64Type>().value(0))
         }
         _ => Value::String(cut(array_value_to_string(column, row)?)),
     })
+}
+
+fn real(number: f64) -> Value {
+    Number::from_f64(number).map_or(Value::Null, Value::Number)
 }
 
 /// A text in an event, in bytes of UTF-8; what is longer is cut. Telemetry is other people's: one attribute of a
