@@ -20,7 +20,7 @@ pub(crate) struct Pane {
     states: StateRows,
     /// Groups with a new state since they were last looked at.
     changed: Numbers,
-    /// Which rules each group violates now, a bit for each reader of the store (update rules only).
+    /// Which rules each group violates now, a bit for each reader of the store; none of those that are not listed.
     violating: Vec<u64>,
     /// Groups with something new since the last commit.
     touched: Numbers,
@@ -32,7 +32,7 @@ pub(crate) struct Pane {
 /// Numbers of groups in the order in which they came, each once.
 #[derive(Debug, Default)]
 struct Numbers {
-    listed: Vec<usize>,
+    listed: Vec<u32>,
     is_listed: Vec<bool>,
 }
 
@@ -42,14 +42,33 @@ impl Numbers {
             self.is_listed.resize(number + 1, false);
         }
         if !std::mem::replace(&mut self.is_listed[number], true) {
-            self.listed.push(number);
+            self.listed.push(to_u32(number));
         }
     }
 
-    fn take(&mut self) -> Vec<usize> {
-        self.listed.iter().for_each(|n| self.is_listed[*n] = false);
-        std::mem::take(&mut self.listed)
+    fn listed(&self) -> Vec<usize> {
+        self.listed.iter().map(|number| *number as usize).collect()
     }
+
+    fn take(&mut self) -> Vec<usize> {
+        let taken = self.listed();
+        self.clear();
+        taken
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.listed.capacity() * size_of::<u32>() + self.is_listed.capacity()
+    }
+
+    fn clear(&mut self) {
+        self.listed.iter().for_each(|number| self.is_listed[*number as usize] = false);
+        self.listed = Vec::new();
+    }
+}
+
+/// The number of a group, or its place, in half the room.
+pub(crate) fn to_u32(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or_else(|_| unreachable!("{number} groups in one pane do not fit in memory"))
 }
 
 /// Rows of a partial batch that fall into one pane.
@@ -127,6 +146,9 @@ impl Pane {
         for bits in &mut violating {
             *bits = readers.iter().enumerate().map(|reader| of_reader(*bits, reader)).fold(0, |all, bit| all | bit);
         }
+        if violating.iter().all(|bits| *bits == 0) {
+            violating = Vec::new();
+        }
         let mut pane = Self { keys, states, violating, ..Self::try_new(aggregation)? };
         pane.index_keys(aggregation)?;
         pane.keys.commit()?;
@@ -159,7 +181,9 @@ impl Pane {
 
     /// Memory held, in bytes.
     pub(crate) fn size_bytes(&self) -> usize {
-        self.index.size_bytes() + self.keys.size_bytes() + self.states.size_bytes()
+        let numbers = [&self.changed, &self.touched].map(Numbers::size_bytes).iter().sum::<usize>();
+        let violating = self.violating.capacity() * size_of::<u64>();
+        self.index.size_bytes() + self.keys.size_bytes() + self.states.size_bytes() + numbers + violating
     }
 
     /// Merges partial rows; every key occurs at most once in them. Returns the numbers of their groups.
@@ -177,17 +201,19 @@ impl Pane {
             let merged = aggregation.merge(&[&before, &delta], &[&identity, &identity], numbers.len())?;
             self.states.put(merged, &numbers);
         }
-        for group in &groups {
-            self.changed.add(*group);
-            self.touched.add(*group);
-        }
+        groups.iter().for_each(|group| self.touched.add(*group));
         Ok(groups)
+    }
+
+    /// These groups have changed: somebody is to look at them.
+    pub(crate) fn note_changed(&mut self, groups: &[usize]) {
+        groups.iter().for_each(|group| self.changed.add(*group));
     }
 
     /// The number of each row's group; keys that are new get the next ones.
     fn number(&mut self, partial: &PartialRows) -> Result<Vec<usize>, PaneError> {
-        let groups = self.index.intern(&partial.keys, partial.rows)?;
         let known = self.keys.len();
+        let groups = self.index.intern(&partial.keys, partial.rows)?;
         let mut first = Vec::new();
         for (row, group) in groups.iter().enumerate() {
             if *group == known + first.len() {
@@ -198,7 +224,6 @@ impl Pane {
             let numbers: Vec<usize> = (known..known + first.len()).collect();
             self.keys.put(take_rows(&partial.keys, &first)?, &numbers);
             self.states.reserve(self.keys.len());
-            self.violating.resize(self.keys.len(), 0);
         }
         Ok(groups)
     }
@@ -249,7 +274,11 @@ impl Pane {
 
     /// Whether a group violates the rule of any reader, as was recorded last.
     pub(crate) fn is_violating_any(&self, group: usize) -> bool {
-        self.violating[group] != 0
+        self.violated_by(group) != 0
+    }
+
+    fn violated_by(&self, group: usize) -> u64 {
+        self.violating.get(group).copied().unwrap_or_default()
     }
 
     /// The groups changed since the last call, in the order in which they changed first.
@@ -258,13 +287,13 @@ impl Pane {
     }
 
     /// The groups with something new since the last commit.
-    pub(crate) fn touched(&self) -> &[usize] {
-        &self.touched.listed
+    pub(crate) fn touched(&self) -> Vec<usize> {
+        self.touched.listed()
     }
 
     /// What is there now stays.
     pub(crate) fn commit(&mut self) -> Result<(), PaneError> {
-        self.touched.take();
+        self.touched.clear();
         self.flipped.clear();
         self.keys.commit()?;
         Ok(self.states.commit()?)
@@ -272,8 +301,8 @@ impl Pane {
 
     /// Goes back to the last commit.
     pub(crate) fn undo(&mut self, aggregation: &Aggregation) -> Result<(), PaneError> {
-        self.changed.take();
-        self.touched.take();
+        self.changed.clear();
+        self.touched.clear();
         for (group, was_violating) in std::mem::take(&mut self.flipped).into_iter().rev() {
             self.violating[group] = was_violating;
         }
@@ -288,7 +317,7 @@ impl Pane {
     pub(crate) fn logged(&self, groups: &[usize]) -> Result<RecordBatch, PaneError> {
         let number = |group: &usize| u32::try_from(*group).unwrap_or(u32::MAX);
         let numbers: UInt32Array = groups.iter().map(number).collect();
-        let violating: UInt64Array = groups.iter().map(|g| self.violating[*g]).collect();
+        let violating: UInt64Array = groups.iter().map(|g| self.violated_by(*g)).collect();
         let mut columns: Vec<ArrayRef> = vec![Arc::new(numbers), Arc::new(violating)];
         columns.extend(self.keys.gather(groups)?);
         columns.extend(self.states.gather(groups)?);
@@ -312,7 +341,7 @@ impl Pane {
 
     /// Whether a group violates the rule of a reader, as was recorded last.
     pub(crate) fn is_violating(&self, group: usize, reader: usize) -> bool {
-        self.violating[group] >> reader & 1 == 1
+        self.violated_by(group) >> reader & 1 == 1
     }
 
     /// Records whether a group violates the rule of a reader; returns whether it did before.
@@ -320,7 +349,8 @@ impl Pane {
         let before = self.is_violating(group, reader);
         if before != violates {
             self.touched.add(group);
-            self.flipped.push((group, self.violating[group]));
+            self.flipped.push((group, self.violated_by(group)));
+            self.violating.resize(self.keys.len(), 0);
             self.violating[group] ^= 1 << reader;
         }
         before

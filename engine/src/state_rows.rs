@@ -5,12 +5,15 @@
 //!
 //! Invariant: between two calls of [`StateRows::commit`] no chunk moves, so places noted in between stay good.
 
+use std::ops::Range;
+
 use arrow::array::{Array, ArrayRef, new_empty_array};
 use arrow::compute::interleave;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
 use crate::ipc::own_buffers;
+use crate::pane::to_u32;
 
 /// Compaction starts when this many times more rows are held than groups: it then copies less than half of what it
 /// frees.
@@ -36,10 +39,10 @@ pub(crate) struct StateRows {
 }
 
 /// Chunk, and row in it.
-type Place = (usize, usize);
+type Place = (u32, u32);
 
 /// A group that has not got a row yet.
-const NOWHERE: Place = (usize::MAX, usize::MAX);
+const NOWHERE: Place = (u32::MAX, u32::MAX);
 
 /// What was there at the last commit.
 #[derive(Debug, Default)]
@@ -48,7 +51,7 @@ struct Committed {
     chunks: usize,
     rows: usize,
     /// Where groups of then had their rows that have others now.
-    moved: Vec<(usize, Place)>,
+    moved: Vec<(u32, Place)>,
 }
 
 impl StateRows {
@@ -63,15 +66,15 @@ impl StateRows {
 
     /// Row `i` of `columns` becomes the current row of `groups[i]`; new groups must come in the order of their numbers.
     pub(crate) fn put(&mut self, columns: Vec<ArrayRef>, groups: &[usize]) {
-        let chunk = self.chunks.len();
-        for (row, &group) in groups.iter().enumerate() {
+        let chunk = to_u32(self.chunks.len());
+        for (row, &group) in (0..).zip(groups) {
             if group == self.at.len() {
                 self.at.push((chunk, row));
                 continue;
             }
             let before = std::mem::replace(&mut self.at[group], (chunk, row));
-            if group < self.committed.groups && before.0 < self.committed.chunks {
-                self.committed.moved.push((group, before));
+            if group < self.committed.groups && (before.0 as usize) < self.committed.chunks {
+                self.committed.moved.push((to_u32(group), before));
             }
         }
         self.rows += groups.len();
@@ -113,7 +116,7 @@ impl StateRows {
     /// Goes back to the last commit.
     pub(crate) fn undo(&mut self) {
         for (group, place) in std::mem::take(&mut self.committed.moved) {
-            self.at[group] = place;
+            self.at[group as usize] = place;
         }
         self.at.truncate(self.committed.groups);
         self.chunks.truncate(self.committed.chunks);
@@ -138,20 +141,25 @@ impl StateRows {
     /// The current rows of `groups`, in that order.
     pub(crate) fn gather(&self, groups: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
         let places: Vec<_> = groups.iter().map(|g| self.at[*g]).collect();
-        self.columns_at(&places)
+        self.columns_at(&places, 0..self.width())
     }
 
     /// The current rows of all groups, in the order of their numbers.
     pub(crate) fn gather_all(&self) -> Result<Vec<ArrayRef>, ArrowError> {
-        self.columns_at(&self.at)
+        match self.chunks.as_slice() {
+            [only] if self.rows == self.at.len() && (0..).zip(&self.at).all(|(row, at)| *at == (0, row)) => {
+                Ok(only.clone())
+            }
+            _ => self.columns_at(&self.at, 0..self.width()),
+        }
     }
 
-    fn columns_at(&self, places: &[(usize, usize)]) -> Result<Vec<ArrayRef>, ArrowError> {
+    fn columns_at(&self, places: &[Place], columns: Range<usize>) -> Result<Vec<ArrayRef>, ArrowError> {
         if places.is_empty() {
-            return Ok(self.schema.fields().iter().map(|f| new_empty_array(f.data_type())).collect());
+            return Ok(self.schema.fields()[columns].iter().map(|f| new_empty_array(f.data_type())).collect());
         }
         let (used, places) = self.narrow(places);
-        let columns = (0..self.schema.fields().len()).map(|column| {
+        let columns = columns.map(|column| {
             let chunks: Vec<&dyn Array> = used.iter().map(|chunk| self.chunks[*chunk][column].as_ref()).collect();
             interleave(&chunks, &places)
         });
@@ -160,13 +168,13 @@ impl StateRows {
 
     /// The chunks that `places` name, and the places with their chunks numbered among those: a few groups must not cost
     /// a look at every chunk.
-    fn narrow(&self, places: &[(usize, usize)]) -> (Vec<usize>, Vec<(usize, usize)>) {
+    fn narrow(&self, places: &[Place]) -> (Vec<usize>, Vec<(usize, usize)>) {
         const UNUSED: usize = usize::MAX;
         let mut number =
             if places.len() * 8 < self.chunks.len() { Vec::new() } else { vec![UNUSED; self.chunks.len()] };
         let mut used = Vec::new();
         let mut narrowed = Vec::with_capacity(places.len());
-        for &(chunk, row) in places {
+        for (chunk, row) in places.iter().map(|(chunk, row)| (*chunk as usize, *row as usize)) {
             let known = match number.get(chunk) {
                 Some(&n) => Some(n).filter(|n| *n != UNUSED),
                 None => used.iter().position(|u| *u == chunk),
@@ -187,14 +195,14 @@ impl StateRows {
         let columns = self.gather_all()?;
         self.chunks = vec![columns.iter().map(own_buffers).collect()];
         self.rows = self.at.len();
-        self.at.iter_mut().enumerate().for_each(|(row, place)| *place = (0, row));
+        (0..).zip(&mut self.at).for_each(|(row, place)| *place = (0, row));
         Ok(())
     }
 
     /// Memory held, in bytes.
     pub(crate) fn size_bytes(&self) -> usize {
         let chunks = self.chunks.iter().flatten().map(|c| c.get_array_memory_size()).sum::<usize>();
-        chunks + self.at.capacity() * size_of::<(usize, usize)>()
+        chunks + self.at.capacity() * size_of::<Place>()
     }
 }
 

@@ -51,6 +51,12 @@ impl StorePlan {
         }
     }
 
+    /// Whether its rules look at the groups of running windows that have changed.
+    fn notes_changes(&self) -> bool {
+        let is_session = matches!(self.aggregation.spec(), WindowSpec::Session { .. });
+        self.emission == Emission::OnUpdate && !is_session
+    }
+
     /// How its sessions are read if its rules speak on update of them.
     fn sessions_on_update(&self, closed_to: EventTime) -> Option<SessionSpec<'_>> {
         match (self.emission, self.aggregation.spec()) {
@@ -200,8 +206,7 @@ impl PaneStore {
     /// An accumulator refuses.
     pub fn note_changes(&mut self) -> Result<(), PaneError> {
         let aggregation = &self.plan.aggregation;
-        let is_session = matches!(aggregation.spec(), WindowSpec::Session { .. });
-        if self.plan.emission == Emission::OnClose || is_session || self.warming().is_some() {
+        if !self.plan.notes_changes() || self.warming().is_some() {
             return Ok(());
         }
         let mut changes = Vec::new();
@@ -363,6 +368,9 @@ impl PaneStore {
                 let pane = self.pane_to_change(place)?;
                 let known = pane.len();
                 let groups = pane.absorb(&plan.aggregation, &rows)?;
+                if plan.notes_changes() {
+                    pane.note_changed(&groups);
+                }
                 added.push((place, known..pane.len()));
                 self.running.put(place, &keys, &groups);
             }

@@ -150,7 +150,7 @@ impl Log {
         for (number, store) in stage.stores().iter().enumerate() {
             // What waits for history begins anew after a restart, and is written when it has come.
             for (span, pane) in store.touched().filter(|_| store.warming().is_none()) {
-                rows.add(StoreId(number), span, pane, pane.touched())?;
+                rows.add(StoreId(number), span, pane, &pane.touched())?;
             }
         }
         let chunks = rows.finish();
