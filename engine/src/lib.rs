@@ -10,6 +10,7 @@ pub mod alerts;
 pub mod aside;
 pub mod backfill;
 pub mod backtest;
+mod blocks;
 pub mod clock;
 pub mod company;
 pub mod config;

@@ -356,18 +356,7 @@ impl Pane {
         before
     }
 
-    /// All groups of a window that is made of `panes`, each once.
-    pub(crate) fn merged(panes: &[&Self], aggregation: &Aggregation) -> Result<PartialRows, PaneError> {
-        if let [pane] = panes {
-            return pane.all();
-        }
-        let mut whole = Self::try_new(aggregation)?;
-        for pane in panes {
-            whole.absorb(aggregation, &pane.all()?)?;
-        }
-        whole.all()
-    }
-
+    /// All its groups.
     pub(crate) fn all(&self) -> Result<PartialRows, PaneError> {
         let (keys, states) = (self.keys.gather_all()?, self.states.gather_all()?);
         Ok(PartialRows { keys, states, rows: self.len() })

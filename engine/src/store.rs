@@ -15,6 +15,7 @@ use lictor_queries::{Aggregation, Emission, Finish, JoinSide, WindowSpec};
 use lictor_schemas::time::{EventTime, Window};
 
 use crate::backfill::Warming;
+use crate::blocks::Blocks;
 use crate::exchange::route::StoreRoute;
 use crate::exchange::{Feeding, RuleId};
 use crate::frontier::Frontier;
@@ -103,6 +104,8 @@ pub struct PaneStore {
     ended: (EventTime, Vec<Ended>),
     /// Sessions that go on, if rules speak on update.
     running: RunningSessions,
+    /// Neighbouring panes, merged.
+    blocks: Blocks,
 }
 
 /// Groups of a running window that have changed.
@@ -143,7 +146,20 @@ impl PaneStore {
         let committed = Committed { closed_to, beginning: beginning.clone(), dropped: 0, removed, created };
         let (touched, finished, ended) = (BTreeSet::new(), BTreeMap::new(), (EventTime::MIN, Vec::new()));
         let (changes, running) = (Arc::from([]), RunningSessions::default());
-        Self { plan, panes, closed_to, beginning, dropped: 0, touched, committed, changes, finished, ended, running }
+        Self {
+            plan,
+            panes,
+            closed_to,
+            beginning,
+            dropped: 0,
+            touched,
+            committed,
+            changes,
+            finished,
+            ended,
+            running,
+            blocks: Blocks::default(),
+        }
     }
 
     /// What it is.
@@ -182,6 +198,7 @@ impl PaneStore {
             self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.plan.aggregation))?;
         }
         self.running = RunningSessions::default();
+        self.blocks = Blocks::default();
         self.ended = (EventTime::MIN, Vec::new());
         self.closed_to = self.committed.closed_to;
         self.beginning.clone_from(&self.committed.beginning);
@@ -268,7 +285,8 @@ impl PaneStore {
 
     /// Memory of that state, in bytes.
     pub(crate) fn size_bytes(&self) -> usize {
-        self.panes.values().map(Pane::size_bytes).sum()
+        let panes: usize = self.panes.values().map(Pane::size_bytes).sum();
+        panes + self.blocks.size_bytes()
     }
 
     /// Windows that began earlier are not whole; none if that is not known yet.
@@ -329,6 +347,7 @@ impl PaneStore {
     }
 
     fn remove(&mut self, span: Window) {
+        self.blocks.forget(span, &self.plan.aggregation);
         if let Some(pane) = self.panes.remove(&span)
             && !self.committed.created.remove(&span)
         {
@@ -380,6 +399,7 @@ impl PaneStore {
 
     fn pane_to_change(&mut self, place: Window) -> Result<&mut Pane, PaneError> {
         self.touched.insert(place);
+        self.blocks.forget(place, &self.plan.aggregation);
         Ok(match self.panes.entry(place) {
             Entry::Occupied(pane) => pane.into_mut(),
             Entry::Vacant(free) => {
@@ -453,10 +473,8 @@ impl PaneStore {
     }
 
     /// All groups of a window, each once.
-    pub(crate) fn rows_of(&self, window: Window) -> Result<PartialRows, PaneError> {
-        let span = self.plan.aggregation.spec().panes_in(window);
-        let panes: Vec<&Pane> = self.panes.range(span).map(|(_, pane)| pane).collect();
-        Pane::merged(&panes, &self.plan.aggregation)
+    pub(crate) fn rows_of(&mut self, window: Window) -> Result<PartialRows, PaneError> {
+        self.blocks.rows_of(window, &self.panes, &self.plan.aggregation)
     }
 
     /// All groups of a window that is being closed, finished; for all readers once.

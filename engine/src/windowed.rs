@@ -372,7 +372,8 @@ impl WindowedState {
         let (Some(gap_fill), Some(known)) = (self.rule.finish.gap_fill(), self.history.last_mut()) else {
             return store.finished(window);
         };
-        let StorePlan { aggregation, route, .. } = &**store.plan();
+        let plan = Arc::clone(store.plan());
+        let StorePlan { aggregation, route, .. } = &*plan;
         let PartialRows { keys, states, rows } = store.rows_of(window)?;
         let Place { shard, shards } = self.place;
         let is_ours = |keys: &[ArrayRef], rows: usize| {

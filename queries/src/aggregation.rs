@@ -8,6 +8,8 @@
 //! where a pane's end does not follow from its start; evaluated groups are `[c0, c1, …]`: the group expressions in the
 //! query's order, its aggregates, then `count`, `latest`, `exemplar`.
 
+mod merging;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use lictor_schemas::time::{EventTime, Window};
 
+pub use self::merging::Merger;
 use crate::EvaluationError;
 use crate::session::positional;
 use crate::window_spec::WindowSpec;

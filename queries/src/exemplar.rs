@@ -24,12 +24,15 @@ pub(crate) enum Pick {
     Last,
 }
 
+pub(crate) const HEAVIEST: &str = "lictor_exemplar";
+pub(crate) const LAST: &str = "lictor_last";
+
 impl Pick {
     /// The name of the function, reserved for lictor's own use.
     fn name(self) -> &'static str {
         match self {
-            Self::Heaviest => "lictor_exemplar",
-            Self::Last => "lictor_last",
+            Self::Heaviest => HEAVIEST,
+            Self::Last => LAST,
         }
     }
 }

@@ -55,7 +55,7 @@ mod window;
 mod window_spec;
 mod zoned;
 
-pub use aggregation::{Aggregation, KeyIndex};
+pub use aggregation::{Aggregation, KeyIndex, Merger};
 pub use baseline::Baseline;
 pub use batch::{BatchQuery, BatchTables};
 pub use calendar::CalendarUnit;

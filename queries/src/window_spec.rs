@@ -186,6 +186,19 @@ impl WindowSpec {
         }
     }
 
+    /// The block of panes that holds `at`: of windows with many panes, so many that a window has about as many blocks
+    /// as a block has panes. None if windows have too few panes for that.
+    #[must_use]
+    pub fn block_at(&self, at: EventTime) -> Option<Window> {
+        let (pane_ns, offset_ns) = match *self {
+            Self::Hop { size_ns, slide_ns, offset_ns } => (gcd(size_ns, slide_ns), offset_ns),
+            Self::Cumulate { step_ns, offset_ns, .. } => (step_ns, offset_ns),
+            Self::Session { .. } | Self::Calendar { .. } | Self::ZonedCalendar { .. } => return None,
+        };
+        let panes = self.panes_max();
+        (panes >= BLOCKED_PANES_MIN).then(|| fixed(at, pane_ns * panes.isqrt(), offset_ns))
+    }
+
     /// The windows that hold the instant `at`, in the order of their ends. Of sessions the pane is all that is known.
     #[must_use]
     pub fn windows_at(&self, at: EventTime) -> Vec<Window> {
@@ -257,6 +270,9 @@ impl WindowSpec {
         }
     }
 }
+
+/// Windows of fewer panes are put together from those: blocks would take room and save little.
+const BLOCKED_PANES_MIN: i64 = 12;
 
 fn gcd(mut a: i64, mut b: i64) -> i64 {
     while b != 0 {

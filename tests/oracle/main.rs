@@ -219,15 +219,32 @@ impl Stream {
                 self.ship_of(random.usize(0..2))?;
             }
             if random.usize(0..3) == 0 {
-                self.store.commit().map_err(|e| e.to_string())?;
-                self.state.commit();
+                self.commit()?;
             }
             if random.usize(0..4) == 0 {
                 self.ship()?;
+                if random.bool() {
+                    self.close_and_undo(EventTime(high - LATENESS_NS))?;
+                }
                 self.close(EventTime(high - LATENESS_NS))?;
             }
         }
         Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), String> {
+        self.state.commit();
+        self.store.commit().map_err(|e| e.to_string())
+    }
+
+    /// An epoch that is undone, which must leave nothing behind.
+    fn close_and_undo(&mut self, watermark: EventTime) -> Result<(), String> {
+        self.commit()?;
+        let found = self.found.clone();
+        self.close(watermark)?;
+        self.found = found;
+        self.state.undo();
+        self.store.undo().map_err(|e| e.to_string())
     }
 
     fn ship(&mut self) -> Result<(), String> {

@@ -51,6 +51,28 @@ SELECT team, window_start, window_end, string_agg(request_model, ',' ORDER BY ka
 FROM HOP(spans, event_time, INTERVAL '30 seconds', INTERVAL '1 minute')
 GROUP BY team, window_start, window_end
 
+-- hop_of_many_panes
+SELECT team, window_start, window_end, count(*) AS observed, sum(input_tokens) AS tokens, min(kafka_offset) AS low,
+    max(request_model) AS model, bool_or(usage_leaf) AS leaf
+FROM HOP(spans, event_time, INTERVAL '10 seconds', INTERVAL '3 minutes')
+GROUP BY team, window_start, window_end
+
+-- hop_of_many_panes_that_slides_by_some
+SELECT usage_leaf, window_start, window_end, count(DISTINCT team) AS observed, avg(input_tokens) AS tokens,
+    sum(latency_ms) AS latency
+FROM HOP(spans, event_time, INTERVAL '20 seconds', INTERVAL '130 seconds', INTERVAL '3 seconds')
+GROUP BY usage_leaf, window_start, window_end
+
+-- hop_of_many_panes_merged_two_by_two
+SELECT team, window_start, window_end, count(*) AS observed, stddev(latency_ms) AS spread
+FROM HOP(spans, event_time, INTERVAL '10 seconds', INTERVAL '2 minutes')
+GROUP BY team, window_start, window_end
+
+-- cumulate_of_many_panes
+SELECT team, window_start, window_end, count(*) AS observed, sum(input_tokens) AS tokens, max(kafka_offset) AS high
+FROM CUMULATE(spans, event_time, INTERVAL '5 seconds', INTERVAL '2 minutes', INTERVAL '4 seconds')
+GROUP BY team, window_start, window_end
+
 -- view
 SELECT b.team, window_start, window_end, sum(b.cost_total) AS observed
 FROM TUMBLE(billed, event_time, INTERVAL '1 minute') AS b
