@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::take;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type};
 use arrow::error::ArrowError;
 use lictor_queries::{Aggregation, EvaluationError, KeyIndex};
 use lictor_schemas::time::Window;
@@ -174,6 +174,18 @@ impl Pane {
         self.states.gather(groups)
     }
 
+    /// The times in a state column of the given groups, in nanoseconds.
+    pub(crate) fn times(&self, column: usize, groups: &[usize]) -> Result<Vec<i64>, ArrowError> {
+        let times = self.states.gather_column(column, groups)?;
+        Ok(times.as_primitive::<TimestampNanosecondType>().values().to_vec())
+    }
+
+    /// The groups that have these keys.
+    pub(crate) fn look_up(&mut self, keys: &[ArrayRef], rows: usize) -> Result<Vec<Option<usize>>, PaneError> {
+        let groups = self.index.intern(keys, rows)?;
+        Ok(groups.into_iter().map(|group| Some(group).filter(|group| *group < self.keys.len())).collect())
+    }
+
     /// How many groups it has.
     pub(crate) fn len(&self) -> usize {
         self.states.len()
@@ -188,7 +200,7 @@ impl Pane {
 
     /// Merges partial rows; every key occurs at most once in them. Returns the numbers of their groups.
     pub(crate) fn absorb(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<Vec<usize>, PaneError> {
-        let groups = self.number(partial)?;
+        let groups = self.number(aggregation, partial)?;
         let (old, new): (Vec<usize>, Vec<usize>) = (0..partial.rows).partition(|row| self.states.has(groups[*row]));
         if !new.is_empty() {
             let numbers: Vec<usize> = new.iter().map(|r| groups[*r]).collect();
@@ -211,9 +223,15 @@ impl Pane {
     }
 
     /// The number of each row's group; keys that are new get the next ones.
-    fn number(&mut self, partial: &PartialRows) -> Result<Vec<usize>, PaneError> {
+    fn number(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<Vec<usize>, PaneError> {
         let known = self.keys.len();
-        let groups = self.index.intern(&partial.keys, partial.rows)?;
+        let was_searched = self.index.len() > known;
+        let mut groups = self.index.intern(&partial.keys, partial.rows)?;
+        if was_searched && groups.iter().any(|group| *group >= known) {
+            // Keys that were looked up in vain have numbers, too.
+            self.index_keys(aggregation)?;
+            groups = self.index.intern(&partial.keys, partial.rows)?;
+        }
         let mut first = Vec::new();
         for (row, group) in groups.iter().enumerate() {
             if *group == known + first.len() {
@@ -231,7 +249,7 @@ impl Pane {
     /// What the states of groups would be with these rows, in which keys may occur more than once: they are merged in
     /// their order.
     pub(crate) fn weigh(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<Weighed, PaneError> {
-        let groups = self.number(partial)?;
+        let groups = self.number(aggregation, partial)?;
         let (mut numbers, mut place_of) = (Vec::new(), HashMap::new());
         let mut place = |group: &usize| {
             *place_of.entry(*group).or_insert_with(|| {
@@ -306,7 +324,7 @@ impl Pane {
         for (group, was_violating) in std::mem::take(&mut self.flipped).into_iter().rev() {
             self.violating[group] = was_violating;
         }
-        let has_new_keys = self.keys.len() > self.keys.committed_len();
+        let has_new_keys = self.index.len() > self.keys.committed_len();
         self.keys.undo();
         self.states.undo();
         self.violating.truncate(self.keys.len());

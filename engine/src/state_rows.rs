@@ -144,6 +144,12 @@ impl StateRows {
         self.columns_at(&places, 0..self.width())
     }
 
+    /// One column of the current rows of `groups`, in that order.
+    pub(crate) fn gather_column(&self, column: usize, groups: &[usize]) -> Result<ArrayRef, ArrowError> {
+        let places: Vec<_> = groups.iter().map(|g| self.at[*g]).collect();
+        Ok(self.columns_at(&places, column..column + 1)?.swap_remove(0))
+    }
+
     /// The current rows of all groups, in the order of their numbers.
     pub(crate) fn gather_all(&self) -> Result<Vec<ArrayRef>, ArrowError> {
         match self.chunks.as_slice() {

@@ -21,7 +21,7 @@ use crate::exchange::{Feeding, RuleId};
 use crate::frontier::Frontier;
 use crate::pane::{Pane, PaneError, PartialRows};
 use crate::running::{RunningSessions, SessionSpec};
-use crate::sessions::{self, Ended};
+use crate::sessions::{self, Ended, PassedPanes};
 use crate::windowed::Update;
 
 /// A store, as the rules' text says: the same for every shard.
@@ -104,6 +104,8 @@ pub struct PaneStore {
     ended: (EventTime, Vec<Ended>),
     /// Sessions that go on, if rules speak on update.
     running: RunningSessions,
+    /// Sessions in panes that time has passed.
+    passed: PassedPanes,
     /// Neighbouring panes, merged.
     blocks: Blocks,
 }
@@ -145,7 +147,7 @@ impl PaneStore {
         let (removed, created) = (BTreeMap::new(), BTreeSet::new());
         let committed = Committed { closed_to, beginning: beginning.clone(), dropped: 0, removed, created };
         let (touched, finished, ended) = (BTreeSet::new(), BTreeMap::new(), (EventTime::MIN, Vec::new()));
-        let (changes, running) = (Arc::from([]), RunningSessions::default());
+        let (changes, running, passed) = (Arc::from([]), RunningSessions::default(), PassedPanes::default());
         Self {
             plan,
             panes,
@@ -158,6 +160,7 @@ impl PaneStore {
             finished,
             ended,
             running,
+            passed,
             blocks: Blocks::default(),
         }
     }
@@ -198,7 +201,7 @@ impl PaneStore {
             self.panes.get_mut(&span).map_or(Ok(()), |pane| pane.undo(&self.plan.aggregation))?;
         }
         self.running = RunningSessions::default();
-        self.blocks = Blocks::default();
+        (self.passed, self.blocks) = (PassedPanes::default(), Blocks::default());
         self.ended = (EventTime::MIN, Vec::new());
         self.closed_to = self.committed.closed_to;
         self.beginning.clone_from(&self.committed.beginning);
@@ -286,7 +289,7 @@ impl PaneStore {
     /// Memory of that state, in bytes.
     pub(crate) fn size_bytes(&self) -> usize {
         let panes: usize = self.panes.values().map(Pane::size_bytes).sum();
-        panes + self.blocks.size_bytes()
+        panes + self.passed.size_bytes() + self.blocks.size_bytes()
     }
 
     /// Windows that began earlier are not whole; none if that is not known yet.
@@ -347,6 +350,7 @@ impl PaneStore {
     }
 
     fn remove(&mut self, span: Window) {
+        self.passed.forget(span);
         self.blocks.forget(span, &self.plan.aggregation);
         if let Some(pane) = self.panes.remove(&span)
             && !self.committed.created.remove(&span)
@@ -399,6 +403,7 @@ impl PaneStore {
 
     fn pane_to_change(&mut self, place: Window) -> Result<&mut Pane, PaneError> {
         self.touched.insert(place);
+        self.passed.forget(place);
         self.blocks.forget(place, &self.plan.aggregation);
         Ok(match self.panes.entry(place) {
             Entry::Occupied(pane) => pane.into_mut(),
@@ -520,7 +525,8 @@ impl PaneStore {
         }
         let mut touch = |span| self.touched.extend([span]);
         let times = (gap_ns, self.closed_to, watermark);
-        let ended = sessions::take_ended(&mut self.panes, &self.plan.aggregation, times, &mut touch)?;
+        let panes = (&mut self.panes, &mut self.passed);
+        let ended = sessions::take_ended(panes, &self.plan.aggregation, times, &mut touch)?;
         self.ended = (watermark, if self.plan.emission == Emission::OnUpdate { Vec::new() } else { ended });
         Ok(())
     }

@@ -254,6 +254,13 @@ impl Aggregation {
     /// Of sessions: the earliest and the latest event time of each group's rows, in nanoseconds.
     #[must_use]
     pub fn bounds(&self, states: &[ArrayRef]) -> Option<(Vec<i64>, Vec<i64>)> {
+        let times = |at: usize| states[at].as_primitive::<TimestampNanosecondType>().values().to_vec();
+        self.bound_columns().map(|[earliest, latest]| (times(earliest), times(latest)))
+    }
+
+    /// Of sessions: which of the state columns have the earliest and the latest event time of each group's rows.
+    #[must_use]
+    pub fn bound_columns(&self) -> Option<[usize; 2]> {
         let place = |function: &str| {
             let mut at = 0;
             for ((aggregate, arguments), width) in self.aggregates.iter().zip(&self.arguments).zip(&self.shapes.widths)
@@ -266,8 +273,7 @@ impl Aggregation {
             }
             None
         };
-        let times = |at: usize| states[at].as_primitive::<TimestampNanosecondType>().values().to_vec();
-        Some((times(place("min")?), times(place("max")?)))
+        Some([place("min")?, place("max")?])
     }
 
     /// `states` with so many rows behind them of groups that have seen nothing.
