@@ -9,7 +9,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, StringViewBuilder, StructArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, StringViewArray, StringViewBuilder,
+    StructArray,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int32Type, Int64Type};
 use datafusion::common::{Result, ScalarValue};
@@ -75,7 +76,7 @@ impl AggregateUDFImpl for Exemplar {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OfOneGroup(Picked { pick: self.pick, rows: vec![None] })))
+        Ok(Box::new(OfOneGroup(Picked { rows: vec![None], ..Picked::new(self.pick) })))
     }
 
     fn state_fields(&self, _: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -88,33 +89,47 @@ impl AggregateUDFImpl for Exemplar {
     }
 
     fn create_groups_accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Picked { pick: self.pick, rows: Vec::new() }))
+        Ok(Box::new(Picked::new(self.pick)))
     }
 }
 
-/// The row of a group; ids as ASCII hex in place, so that another row costs no allocation.
+/// The row of a group. Its ids stay where they are until somebody asks for them: most rows give way to another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Row {
     weight: f64,
-    trace_id: [u8; 32],
-    span_id: [u8; 16],
-    partition: i32,
     offset: i64,
+    partition: i32,
+    /// Where its ids are.
+    batch: u32,
+    row: u32,
 }
+
+/// So many batches are kept for the ids in them; then the ids of the groups are copied together.
+const BATCHES_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Picked {
     pick: Pick,
     rows: Vec<Option<Row>>,
+    /// Trace and span ids.
+    batches: Vec<[StringViewArray; 2]>,
 }
 
 impl Picked {
+    fn new(pick: Pick) -> Self {
+        Self { pick, rows: Vec::new(), batches: Vec::new() }
+    }
+
     fn absorb(&mut self, values: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>, total: usize) {
+        if self.batches.len() == BATCHES_MAX {
+            self.copy_together();
+        }
         self.rows.resize(total.max(self.rows.len()), None);
         let weights = values[0].as_primitive::<Float64Type>();
         let (traces, spans) = (values[1].as_string_view(), values[2].as_string_view());
         let (partitions, offsets) = (values[3].as_primitive::<Int32Type>(), values[4].as_primitive::<Int64Type>());
-        for (i, &group) in groups.iter().enumerate() {
+        let batch = u32::try_from(self.batches.len()).unwrap_or_else(|_| unreachable!("more than {BATCHES_MAX}"));
+        for ((&group, i), row) in groups.iter().zip(0..).zip(0_u32..) {
             if traces.is_null(i) || filter.is_some_and(|f| f.is_null(i) || !f.value(i)) {
                 continue;
             }
@@ -128,33 +143,50 @@ impl Picked {
                 Pick::Last => true,
             });
             if is_it {
-                let (trace_id, span_id) = (ascii(traces.value(i)), ascii(spans.value(i)));
-                self.rows[group] = Some(Row { weight, trace_id, span_id, partition, offset });
+                self.rows[group] = Some(Row { weight, offset, partition, batch, row });
+            }
+        }
+        self.batches.push([traces.clone(), spans.clone()]);
+    }
+
+    fn copy_together(&mut self) {
+        let [traces, spans] = [self.ids::<32>(&self.rows, 0), self.ids::<16>(&self.rows, 1)];
+        self.batches = vec![[traces, spans]];
+        for (row, number) in self.rows.iter_mut().zip(0..) {
+            if let Some(row) = row {
+                (row.batch, row.row) = (0, number);
             }
         }
     }
 
     fn columns(&mut self, emit_to: EmitTo) -> Vec<ArrayRef> {
         let rows = emit_to.take_needed(&mut self.rows);
-        vec![
+        let columns: Vec<ArrayRef> = vec![
             Arc::new(rows.iter().map(|r| r.map(|r| r.weight)).collect::<Float64Array>()),
-            texts(&rows, |r| &r.trace_id),
-            texts(&rows, |r| &r.span_id),
+            Arc::new(self.ids::<32>(&rows, 0)),
+            Arc::new(self.ids::<16>(&rows, 1)),
             Arc::new(rows.iter().map(|r| r.map(|r| r.partition)).collect::<Int32Array>()),
             Arc::new(rows.iter().map(|r| r.map(|r| r.offset)).collect::<Int64Array>()),
-        ]
+        ];
+        if self.rows.is_empty() {
+            self.batches.clear();
+        }
+        columns
     }
-}
 
-/// One id of each row. Most flushes have a handful of groups, for which a builder's own first block, of 16 KiB, cost
-/// more than everything else that was done for them.
-fn texts<const N: usize>(rows: &[Option<Row>], pick: fn(&Row) -> &[u8; N]) -> ArrayRef {
-    const BLOCK_BYTES_MAX: usize = 1 << 20;
-    let block_bytes = (rows.len() * N).clamp(N, BLOCK_BYTES_MAX);
-    let block_bytes = u32::try_from(block_bytes).unwrap_or(u32::MAX);
-    let mut texts = StringViewBuilder::with_capacity(rows.len()).with_fixed_block_size(block_bytes);
-    rows.iter().for_each(|row| texts.append_option(row.as_ref().and_then(|row| std::str::from_utf8(pick(row)).ok())));
-    Arc::new(texts.finish())
+    /// One id of each row. Most flushes have a handful of groups, for which a builder's own first block, of 16 KiB, cost
+    /// more than everything else that was done for them.
+    fn ids<const N: usize>(&self, rows: &[Option<Row>], which: usize) -> StringViewArray {
+        const BLOCK_BYTES_MAX: usize = 1 << 20;
+        let block_bytes = (rows.len() * N).clamp(N, BLOCK_BYTES_MAX);
+        let block_bytes = u32::try_from(block_bytes).unwrap_or(u32::MAX);
+        let mut ids = StringViewBuilder::with_capacity(rows.len()).with_fixed_block_size(block_bytes);
+        for row in rows {
+            let id = row.map(|row| ascii::<N>(self.batches[row.batch as usize][which].value(row.row as usize)));
+            ids.append_option(id.as_ref().and_then(|id| std::str::from_utf8(id).ok()));
+        }
+        ids.finish()
+    }
 }
 
 /// The first `N` bytes of an id; ids are exactly that long, a shorter one is padded with `0`.
@@ -231,8 +263,6 @@ impl Accumulator for OfOneGroup {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::StringViewArray;
-
     use super::*;
 
     fn columns(rows: &[(f64, char, i64)]) -> Vec<ArrayRef> {
@@ -247,9 +277,9 @@ mod tests {
     }
 
     fn winner(pick: Pick, halves: [&[(f64, char, i64)]; 2]) -> (f64, String) {
-        let mut merged = Picked { pick, rows: Vec::new() };
+        let mut merged = Picked::new(pick);
         for half in halves {
-            let mut one = Picked { pick, rows: Vec::new() };
+            let mut one = Picked::new(pick);
             one.update_batch(&columns(half), &vec![0; half.len()], None, 1).unwrap();
             merged.merge_batch(&one.state(EmitTo::All).unwrap(), &[0], 1).unwrap();
         }
@@ -264,6 +294,24 @@ mod tests {
         let (a, b): (&[_], &[_]) = (&[(1.0, 'a', 1), (9.0, 'b', 2)], &[(9.0, 'c', 3), (2.0, 'd', 4)]);
         assert_eq!(winner(Pick::Heaviest, [a, b]), (9.0, "c".to_owned()));
         assert_eq!(winner(Pick::Heaviest, [b, a]), (9.0, "c".to_owned()));
+    }
+
+    #[test]
+    fn ids_outlast_the_batches_that_they_came_in() {
+        let mut picked = Picked::new(Pick::Heaviest);
+        let count = i64::try_from(3 * BATCHES_MAX).unwrap();
+        for offset in 0..count {
+            let (group, heavy) = (usize::from(offset % 2 == 1), offset < 2);
+            let weight = if heavy { 9.0 } else { 1.0 };
+            let row = (weight, if heavy { 'a' } else { 'b' }, offset);
+            picked.update_batch(&columns(&[row]), &[group], None, 2).unwrap();
+            assert!(picked.batches.len() <= BATCHES_MAX);
+        }
+        let states = picked.state(EmitTo::All).unwrap();
+        assert_eq!(states[4].as_primitive::<Int64Type>().values(), &[0, 1]);
+        let ids = states[1].as_string_view();
+        assert!((0..2).all(|row| ids.value(row) == "a".repeat(32)), "{ids:?}");
+        assert!(picked.batches.is_empty());
     }
 
     #[test]
