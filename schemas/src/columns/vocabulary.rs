@@ -30,12 +30,23 @@ const PROVIDERS: &[(&str, &[&str])] = &[
     ("moonshot_ai", &["moonshot_ai", "moonshot"]),
 ];
 
+/// Without blanks at its ends; most texts have none, and letters at both ends tell that at once.
+#[inline]
+pub(crate) fn trimmed(text: &str) -> &str {
+    match text.as_bytes() {
+        [b'!'..=b'~'] | [b'!'..=b'~', .., b'!'..=b'~'] => text,
+        _ => text.trim(),
+    }
+}
+
 /// Whether a value says nothing.
+#[inline]
 pub(crate) fn is_placeholder(text: &str) -> bool {
     text.is_empty() || PLACEHOLDERS.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 /// `text` as a column of this kind spells it.
+#[inline]
 pub(crate) fn spelled(kind: Kind, text: &str) -> Cow<'_, str> {
     match kind {
         Kind::Lower => lower(text),
@@ -58,14 +69,14 @@ pub(crate) fn lower(text: &str) -> Cow<'_, str> {
 
 /// The OpenTelemetry name of a provider; an unknown one in lower case.
 pub(crate) fn provider(text: &str) -> Cow<'_, str> {
-    let text = text.trim();
+    let text = trimmed(text);
     let known = PROVIDERS.iter().find(|(_, spellings)| spellings.iter().any(|s| text.eq_ignore_ascii_case(s)));
     known.map_or_else(|| lower(text), |(name, _)| Cow::Borrowed(name))
 }
 
 /// A GenOps operation type: `ai.inference` (as the Python SDK writes it) is `inference`.
 pub(crate) fn operation_type(text: &str) -> Cow<'_, str> {
-    match lower(text.trim()) {
+    match lower(trimmed(text)) {
         Cow::Borrowed(word) => Cow::Borrowed(word.strip_prefix("ai.").unwrap_or(word)),
         Cow::Owned(word) => Cow::Owned(word.strip_prefix("ai.").map_or_else(|| word.clone(), str::to_owned)),
     }
@@ -81,7 +92,7 @@ pub(crate) fn tool_name(text: &str) -> &str {
 ///
 /// A decision that was only simulated (`would_…`) let the work pass: a warning.
 pub(crate) fn policy_result(text: &str) -> Option<&'static str> {
-    match lower(text.trim()).as_ref() {
+    match lower(trimmed(text)).as_ref() {
         "allowed" | "allow" | "pass" | "passed" | "request_allowed" => Some("ALLOWED"),
         "blocked" | "block" | "kill" | "reject" | "deny" | "denied" | "enforce" | "identity_rejected"
         | "policy_rejected" => Some("BLOCKED"),
@@ -145,7 +156,7 @@ pub(crate) fn any_text(text: &str) -> Option<&str> {
 /// Wrappers of the Vercel AI SDK (`ai.generateText`) and their calls (`ai.generateText.doGenerate`) are both inference:
 /// `usage_leaf` tells them apart.
 pub(crate) fn operation_type_of(word: &str) -> Option<&'static str> {
-    let word = lower(word.trim());
+    let word = lower(trimmed(word));
     Some(match word.as_ref() {
         "" => return None,
         "chat" | "completion" | "text_completion" | "generate_content" | "llm" | "generation" | "inference" => {
@@ -166,7 +177,7 @@ pub(crate) fn operation_type_of(word: &str) -> Option<&'static str> {
 
 /// The `gen_ai.operation.name` that the span kind of another vocabulary means.
 pub(crate) fn gen_ai_operation_of(word: &str) -> Option<&'static str> {
-    Some(match lower(word.trim()).as_ref() {
+    Some(match lower(trimmed(word)).as_ref() {
         "llm" | "chat" | "generation" => "chat",
         "completion" => "text_completion",
         "embedding" => "embeddings",

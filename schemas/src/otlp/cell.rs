@@ -5,13 +5,15 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::mem;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json};
 
 use super::value::{Nested, Value, elements};
-use crate::columns::vocabulary::is_placeholder;
+use super::walk::texts;
+use crate::columns::vocabulary::{is_placeholder, trimmed};
 use crate::columns::{Kind, Reading};
 use crate::time::EventTime;
 
@@ -35,39 +37,48 @@ pub(crate) enum Cell<'a> {
 
 impl<'a> Cell<'a> {
     /// The text, or nothing if it is empty.
+    #[inline]
     pub(super) fn text(text: &'a str) -> Self {
         if text.is_empty() { Self::Null } else { Self::Str(text) }
     }
 
+    #[inline]
     pub(super) fn float(value: Option<f64>) -> Self {
         value.map_or(Self::Null, Self::Float)
     }
 
+    #[inline]
     pub(super) fn int(value: Option<i64>) -> Self {
         value.map_or(Self::Null, Self::Int)
     }
 
     /// The instant, or nothing if it is zero or beyond the year 2262.
+    #[inline]
     pub(super) fn time(unix_nano: u64) -> Self {
         i64::try_from(unix_nano).ok().filter(|ns| *ns > 0).map_or(Self::Null, Self::Time)
     }
 
+    #[inline]
     pub(super) fn is_null(self) -> bool {
-        self == Self::Null
+        matches!(self, Self::Null)
     }
 
+    #[inline]
     pub(super) fn as_str(self) -> Option<&'a str> {
         if let Self::Str(text) = self { Some(text) } else { None }
     }
 
+    #[inline]
     pub(super) fn as_int(self) -> Option<i64> {
         if let Self::Int(value) = self { Some(value) } else { None }
     }
 
+    #[inline]
     pub(super) fn as_float(self) -> Option<f64> {
         if let Self::Float(value) = self { Some(value) } else { None }
     }
 
+    #[inline]
     pub(super) fn as_time(self) -> Option<i64> {
         if let Self::Time(ns) = self { Some(ns) } else { None }
     }
@@ -75,6 +86,35 @@ impl<'a> Cell<'a> {
 
 /// What a source says of a column, if it says anything.
 pub(crate) fn read(kind: Kind, reading: Reading, value: Value<'_>) -> Option<Cell<'_>> {
+    let mut cell = Cell::Null;
+    read_into(&mut cell, kind, reading, value).then_some(cell)
+}
+
+/// Puts into `place` what a source says of a column, and whether it says anything.
+///
+/// The usual values go straight to their place: put together first and then copied, they would be waited for.
+#[inline]
+pub(super) fn read_into<'a>(place: &mut Cell<'a>, kind: Kind, reading: Reading, value: Value<'a>) -> bool {
+    match (reading, kind, value) {
+        (
+            Reading::Plain,
+            Kind::Label | Kind::Lower | Kind::Provider | Kind::OperationType | Kind::ToolName | Kind::PolicyResult,
+            Value::Str(text),
+        ) => match label(text) {
+            Some(text) => *place = Cell::Str(text),
+            None => return false,
+        },
+        (Reading::Plain, Kind::Integer | Kind::Small, Value::Int(n)) => *place = Cell::Int(n),
+        (Reading::Plain, Kind::Number, Value::Float(n)) if n.is_finite() => *place = Cell::Float(n),
+        _ => match interpret(kind, reading, value) {
+            Some(cell) => *place = cell,
+            None => return false,
+        },
+    }
+    true
+}
+
+fn interpret(kind: Kind, reading: Reading, value: Value<'_>) -> Option<Cell<'_>> {
     match reading {
         Reading::Plain | Reading::OfAgent => plain(kind, value),
         Reading::Scaled(factor) => number(value).map(|n| Cell::Float(n * factor)),
@@ -101,11 +141,17 @@ fn plain(kind: Kind, value: Value<'_>) -> Option<Cell<'_>> {
         Kind::Id => None,
         Kind::Label | Kind::Lower | Kind::Provider | Kind::OperationType | Kind::ToolName | Kind::PolicyResult => {
             match scalar(value)? {
-                Cell::Str(text) => Some(text.trim()).filter(|text| !is_placeholder(text)).map(Cell::Str),
+                Cell::Str(text) => label(text).map(Cell::Str),
                 cell => Some(cell),
             }
         }
     }
+}
+
+/// Trimmed text that says something.
+#[inline]
+fn label(text: &str) -> Option<&str> {
+    Some(trimmed(text)).filter(|text| !is_placeholder(text))
 }
 
 fn numeric<'a>(kind: Kind, number: f64) -> Option<Cell<'a>> {
@@ -196,6 +242,17 @@ fn json_number(value: Value<'_>, field: &str) -> Option<f64> {
 
 /// Writes several reasons, given as an array or as its JSON text, joined by commas.
 pub(crate) fn write_list(out: &mut String, cell: Cell<'_>) {
+    if let Cell::Nested(Nested::List(bytes)) = cell {
+        let (before, mut separator) = (out.len(), "");
+        let join = |text: &str| {
+            out.push_str(mem::replace(&mut separator, ","));
+            out.push_str(text);
+        };
+        if texts(bytes, join).is_some() {
+            return;
+        }
+        out.truncate(before);
+    }
     let parts: Vec<Cow<'_, str>> = match cell {
         Cell::Nested(nested) if nested.is_list() => elements(nested).into_iter().map(Cow::Owned).collect(),
         Cell::Str(text) if text.trim_start().starts_with('[') => match serde_json::from_str::<Vec<String>>(text) {
@@ -228,11 +285,19 @@ pub(crate) fn write_text(out: &mut String, cell: Cell<'_>) {
 
 /// Every row has identifiers, and the formatter is slow.
 fn write_hex(out: &mut String, bytes: &[u8]) {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 0xf)]);
+    for bytes in bytes.chunks(16) {
+        let mut digits = [0; 32];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+        }
+        out.push_str(str::from_utf8(&digits[..2 * bytes.len()]).unwrap_or_default());
     }
+}
+
+/// Without a branch or a table, so that many are made at once.
+#[inline]
+fn digit(nibble: u8) -> u8 {
+    nibble + if nibble < 10 { b'0' } else { b'a' - 10 }
 }
 
 #[cfg(test)]

@@ -7,23 +7,23 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, LogsData};
 use super::RecordMeta;
 use super::cell::Cell;
 use super::derive::Item;
+use super::names::Names;
 use super::plan::Slots;
 use super::rows::Rows;
 use super::spans::{id, of_scope};
-use super::value::attributes;
 use crate::tables::Field;
 
 /// Appends every log record of a screened record.
-pub(super) fn append_logs<'a>(rows: &mut Rows, data: &'a LogsData, record: &RecordMeta<'a>) {
+pub(super) fn append_logs<'a>(rows: &mut Rows, names: &Names, data: &'a LogsData, record: &RecordMeta<'a>) {
     let mut slots = Slots::new(&rows.plan);
     for resource_logs in &data.resource_logs {
         let resource = resource_logs.resource.as_ref().map_or(&[][..], |r| &r.attributes);
-        slots.enter_resource(&rows.plan, attributes(resource));
+        slots.enter_resource(&rows.plan, names.attributes(resource));
         for scope_logs in &resource_logs.scope_logs {
             let scope = scope_logs.scope.as_ref();
-            slots.enter_scope(&rows.plan, attributes(scope.map_or(&[][..], |s| &s.attributes)));
+            slots.enter_scope(&rows.plan, names.attributes(scope.map_or(&[][..], |s| &s.attributes)));
             for log in &scope_logs.log_records {
-                slots.enter_record(&rows.plan, attributes(&log.attributes));
+                slots.enter_record(&rows.plan, names.attributes(&log.attributes));
                 rows.append(&slots, &LogItem { log, scope }, record);
             }
         }

@@ -11,24 +11,24 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use super::RecordMeta;
 use super::cell::Cell;
 use super::derive::Item;
+use super::names::Names;
 use super::plan::Slots;
 use super::rows::Rows;
 use super::spans::of_scope;
-use super::value::attributes;
 use crate::tables::Field;
 
 /// Appends every data point of a screened record.
-pub(super) fn append_metrics<'a>(rows: &mut Rows, data: &'a MetricsData, record: &RecordMeta<'a>) {
+pub(super) fn append_metrics<'a>(rows: &mut Rows, names: &Names, data: &'a MetricsData, record: &RecordMeta<'a>) {
     let mut slots = Slots::new(&rows.plan);
     for resource_metrics in &data.resource_metrics {
         let resource = resource_metrics.resource.as_ref().map_or(&[][..], |r| &r.attributes);
-        slots.enter_resource(&rows.plan, attributes(resource));
+        slots.enter_resource(&rows.plan, names.attributes(resource));
         for scope_metrics in &resource_metrics.scope_metrics {
             let scope = scope_metrics.scope.as_ref();
-            slots.enter_scope(&rows.plan, attributes(scope.map_or(&[][..], |s| &s.attributes)));
+            slots.enter_scope(&rows.plan, names.attributes(scope.map_or(&[][..], |s| &s.attributes)));
             for metric in &scope_metrics.metrics {
                 for_each_point(metric, |point| {
-                    slots.enter_record(&rows.plan, attributes(point.attributes()));
+                    slots.enter_record(&rows.plan, names.attributes(point.attributes()));
                     rows.append(&slots, &PointItem { metric, point, scope }, record);
                 });
             }

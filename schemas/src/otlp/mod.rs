@@ -19,6 +19,7 @@ mod koshi;
 mod leaf;
 mod logs;
 mod metrics;
+mod names;
 mod plan;
 mod rows;
 mod screen;
@@ -32,6 +33,7 @@ mod walk;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -47,6 +49,7 @@ pub use first_time::first_time;
 use crate::columns::ExtraSource;
 use crate::prices::PriceTable;
 use crate::tables::{Signal, Table};
+use names::Names;
 use rows::Rows;
 use screen::Tally;
 use traces::Traces;
@@ -95,14 +98,20 @@ pub struct Rejected {
 /// Decodes records into the wanted columns.
 pub struct Decoder {
     tables: BTreeMap<Table, Rows>,
+    names: Names,
+    /// Empty; the place in memory of the spans to come.
+    spare: Traces<'static>,
 }
 
 impl Decoder {
     /// A decoder for the wanted columns; sources in `extra` are tried before the built-in ones, in their order.
     #[must_use]
     pub fn new(wanted: &Wanted, extra: &[ExtraSource], prices: Arc<PriceTable>) -> Self {
-        let rows = |(table, columns): (&Table, &BTreeSet<String>)| (*table, Rows::new(*table, columns, extra, &prices));
-        Self { tables: wanted.0.iter().map(rows).collect() }
+        let mut names = Names::default();
+        let rows = |(table, columns): (&Table, &BTreeSet<String>)| {
+            (*table, Rows::new(*table, columns, extra, &prices, &mut names))
+        };
+        Self { tables: wanted.0.iter().map(rows).collect(), names, spare: Traces::default() }
     }
 
     /// The schema of the batches of `table`: the order of [`crate::tables::table_schema`], wanted columns only,
@@ -131,7 +140,7 @@ impl Decoder {
                 let (tally, flawed) = screen::screen_logs(&mut data);
                 let absorbed = verdict(signal, payload, &tally, &flawed)?;
                 if let Some(rows) = self.tables.get_mut(&Table::Logs) {
-                    logs::append_logs(rows, &data, &meta);
+                    logs::append_logs(rows, &self.names, &data, &meta);
                 }
                 Ok(absorbed)
             }
@@ -140,7 +149,7 @@ impl Decoder {
                 let (tally, flawed) = screen::screen_metrics(&mut data);
                 let absorbed = verdict(signal, payload, &tally, &flawed)?;
                 if let Some(rows) = self.tables.get_mut(&Table::Metrics) {
-                    metrics::append_metrics(rows, &data, &meta);
+                    metrics::append_metrics(rows, &self.names, &data, &meta);
                 }
                 Ok(absorbed)
             }
@@ -152,9 +161,11 @@ impl Decoder {
         if payload.first() == Some(&b'{') || payload.trim_ascii().is_empty() {
             return None;
         }
-        let traces = walk::traces(payload, &self.wants())?;
+        let traces = walk::traces(payload, &mut self.names, mem::take(&mut self.spare))?;
         self.append_traces(&traces, &meta);
-        Some(traces.spans.len())
+        let spans = traces.spans.len();
+        self.spare = traces.emptied();
+        Some(spans)
     }
 
     /// The other way, by a message in between.
@@ -162,25 +173,18 @@ impl Decoder {
         let mut data: TracesData = read(Signal::Traces, payload, json::traces)?;
         let (tally, flawed) = screen::screen_traces(&mut data);
         let absorbed = verdict(Signal::Traces, payload, &tally, &flawed)?;
-        let traces = Traces::of(&data, &self.wants());
+        let traces = Traces::of(&data, &self.names);
         self.append_traces(&traces, &meta);
         Ok(absorbed)
     }
 
     fn append_traces<'a>(&mut self, traces: &Traces<'a>, meta: &RecordMeta<'a>) {
         if let Some(rows) = self.tables.get_mut(&Table::Spans) {
-            spans::append_spans(rows, traces, meta);
+            spans::append_spans(rows, &self.names, traces, meta);
         }
         if let Some(rows) = self.tables.get_mut(&Table::SpanEvents) {
             spans::append_events(rows, traces, meta);
         }
-    }
-
-    /// Whether a column of spans or their events is built from attributes of a name.
-    fn wants(&self) -> impl Fn(&str) -> bool {
-        let plan = |table| self.tables.get(&table).map(|rows: &Rows| &rows.plan);
-        let plans = [plan(Table::Spans), plan(Table::SpanEvents)];
-        move |attribute| plans.iter().flatten().any(|plan| plan.wants(attribute))
     }
 
     /// Rows of `table` that [`Decoder::take`] would give; 0 if the table is not wanted.

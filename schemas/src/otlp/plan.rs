@@ -1,16 +1,16 @@
 //! What a table is built from: which attributes are looked at, and where their values go.
 //!
 //! Rules name few of the many columns. The plan is made once from the wanted names; per attribute of a record it costs
-//! one hash lookup, and nothing at all is done for an attribute that no wanted column reads.
+//! one look at a list, and nothing at all is done for an attribute that no wanted column reads.
 //!
 //! Invariant: of all candidates for a slot the one with the lowest rank stays. A rank orders by source first and by
 //! level second, so a better source on the resource beats a worse one on the record; of two equal ranks (a duplicate
 //! key) the first stays.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 
-use super::cell::{Cell, read};
+use super::cell::{Cell, read_into};
+use super::names::{Name, Names};
 use super::value::Attribute;
 use crate::columns::{self, ColumnSpec, Derivation, ExtraSource, Kind, Reading, Role};
 use crate::tables::{ATTR_PREFIX, Field, RESOURCE_ATTR_PREFIX, Table};
@@ -62,8 +62,11 @@ pub(super) struct Output {
 /// A slot that an attribute may fill.
 struct Target {
     slot: usize,
-    source: u32,
+    /// Of the record's level; the others follow.
+    rank: u32,
     levels: u8,
+    kind: Kind,
+    reading: Reading,
 }
 
 struct SlotSpec {
@@ -81,28 +84,24 @@ struct SourceSpec {
 pub(super) struct Plan {
     pub(super) outputs: Vec<Output>,
     slots: Vec<SlotSpec>,
-    targets: HashMap<Box<str>, Vec<Target>, BuildHasherDefault<NameHasher>>,
+    /// By the number of the attribute's name.
+    targets: Vec<Vec<Target>>,
     columns: HashMap<&'static str, usize>,
     table: Table,
 }
 
 impl Plan {
     /// The plan of `table` for the columns named in `wanted`, names it does not have being ignored.
-    pub(super) fn new(table: Table, wanted: &BTreeSet<String>, extra: &[ExtraSource]) -> Self {
-        let mut plan = Self {
-            outputs: Vec::new(),
-            slots: Vec::new(),
-            targets: HashMap::default(),
-            columns: HashMap::new(),
-            table,
-        };
+    pub(super) fn new(table: Table, wanted: &BTreeSet<String>, extra: &[ExtraSource], names: &mut Names) -> Self {
+        let mut plan =
+            Self { outputs: Vec::new(), slots: Vec::new(), targets: Vec::new(), columns: HashMap::new(), table };
         for own in table.own_columns().filter(|own| own.always || wanted.contains(own.name)) {
             plan.output(own.name, own.kind, Origin::Own(own.field));
         }
         for spec in columns::of(table).filter(|spec| wanted.contains(spec.name)) {
-            let slot = plan.column(spec, extra);
+            let slot = plan.column(spec, extra, names);
             for needed in spec.needs.iter().filter_map(|name| columns::find(name)) {
-                plan.column(needed, extra);
+                plan.column(needed, extra, names);
             }
             let origin = match spec.derivation {
                 Derivation::None => Origin::Slot(slot),
@@ -111,7 +110,7 @@ impl Plan {
             plan.output(spec.name, spec.kind, origin);
         }
         for name in wanted {
-            plan.attribute(name);
+            plan.attribute(name, names);
         }
         plan
     }
@@ -132,7 +131,7 @@ impl Plan {
     }
 
     /// The slot of a canonical column, made at its first mention.
-    fn column(&mut self, spec: &'static ColumnSpec, extra: &[ExtraSource]) -> usize {
+    fn column(&mut self, spec: &'static ColumnSpec, extra: &[ExtraSource], names: &mut Names) -> usize {
         if let Some(slot) = self.columns.get(spec.name) {
             return *slot;
         }
@@ -142,16 +141,21 @@ impl Plan {
         let inherited = self.table != Table::SpanEvents || spec.role == Role::Identity;
         let levels = if inherited { ANY_LEVEL } else { NOT_PARENT };
         for own in extra.iter().filter(|own| own.column == spec.name) {
-            self.source(slot, &own.attribute, SourceSpec { reading: Reading::Plain, unit: "" }, levels);
+            self.source(slot, names.want(&own.attribute), SourceSpec { reading: Reading::Plain, unit: "" }, levels);
         }
         for source in spec.sources {
             let levels = if source.resource_only { RESOURCE_ONLY } else { levels };
-            self.source(slot, source.attribute, SourceSpec { reading: source.reading, unit: source.unit }, levels);
+            self.source(
+                slot,
+                names.want(source.attribute),
+                SourceSpec { reading: source.reading, unit: source.unit },
+                levels,
+            );
         }
         slot
     }
 
-    fn attribute(&mut self, column: &str) {
+    fn attribute(&mut self, column: &str, names: &mut Names) {
         let (name, levels) = if let Some(name) = column.strip_prefix(ATTR_PREFIX) {
             (name, NOT_PARENT)
         } else if let Some(name) = column.strip_prefix(RESOURCE_ATTR_PREFIX) {
@@ -161,24 +165,23 @@ impl Plan {
         };
         let slot = self.slots.len();
         self.slots.push(SlotSpec { kind: Kind::Raw, sources: Vec::new() });
-        self.source(slot, name, SourceSpec { reading: Reading::Plain, unit: "" }, levels);
+        self.source(slot, names.want(name), SourceSpec { reading: Reading::Plain, unit: "" }, levels);
         self.output(column, Kind::Raw, Origin::Slot(slot));
     }
 
-    fn source(&mut self, slot: usize, attribute: &str, spec: SourceSpec, levels: u8) {
-        let sources = &mut self.slots[slot].sources;
+    fn source(&mut self, slot: usize, name: Name, spec: SourceSpec, levels: u8) {
+        let SlotSpec { kind, sources } = &mut self.slots[slot];
         let source = u32::try_from(sources.len()).unwrap_or(u32::MAX / LEVELS - 1);
+        let target = Target { slot, rank: source * LEVELS, levels, kind: *kind, reading: spec.reading };
         sources.push(spec);
-        self.targets.entry(attribute.into()).or_default().push(Target { slot, source, levels });
-    }
-
-    /// Whether a column is built from attributes of this name.
-    #[inline]
-    pub(super) fn wants(&self, attribute: &str) -> bool {
-        self.targets.contains_key(attribute)
+        if self.targets.len() <= name.at() {
+            self.targets.resize_with(name.at() + 1, Vec::new);
+        }
+        self.targets[name.at()].push(target);
     }
 
     /// The slot of a canonical column, if the plan has it.
+    #[inline]
     pub(super) fn slot_of(&self, column: &str) -> Option<usize> {
         self.columns.get(column).copied()
     }
@@ -189,11 +192,13 @@ impl Plan {
     }
 
     /// The unit that the source of a slot's value defines; empty if it defines none.
+    #[inline]
     pub(super) fn unit_of(&self, at: usize, slot: Slot<'_>) -> &'static str {
         self.winner(at, slot).map_or("", |source| source.unit)
     }
 
     /// Whether a slot's value was read from a source that holds for agents only.
+    #[inline]
     pub(super) fn is_of_agent(&self, at: usize, slot: Slot<'_>) -> bool {
         self.winner(at, slot).is_some_and(|source| matches!(source.reading, Reading::OfAgent))
     }
@@ -204,20 +209,14 @@ impl Plan {
 
     /// Lets every attribute of a level compete for the slots it can fill.
     fn offer<'a>(&self, slots: &mut [Slot<'a>], level: Level, attributes: impl IntoIterator<Item = Attribute<'a>>) {
-        if self.targets.is_empty() {
-            return;
-        }
-        for Attribute { key, value } in attributes {
-            let Some(targets) = self.targets.get(key) else { continue };
+        for Attribute { name, value } in attributes {
+            // A name that only another table wants may be beyond the end.
+            let Some(targets) = self.targets.get(name.at()) else { continue };
             for target in targets.iter().filter(|target| target.levels & (1 << level as u8) != 0) {
-                let rank = target.source * LEVELS + level as u32;
+                let rank = target.rank + level as u32;
                 let slot = &mut slots[target.slot];
-                if rank < slot.rank {
-                    let spec = &self.slots[target.slot];
-                    let reading = spec.sources[target.source as usize].reading;
-                    if let Some(cell) = read(spec.kind, reading, value) {
-                        *slot = Slot { rank, cell };
-                    }
+                if rank < slot.rank && read_into(&mut slot.cell, target.kind, target.reading, value) {
+                    slot.rank = rank;
                 }
             }
         }
@@ -260,44 +259,14 @@ impl<'a> Slots<'a> {
         plan.offer(&mut self.record, level, attributes);
     }
 
+    #[inline]
     pub(super) fn get(&self, at: usize) -> Slot<'a> {
         self.record[at]
     }
-}
-
-/// Hashes attribute names eight bytes at a time, as rustc's `FxHasher` does.
-///
-/// The map holds our own names only and strangers' names are merely looked up in it, so nobody can make it collide.
-#[derive(Default)]
-struct NameHasher(u64);
-
-impl Hasher for NameHasher {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) {
-        let mut chunks = bytes.chunks_exact(8);
-        for chunk in &mut chunks {
-            let mut word = [0; 8];
-            word.copy_from_slice(chunk);
-            self.add(u64::from_le_bytes(word));
-        }
-        let rest = chunks.remainder().iter().fold(0, |word, byte| (word << 8) | u64::from(*byte));
-        self.add(rest);
-    }
 
     #[inline]
-    fn write_u8(&mut self, byte: u8) {
-        self.add(u64::from(byte));
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-impl NameHasher {
-    fn add(&mut self, word: u64) {
-        // The multiplier of FxHasher: 2^64 by the golden ratio, odd.
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    pub(super) fn cell(&self, at: usize) -> &Cell<'a> {
+        &self.record[at].cell
     }
 }
 
@@ -306,19 +275,23 @@ mod tests {
     use super::*;
     use crate::otlp::value::Value;
 
-    fn plan(table: Table, columns: &[&str], extra: &[ExtraSource]) -> Plan {
-        Plan::new(table, &columns.iter().map(|c| (*c).to_owned()).collect(), extra)
+    fn plan(table: Table, columns: &[&str], extra: &[ExtraSource]) -> (Plan, Names) {
+        let mut names = Names::default();
+        (Plan::new(table, &columns.iter().map(|c| (*c).to_owned()).collect(), extra, &mut names), names)
     }
 
-    fn attributes<'a>(pairs: &[(&'a str, &'a str)]) -> Vec<Attribute<'a>> {
-        pairs.iter().map(|(key, text)| Attribute { key, value: Value::Str(text) }).collect()
+    /// Those of them that are wanted.
+    fn attributes<'a>(names: &Names, pairs: &[(&str, &'a str)]) -> Vec<Attribute<'a>> {
+        let attribute =
+            |(key, text): &(&str, &'a str)| Some(Attribute { name: names.of(key)?, value: Value::Str(text) });
+        pairs.iter().filter_map(attribute).collect()
     }
 
     /// What `column` gets from attributes of record, resource and scope.
     #[track_caller]
     fn check(column: &str, levels: [&[(&str, &str)]; 3], expected: Cell<'_>) {
-        let plan = plan(Table::Spans, &[column], &[]);
-        let [record, resource, scope] = levels.map(attributes);
+        let (plan, names) = plan(Table::Spans, &[column], &[]);
+        let [record, resource, scope] = levels.map(|pairs| attributes(&names, pairs));
         let mut slots = Slots::new(&plan);
         slots.enter_resource(&plan, resource);
         slots.enter_scope(&plan, scope);
@@ -359,8 +332,8 @@ mod tests {
     #[test]
     fn in_house_attribute_goes_before_all_others() {
         let extra = [ExtraSource { column: "team".to_owned(), attribute: "acme.squad".to_owned() }];
-        let plan = plan(Table::Spans, &["team"], &extra);
-        let record = attributes(&[("genops.team", "contract"), ("acme.squad", "house")]);
+        let (plan, names) = plan(Table::Spans, &["team"], &extra);
+        let record = attributes(&names, &[("genops.team", "contract"), ("acme.squad", "house")]);
         let mut slots = Slots::new(&plan);
         slots.enter_record(&plan, record);
         assert_eq!(slots.get(0).cell, Cell::Str("house"));
@@ -368,8 +341,8 @@ mod tests {
 
     #[test]
     fn span_event_inherits_who_but_not_how_much() {
-        let plan = plan(Table::SpanEvents, &["team", "output_tokens"], &[]);
-        let span = attributes(&[("team", "cx"), ("output_tokens", "7")]);
+        let (plan, names) = plan(Table::SpanEvents, &["team", "output_tokens"], &[]);
+        let span = attributes(&names, &[("team", "cx"), ("output_tokens", "7")]);
         let mut slots = Slots::new(&plan);
         slots.enter_record(&plan, []);
         slots.add(&plan, Level::Parent, span);
@@ -378,7 +351,7 @@ mod tests {
 
     #[test]
     fn only_wanted_columns_are_planned_and_unknown_names_are_ignored() {
-        let plan = plan(Table::Logs, &["team", "no_such_column", "duration_ms"], &[]);
+        let (plan, _) = plan(Table::Logs, &["team", "no_such_column", "duration_ms"], &[]);
         let names: Vec<_> = plan.outputs.iter().map(|o| o.name.as_str()).collect();
         assert_eq!(
             names,

@@ -6,6 +6,7 @@
 //! Invariant: between two calls all columns have the same length, `usage_leaf` excepted until the record is complete.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -17,6 +18,7 @@ use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use super::RecordMeta;
 use super::cell::{Cell, write_list, write_text};
 use super::derive::{Inputs, Item, Row};
+use super::names::Names;
 use super::plan::{Origin, Plan, Slots};
 use crate::columns::{Derivation, ExtraSource, Kind, vocabulary};
 use crate::prices::PriceTable;
@@ -32,6 +34,8 @@ pub(super) struct Rows {
     prices: Arc<PriceTable>,
     has_facts: bool,
     rows: usize,
+    /// So many rows the last batch had.
+    rows_last: usize,
 }
 
 struct Column {
@@ -55,8 +59,9 @@ impl Rows {
         wanted: &BTreeSet<String>,
         extra: &[ExtraSource],
         prices: &Arc<PriceTable>,
+        names: &mut Names,
     ) -> Self {
-        let plan = Plan::new(table, wanted, extra);
+        let plan = Plan::new(table, wanted, extra, names);
         let field =
             |output: &super::plan::Output| ArrowField::new(&output.name, data_type(output.kind), output.nullable);
         Self {
@@ -73,6 +78,7 @@ impl Rows {
                 Derivation::CostSource,
             ]),
             rows: 0,
+            rows_last: 0,
             plan,
         }
     }
@@ -88,16 +94,18 @@ impl Rows {
     /// Appends a row; `usage_leaf` is appended by [`Rows::append_leaves`]. Says whether the row bears usage, if a
     /// wanted column needs to know.
     pub(super) fn append<'a>(&mut self, slots: &Slots<'a>, item: &impl Item<'a>, record: &RecordMeta<'a>) -> bool {
+        if self.rows == 0 {
+            self.columns.iter_mut().for_each(|column| column.begin(self.rows_last));
+        }
         let row = Row { plan: &self.plan, inputs: &self.inputs, slots, item };
         let facts = if self.has_facts { row.facts(&self.prices) } else { Default::default() };
         for (output, column) in self.plan.outputs.iter().zip(&mut self.columns) {
-            let cell = match output.origin {
-                Origin::Own(field) => own(field, item, record),
-                Origin::Slot(at) => slots.get(at).cell,
-                Origin::Derived(Derivation::UsageLeaf, _) => continue,
-                Origin::Derived(derivation, at) => row.derived(derivation, at, &facts),
-            };
-            column.append(cell);
+            match output.origin {
+                Origin::Own(field) => column.append(&own(field, item, record)),
+                Origin::Slot(at) => column.append(slots.cell(at)),
+                Origin::Derived(Derivation::UsageLeaf, _) => {}
+                Origin::Derived(derivation, at) => column.append(&row.derived(derivation, at, &facts)),
+            }
         }
         self.rows += 1;
         facts.bears_usage()
@@ -112,14 +120,14 @@ impl Rows {
     pub(super) fn append_leaves(&mut self, leaves: &[bool]) {
         for (output, column) in self.plan.outputs.iter().zip(&mut self.columns) {
             if matches!(output.origin, Origin::Derived(Derivation::UsageLeaf, _)) {
-                leaves.iter().for_each(|leaf| column.append(Cell::Bool(*leaf)));
+                leaves.iter().for_each(|leaf| column.append(&Cell::Bool(*leaf)));
             }
         }
     }
 
     /// The rows so far, and starts anew.
     pub(super) fn take(&mut self) -> RecordBatch {
-        self.rows = 0;
+        self.rows_last = mem::take(&mut self.rows);
         let arrays = self.columns.iter_mut().map(Column::finish).collect();
         // Invariant of this type: as many columns as fields, each of its field's type, all of one length.
         RecordBatch::try_new(self.schema(), arrays).unwrap_or_else(|e| unreachable!("columns disagree: {e}"))
@@ -136,26 +144,37 @@ fn own<'a>(field: Field, item: &impl Item<'a>, record: &RecordMeta<'a>) -> Cell<
     }
 }
 
+impl Builder {
+    fn new(kind: Kind, rows: usize) -> Self {
+        match kind {
+            Kind::Small => Self::Small(Int32Builder::with_capacity(rows)),
+            Kind::Integer => Self::Integer(Int64Builder::with_capacity(rows)),
+            Kind::Number => Self::Number(Float64Builder::with_capacity(rows)),
+            Kind::Flag => Self::Flag(BooleanBuilder::with_capacity(rows)),
+            Kind::Instant => Self::Instant(TimestampNanosecondBuilder::with_capacity(rows)),
+            _ => Self::Text(StringViewBuilder::with_capacity(rows)),
+        }
+    }
+}
+
 impl Column {
     fn new(kind: Kind) -> Self {
-        let builder = match kind {
-            Kind::Small => Builder::Small(Int32Builder::new()),
-            Kind::Integer => Builder::Integer(Int64Builder::new()),
-            Kind::Number => Builder::Number(Float64Builder::new()),
-            Kind::Flag => Builder::Flag(BooleanBuilder::new()),
-            Kind::Instant => Builder::Instant(TimestampNanosecondBuilder::new()),
-            _ => Builder::Text(StringViewBuilder::new()),
-        };
-        Self { kind, builder, scratch: String::new() }
+        Self { kind, builder: Builder::new(kind, 0), scratch: String::new() }
     }
 
-    fn append(&mut self, cell: Cell<'_>) {
+    /// Begins a batch of about as many rows as the last one. A builder that has been finished would grow to them anew,
+    /// and the one for text takes twice as large a block with every batch.
+    fn begin(&mut self, rows: usize) {
+        self.builder = Builder::new(self.kind, rows);
+    }
+
+    fn append(&mut self, cell: &Cell<'_>) {
         match &mut self.builder {
             Builder::Text(text) => append_text(text, &mut self.scratch, self.kind, cell),
             Builder::Small(small) => small.append_option(cell.as_int().and_then(|n| i32::try_from(n).ok())),
             Builder::Integer(integer) => integer.append_option(cell.as_int()),
             Builder::Number(number) => number.append_option(cell.as_float()),
-            Builder::Flag(flag) => flag.append_option(if let Cell::Bool(b) = cell { Some(b) } else { None }),
+            Builder::Flag(flag) => flag.append_option(if let Cell::Bool(b) = cell { Some(*b) } else { None }),
             Builder::Instant(instant) => instant.append_option(cell.as_time()),
         }
     }
@@ -172,8 +191,8 @@ impl Column {
     }
 }
 
-fn append_text(builder: &mut StringViewBuilder, scratch: &mut String, kind: Kind, cell: Cell<'_>) {
-    let text = match cell {
+fn append_text(builder: &mut StringViewBuilder, scratch: &mut String, kind: Kind, cell: &Cell<'_>) {
+    let text = match *cell {
         Cell::Null => return builder.append_null(),
         Cell::Str(text) if kind != Kind::List => text,
         other => {

@@ -167,10 +167,11 @@ fn screen_points(data: &mut Data, nameless: bool, tally: &mut Tally) -> Option<D
 }
 
 /// What is wrong with a span of these trace, span and parent identifiers and times.
+#[inline]
 pub(super) fn span_flaw(ids: [&[u8]; 3], start_unix_nano: u64, end_unix_nano: u64) -> Option<Flaw> {
     let [trace_id, span_id, parent_span_id] = ids;
-    if !is_id(trace_id, TRACE_ID_BYTES)
-        || !is_id(span_id, SPAN_ID_BYTES)
+    if !is_id::<TRACE_ID_BYTES>(trace_id)
+        || !is_id::<SPAN_ID_BYTES>(span_id)
         || !is_absent_or_sized(parent_span_id, SPAN_ID_BYTES)
     {
         return Some(Flaw::InvalidId);
@@ -195,8 +196,8 @@ fn time_flaw(unix_nano: u64) -> Option<Flaw> {
     }
 }
 
-fn is_id(bytes: &[u8], len: usize) -> bool {
-    bytes.len() == len && bytes.iter().any(|b| *b != 0)
+fn is_id<const BYTES: usize>(bytes: &[u8]) -> bool {
+    <[u8; BYTES]>::try_from(bytes).is_ok_and(|id| id != [0; BYTES])
 }
 
 fn is_absent_or_sized(bytes: &[u8], len: usize) -> bool {

@@ -8,38 +8,42 @@ use super::RecordMeta;
 use super::cell::Cell;
 use super::derive::Item;
 use super::leaf::{Node, usage_leaves};
+use super::names::Names;
 use super::plan::{Level, Slots};
 use super::rows::Rows;
 use super::traces::{Event, Scope, Span, Traces};
-use super::value::Attribute;
 use crate::tables::Field;
 
 const NANOS_PER_MS: f64 = 1e6;
 const EXCEPTION: &str = "exception";
+/// The one attribute that a span takes from its exception events.
+const EXCEPTION_TYPE: &str = "exception.type";
 
 /// Appends every span of a record.
-pub(super) fn append_spans<'a>(rows: &mut Rows, traces: &Traces<'a>, record: &RecordMeta<'a>) {
+pub(super) fn append_spans<'a>(rows: &mut Rows, names: &Names, traces: &Traces<'a>, record: &RecordMeta<'a>) {
+    let exception_type = names.of(EXCEPTION_TYPE);
     let has_leaves = rows.has_leaves();
     let mut nodes = Vec::with_capacity(if has_leaves { traces.spans.len() } else { 0 });
     for_each_span(rows, traces, |rows, slots, span| {
         slots.enter_record(&rows.plan, traces.attributes(&span.attributes));
         for event in traces.events[span.events.clone()].iter().filter(|event| event.name == EXCEPTION) {
-            slots.add(&rows.plan, Level::Parent, exception_type(traces, event));
+            let mut attributes = traces.event_attributes(event);
+            let found = attributes.find(|attribute| Some(attribute.name) == exception_type);
+            slots.add(&rows.plan, Level::Parent, found);
         }
         let bears_usage = rows.append(slots, &SpanItem { span, scope: &traces.scopes[span.scope] }, record);
         if has_leaves {
-            let (trace_id, span_id, parent_span_id) = (span.trace_id, span.span_id, span.parent_span_id);
-            nodes.push(Node { trace_id, span_id, parent_span_id, bears_usage });
+            nodes.push(Node {
+                trace_id: u128::from_be_bytes(span.trace_id.try_into().unwrap_or_default()),
+                span_id: number(span.span_id),
+                parent_span_id: number(span.parent_span_id),
+                bears_usage,
+            });
         }
     });
     if has_leaves {
         rows.append_leaves(&usage_leaves(&nodes));
     }
-}
-
-/// The one attribute that a span takes from its exception events.
-fn exception_type<'a>(traces: &Traces<'a>, event: &Event<'a>) -> Option<Attribute<'a>> {
-    traces.event_attributes(event).find(|attribute| attribute.key == "exception.type")
 }
 
 /// Appends every event of every span of a record.
@@ -73,6 +77,11 @@ fn for_each_span<'t, 'a>(
         }
         each(rows, &mut slots, span);
     }
+}
+
+/// A span's identifier of the length that it was found to have; 0 if there is none.
+fn number(id: &[u8]) -> u64 {
+    u64::from_be_bytes(id.try_into().unwrap_or_default())
 }
 
 struct SpanItem<'t, 'a> {
@@ -148,10 +157,11 @@ fn duration_ms(span: &Span<'_>) -> Cell<'static> {
 }
 
 fn kind(kind: i32) -> &'static str {
-    let kind = SpanKind::try_from(kind).unwrap_or(SpanKind::Unspecified);
-    kind.as_str_name().trim_start_matches("SPAN_KIND_")
+    let kind = SpanKind::try_from(kind).unwrap_or(SpanKind::Unspecified).as_str_name();
+    kind.strip_prefix("SPAN_KIND_").unwrap_or(kind)
 }
 
 fn status(code: i32) -> &'static str {
-    StatusCode::try_from(code).unwrap_or(StatusCode::Unset).as_str_name().trim_start_matches("STATUS_CODE_")
+    let code = StatusCode::try_from(code).unwrap_or(StatusCode::Unset).as_str_name();
+    code.strip_prefix("STATUS_CODE_").unwrap_or(code)
 }

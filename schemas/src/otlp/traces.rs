@@ -9,7 +9,8 @@ use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::trace::v1 as decoded;
 use opentelemetry_proto::tonic::trace::v1::TracesData;
 
-use super::value::{Attribute, attributes};
+use super::names::Names;
+use super::value::Attribute;
 
 /// The spans of a record.
 #[derive(Debug, Default, PartialEq)]
@@ -60,20 +61,20 @@ pub(super) struct Event<'a> {
 }
 
 impl<'a> Traces<'a> {
-    /// A screened message; attributes whose name nobody `wants` are left out.
-    pub(super) fn of(data: &'a TracesData, wants: &impl Fn(&str) -> bool) -> Self {
+    /// A screened message; attributes that nobody wants are left out.
+    pub(super) fn of(data: &'a TracesData, names: &Names) -> Self {
         let mut traces = Self::default();
         for resource_spans in &data.resource_spans {
             let resource = traces.resources.len();
             let pairs = resource_spans.resource.as_ref().map_or(&[][..], |r| &r.attributes);
-            let attributes = keep(&mut traces.attributes, pairs, wants);
+            let attributes = keep(&mut traces.attributes, pairs, names);
             traces.resources.push(attributes);
             for scope_spans in &resource_spans.scope_spans {
                 let scope = traces.scopes.len();
-                let named = Scope { resource, ..traces.scope(scope_spans.scope.as_ref(), wants) };
+                let named = Scope { resource, ..traces.scope(scope_spans.scope.as_ref(), names) };
                 traces.scopes.push(named);
                 for span in &scope_spans.spans {
-                    let span = Span { scope, ..traces.span(span, wants) };
+                    let span = Span { scope, ..traces.span(span, names) };
                     traces.spans.push(span);
                 }
             }
@@ -81,16 +82,16 @@ impl<'a> Traces<'a> {
         traces
     }
 
-    fn scope(&mut self, scope: Option<&'a InstrumentationScope>, wants: &impl Fn(&str) -> bool) -> Scope<'a> {
+    fn scope(&mut self, scope: Option<&'a InstrumentationScope>, names: &Names) -> Scope<'a> {
         let Some(scope) = scope else { return Scope::default() };
-        let attributes = keep(&mut self.attributes, &scope.attributes, wants);
+        let attributes = keep(&mut self.attributes, &scope.attributes, names);
         Scope { resource: 0, name: &scope.name, version: &scope.version, attributes }
     }
 
-    fn span(&mut self, span: &'a decoded::Span, wants: &impl Fn(&str) -> bool) -> Span<'a> {
+    fn span(&mut self, span: &'a decoded::Span, names: &Names) -> Span<'a> {
         let first_event = self.events.len();
         for event in &span.events {
-            let attributes = keep(&mut self.event_attributes, &event.attributes, wants);
+            let attributes = keep(&mut self.event_attributes, &event.attributes, names);
             self.events.push(Event { time_unix_nano: event.time_unix_nano, name: &event.name, attributes });
         }
         let status = span.status.as_ref();
@@ -106,8 +107,20 @@ impl<'a> Traces<'a> {
             end_time_unix_nano: span.end_time_unix_nano,
             status_code: status.map_or(0, |status| status.code),
             status_message: status.map_or("", |status| &status.message),
-            attributes: keep(&mut self.attributes, &span.attributes, wants),
+            attributes: keep(&mut self.attributes, &span.attributes, names),
             events: first_event..self.events.len(),
+        }
+    }
+
+    /// The lists without what is in them, so that the next record need not make them anew.
+    pub(super) fn emptied(self) -> Traces<'static> {
+        Traces {
+            resources: emptied(self.resources),
+            scopes: emptied(self.scopes),
+            spans: emptied(self.spans),
+            events: emptied(self.events),
+            attributes: emptied(self.attributes),
+            event_attributes: emptied(self.event_attributes),
         }
     }
 
@@ -120,8 +133,15 @@ impl<'a> Traces<'a> {
     }
 }
 
-fn keep<'a>(kept: &mut Vec<Attribute<'a>>, pairs: &'a [KeyValue], wants: &impl Fn(&str) -> bool) -> Range<usize> {
+fn keep<'a>(kept: &mut Vec<Attribute<'a>>, pairs: &'a [KeyValue], names: &Names) -> Range<usize> {
     let first = kept.len();
-    kept.extend(attributes(pairs).filter(|attribute| wants(attribute.key)));
+    kept.extend(names.attributes(pairs));
     first..kept.len()
+}
+
+/// The list's place in memory, for elements that borrow from elsewhere: collecting what an iterator over a list gives
+/// reuses it.
+fn emptied<T, U>(mut list: Vec<T>) -> Vec<U> {
+    list.clear();
+    list.into_iter().filter_map(|_| None).collect()
 }

@@ -1,4 +1,4 @@
-//! An attribute as the decoder sees it: a key and a value that borrow from the record.
+//! An attribute as the decoder sees it: a name and a value that borrows from the record.
 //!
 //! JSON is decoded into prost's messages and protobuf is walked where it lies; both become these values, so that
 //! everything behind them is written once. Lists and maps stay as they are until a column asks for one.
@@ -12,11 +12,13 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, Key
 use prost::Message;
 use serde_json::Value as Json;
 
-/// An attribute that has a value.
+use super::names::Name;
+
+/// An attribute that has a value, and a name that a column is built from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Attribute<'a> {
-    pub(crate) key: &'a str,
-    pub(crate) value: Value<'a>,
+pub(super) struct Attribute<'a> {
+    pub(super) name: Name,
+    pub(super) value: Value<'a>,
 }
 
 /// The value of an attribute.
@@ -38,14 +40,6 @@ pub(crate) enum Nested<'a> {
     List(&'a [u8]),
     /// A well-formed `KeyValueList` message.
     Map(&'a [u8]),
-}
-
-/// The attributes that have a value.
-pub(crate) fn attributes(pairs: &[KeyValue]) -> impl Iterator<Item = Attribute<'_>> {
-    pairs.iter().filter_map(|pair| {
-        let value = Value::of(pair.value.as_ref()?.value.as_ref()?)?;
-        Some(Attribute { key: &pair.key, value })
-    })
 }
 
 impl<'a> Value<'a> {

@@ -11,24 +11,29 @@
 
 use std::str::from_utf8;
 
+use super::names::{Name, Names};
 use super::screen::span_flaw;
 use super::traces::{Event, Scope, Span, Traces};
 use super::value::{Attribute, Nested, Value};
 use super::wire::{Wire, take, varint, wire_type};
 
-/// So many at least, for a guess at how many attributes there are.
-const BYTES_PER_ATTRIBUTE: usize = 64;
+/// The number and wire type of a span's attributes.
+const ATTRIBUTE: u8 = 9 << 3 | 2;
+
+/// Those of a list's elements.
+const ELEMENT: u8 = 1 << 3 | 2;
+/// Those of a value that is a text.
+const TEXT: u8 = 1 << 3 | 2;
 
 /// Lists in lists: more is unusual.
 const DEPTH_MAX: u32 = 16;
 
 /// The spans of a message, none if it has none that is valid or anything unusual.
 ///
-/// Attributes whose name nobody `wants` are left out.
-pub(super) fn traces<'a>(payload: &'a [u8], wants: &impl Fn(&str) -> bool) -> Option<Traces<'a>> {
-    let mut traces =
-        Traces { attributes: Vec::with_capacity(payload.len() / BYTES_PER_ATTRIBUTE), ..Traces::default() };
-    let mut walk = Walk { traces: &mut traces, wants };
+/// Attributes that nobody wants are left out. The spans go into the lists of `spare`, which are empty.
+pub(super) fn traces<'a>(payload: &'a [u8], names: &mut Names, spare: Traces<'static>) -> Option<Traces<'a>> {
+    let mut traces: Traces<'a> = spare;
+    let mut walk = Walk { traces: &mut traces, names };
     each(payload, |field| match field {
         (1, Body::Bytes(bytes)) => walk.resource_spans(bytes),
         _ => None,
@@ -49,19 +54,39 @@ enum Body<'a> {
 #[inline]
 fn each<'a>(mut bytes: &'a [u8], mut see: impl FnMut((u32, Body<'a>)) -> Option<()>) -> Option<()> {
     while !bytes.is_empty() {
-        let tag = u32::try_from(varint(&mut bytes)?).ok()?;
-        let body = match wire_type(u64::from(tag & 7))? {
-            Wire::Varint => Body::Varint(varint(&mut bytes)?),
-            Wire::Fixed64 => Body::Fixed64(u64::from_le_bytes(take(&mut bytes, 8)?.try_into().ok()?)),
-            Wire::Fixed32 => take(&mut bytes, 4).map(|_| Body::Fixed32)?,
-            Wire::Len => {
-                let len = usize::try_from(varint(&mut bytes)?).ok()?;
-                Body::Bytes(take(&mut bytes, len)?)
-            }
-        };
-        see((tag >> 3, body))?;
+        see(field(&mut bytes)?)?;
     }
     Some(())
+}
+
+/// Takes a field off the front, with its number.
+#[inline]
+fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Body<'a>)> {
+    let tag = u32::try_from(varint(bytes)?).ok()?;
+    let body = match wire_type(u64::from(tag & 7))? {
+        Wire::Varint => Body::Varint(varint(bytes)?),
+        Wire::Fixed64 => Body::Fixed64(u64::from_le_bytes(take(bytes, 8)?.try_into().ok()?)),
+        Wire::Fixed32 => take(bytes, 4).map(|_| Body::Fixed32)?,
+        Wire::Len => {
+            let len = usize::try_from(varint(bytes)?).ok()?;
+            Body::Bytes(take(bytes, len)?)
+        }
+    };
+    Some((tag >> 3, body))
+}
+
+/// Takes a message of less than 128 bytes off the front, if it begins with this byte for number and wire type. Gives
+/// also all that lay before it, the message first.
+#[inline]
+fn short<'a>(bytes: &mut &'a [u8], tag: u8) -> Option<(&'a [u8], &'a [u8])> {
+    match *bytes {
+        [first, len @ ..0x80, ahead @ ..] if *first == tag => {
+            let (message, rest) = ahead.split_at_checked(usize::from(*len))?;
+            *bytes = rest;
+            Some((message, ahead))
+        }
+        _ => None,
+    }
 }
 
 /// A field that a message has at most once.
@@ -74,12 +99,12 @@ fn unknown(number: u32, known: std::ops::RangeInclusive<u32>) -> Option<()> {
     (number > *known.end()).then_some(())
 }
 
-struct Walk<'w, 'a, W> {
+struct Walk<'w, 'a> {
     traces: &'w mut Traces<'a>,
-    wants: &'w W,
+    names: &'w mut Names,
 }
 
-impl<'a, W: Fn(&str) -> bool> Walk<'_, 'a, W> {
+impl<'a> Walk<'_, 'a> {
     fn resource_spans(&mut self, bytes: &'a [u8]) -> Option<()> {
         let resource = self.traces.resources.len();
         self.traces.resources.push(0..0);
@@ -95,7 +120,7 @@ impl<'a, W: Fn(&str) -> bool> Walk<'_, 'a, W> {
     fn resource(&mut self, resource: usize, bytes: &'a [u8]) -> Option<()> {
         let first = self.traces.attributes.len();
         each(bytes, |field| match field {
-            (1, Body::Bytes(pair)) => keep(&mut self.traces.attributes, pair, self.wants),
+            (1, Body::Bytes(pair)) => keep(&mut self.traces.attributes, (pair, pair), self.names),
             (2, Body::Varint(_)) => Some(()),
             (3, Body::Bytes(entity)) => each(entity, |field| match field {
                 (1..=4, Body::Bytes(text)) => from_utf8(text).ok().map(drop),
@@ -125,7 +150,7 @@ impl<'a, W: Fn(&str) -> bool> Walk<'_, 'a, W> {
         each(bytes, |field| match field {
             (1, Body::Bytes(text)) => text_into(&mut name, text),
             (2, Body::Bytes(text)) => text_into(&mut version, text),
-            (3, Body::Bytes(pair)) => keep(&mut self.traces.attributes, pair, self.wants),
+            (3, Body::Bytes(pair)) => keep(&mut self.traces.attributes, (pair, pair), self.names),
             (4, Body::Varint(_)) => Some(()),
             (number, _) => unknown(number, 1..=4),
         })?;
@@ -135,12 +160,16 @@ impl<'a, W: Fn(&str) -> bool> Walk<'_, 'a, W> {
         Some(())
     }
 
-    fn span(&mut self, scope: usize, bytes: &'a [u8]) -> Option<()> {
+    fn span(&mut self, scope: usize, mut bytes: &'a [u8]) -> Option<()> {
         let (first, first_event) = (self.traces.attributes.len(), self.traces.events.len());
         let mut span = Span { scope, ..Span::default() };
         let mut status = None;
-        each(bytes, |field| {
-            match field {
+        while !bytes.is_empty() {
+            if let Some((pair, ahead)) = short(&mut bytes, ATTRIBUTE) {
+                keep(&mut self.traces.attributes, (pair, ahead), self.names)?;
+                continue;
+            }
+            match field(&mut bytes)? {
                 (1, Body::Bytes(id)) => span.trace_id = id,
                 (2, Body::Bytes(id)) => span.span_id = id,
                 (3, Body::Bytes(text)) => text_into(&mut span.trace_state, text)?,
@@ -149,15 +178,14 @@ impl<'a, W: Fn(&str) -> bool> Walk<'_, 'a, W> {
                 (6, Body::Varint(kind)) => span.kind = low_bits(kind),
                 (7, Body::Fixed64(time)) => span.start_time_unix_nano = time,
                 (8, Body::Fixed64(time)) => span.end_time_unix_nano = time,
-                (9, Body::Bytes(pair)) => keep(&mut self.traces.attributes, pair, self.wants)?,
+                (9, Body::Bytes(pair)) => keep(&mut self.traces.attributes, (pair, pair), self.names)?,
                 (11, Body::Bytes(event)) => self.event(event)?,
                 (13, Body::Bytes(bytes)) => link(bytes)?,
                 (15, Body::Bytes(bytes)) => once(&mut status, bytes)?,
                 (10 | 12 | 14, Body::Varint(_)) | (16, Body::Fixed32) => {}
                 (number, _) => unknown(number, 1..=16)?,
             }
-            Some(())
-        })?;
+        }
         each(status.unwrap_or_default(), |field| match field {
             // The code of versions before 1.0.
             (1, Body::Varint(_)) => Some(()),
@@ -187,7 +215,7 @@ impl<'a, W: Fn(&str) -> bool> Walk<'_, 'a, W> {
                 Some(())
             }
             (2, Body::Bytes(text)) => text_into(&mut event.name, text),
-            (3, Body::Bytes(pair)) => keep(&mut self.traces.event_attributes, pair, self.wants),
+            (3, Body::Bytes(pair)) => keep(&mut self.traces.event_attributes, (pair, pair), self.names),
             (4, Body::Varint(_)) => Some(()),
             (number, _) => unknown(number, 1..=4),
         })?;
@@ -218,15 +246,67 @@ fn low_bits(varint: u64) -> i32 {
     (varint as i32)
 }
 
+/// Keeps an attribute if somebody wants it.
 #[inline]
-fn keep<'a>(kept: &mut Vec<Attribute<'a>>, pair: &'a [u8], wants: &impl Fn(&str) -> bool) -> Option<()> {
+fn keep<'a>(kept: &mut Vec<Attribute<'a>>, (pair, ahead): (&'a [u8], &'a [u8]), names: &mut Names) -> Option<()> {
+    let Some((name, [len @ ..0x80, value @ ..])) = names.meet(pair, ahead) else {
+        return keep_unusual(kept, pair, names);
+    };
+    if value.len() != usize::from(*len) {
+        return keep_unusual(kept, pair, names);
+    }
+    let Some(name) = name else { return if is_plain(value) { Some(()) } else { any_value(value, 0).map(drop) } };
+    keep_value(kept, name, value)
+}
+
+#[cold]
+fn keep_unusual<'a>(kept: &mut Vec<Attribute<'a>>, pair: &'a [u8], names: &mut Names) -> Option<()> {
     let (key, value) = key_value(pair, 0)?;
-    if let Some(value) = value
-        && wants(key)
-    {
-        kept.push(Attribute { key, value });
+    let name = names.introduce(key);
+    kept.extend(name.zip(value).map(|(name, value)| Attribute { name, value }));
+    Some(())
+}
+
+/// Each kind of value that is one field of less than 128 bytes goes straight to its place: put together first and then
+/// copied, it would be waited for.
+#[inline]
+fn keep_value<'a>(kept: &mut Vec<Attribute<'a>>, name: Name, bytes: &'a [u8]) -> Option<()> {
+    match bytes {
+        [TEXT, len @ ..0x80, text @ ..] if text.len() == usize::from(*len) => {
+            kept.push(Attribute { name, value: Value::Str(from_utf8(text).ok()?) });
+        }
+        [0x18, n @ ..] => {
+            let mut rest = n;
+            let n = varint(&mut rest)?;
+            if !rest.is_empty() {
+                return None;
+            }
+            kept.push(Attribute { name, value: Value::Int(n.cast_signed()) });
+        }
+        [0x21, a, b, c, d, e, f, g, h] => {
+            let bits = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+            kept.push(Attribute { name, value: Value::Float(f64::from_bits(bits)) });
+        }
+        _ => kept.extend(any_value(bytes, 0)?.map(|value| Attribute { name, value })),
     }
     Some(())
+}
+
+/// Whether a value is one well-formed field and no list or map, of less than 128 bytes.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    match bytes {
+        [TEXT, len @ ..0x80, text @ ..] => {
+            text.len() == usize::from(*len) && (text.is_ascii() || from_utf8(text).is_ok())
+        }
+        [0x10 | 0x18, ..0x80] => true,
+        [0x18, n @ ..] => {
+            let mut rest = n;
+            varint(&mut rest).is_some() && rest.is_empty()
+        }
+        [0x21, bits @ ..] => bits.len() == 8,
+        _ => false,
+    }
 }
 
 #[inline]
@@ -268,6 +348,16 @@ fn any_value(bytes: &[u8], depth: u32) -> Option<Option<Value<'_>>> {
         once(&mut value, found)
     })?;
     Some(value)
+}
+
+/// Shows `see` the elements of a list if they are nothing but short texts; if not, it may have seen some.
+pub(super) fn texts<'a>(mut list: &'a [u8], mut see: impl FnMut(&'a str)) -> Option<()> {
+    while !list.is_empty() {
+        let (element, _) = short(&mut list, ELEMENT)?;
+        let [TEXT, _, text @ ..] = element else { return None };
+        see(from_utf8(text).ok().filter(|_| usize::from(element[1]) == text.len())?);
+    }
+    Some(())
 }
 
 /// Whether a list is nothing but well-formed values.

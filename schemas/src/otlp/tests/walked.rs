@@ -32,7 +32,7 @@ fn walked_spans_are_those_of_the_message() {
     for seed in seed..seed + records {
         let rng = &mut Rng::with_seed(seed);
         let payload = message(rng).encode_to_vec();
-        assert!(walk::traces(&payload, &|_| true).is_some(), "seed {seed} is usual and valid");
+        assert!(is_walked(&payload, &mut Names::default()), "seed {seed} is usual and valid");
         walked += usize::from(check_alike(&mut walking, &mut reference, &payload, seed));
         for _ in 0..MUTANTS {
             let mutant = mutated(rng, &payload);
@@ -57,13 +57,18 @@ fn wide_decoder() -> Decoder {
 /// Says whether the record was walked.
 #[track_caller]
 fn check_alike(walking: &mut Decoder, reference: &mut Decoder, payload: &[u8], seed: u64) -> bool {
-    let is_walked = walk::traces(payload, &|_| false).is_some();
+    let walked = is_walked(payload, &mut Names::default());
+    assert_eq!(walked, is_walked(payload, &mut walking.names), "seed {seed}: whatever is wanted: {payload:02x?}");
     let outcomes = [walking.absorb(Signal::Traces, payload, META), reference.decode_traces(payload, META)];
-    let [walked, expected] = outcomes.map(|outcome| outcome.map_err(|e| e.to_string()));
-    assert_eq!(walked, expected, "seed {seed}: {payload:02x?}");
-    let [walked, expected] = [walking.take(), reference.take()].map(|batches| format!("{batches:?}"));
-    assert_eq!(walked, expected, "seed {seed}: {payload:02x?}");
-    is_walked
+    let [found, expected] = outcomes.map(|outcome| outcome.map_err(|e| e.to_string()));
+    assert_eq!(found, expected, "seed {seed}: {payload:02x?}");
+    let [found, expected] = [walking.take(), reference.take()].map(|batches| format!("{batches:?}"));
+    assert_eq!(found, expected, "seed {seed}: {payload:02x?}");
+    walked
+}
+
+fn is_walked(payload: &[u8], names: &mut Names) -> bool {
+    walk::traces(payload, names, Traces::default()).is_some()
 }
 
 fn message(rng: &mut Rng) -> TracesData {
@@ -131,7 +136,7 @@ fn one_span(rng: &mut Rng) -> Span {
 }
 
 /// Attributes that columns read, with and without a meaning, and some that none does.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 16] = [
     "genops.team",
     "team",
     "gen_ai.usage.input_tokens",
@@ -146,6 +151,8 @@ const KEYS: [&str; 14] = [
     "x.list",
     "x.map",
     "nobody.wants.this",
+    "nobody.wants.this.of.a.name.of.more.bytes",
+    "somebody.might.want.this.of.a.name.too.long.to.be.remembered.by.those.who.walk",
 ];
 
 fn pairs(rng: &mut Rng, count: std::ops::Range<usize>) -> Vec<KeyValue> {
@@ -176,7 +183,7 @@ fn any(rng: &mut Rng, depth: u8) -> AnyValue {
 }
 
 fn text(rng: &mut Rng) -> String {
-    const TEXTS: [&str; 12] = [
+    const TEXTS: [&str; 13] = [
         "",
         "cx",
         "default",
@@ -189,6 +196,8 @@ fn text(rng: &mut Rng) -> String {
         "é漢🦀",
         " {",
         "blocked",
+        "a text of more bytes than a length of one byte can say, as prompts and answers are, and most of what is asked \
+         of models has even more of them",
     ];
     TEXTS[rng.usize(..TEXTS.len())].to_owned()
 }

@@ -1,0 +1,272 @@
+//! Names of attributes, as numbers.
+//!
+//! The columns are built from few names, each of which may fill slots of several tables. A name gets its number when
+//! the plans are made, and an attribute is looked up once, whoever wants it. Spans of one instrumentation bear the same
+//! attributes in the same order, so the name that came next the last time is tried first: then one comparison finds it.
+//!
+//! Invariant: only names that were found well-formed are remembered, and who remembers them or wants them changes
+//! nothing but how long it takes. What strangers call their attributes fills a memory of a fixed size.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+
+use super::value::{Attribute, Value};
+
+/// A name that a column is built from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name(u32);
+
+impl Name {
+    /// Its place in a list by names.
+    #[inline]
+    pub(super) fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A power of two, several times the names that a producer uses.
+const PLACES: usize = 512;
+/// So many places a name may lie at, so that two that are looked for at one place need not drive each other out.
+const TRIES: usize = 4;
+/// Longer names are looked up anew each time; the longest of ours has 54 bytes.
+const HEAD_BYTES_MAX: usize = 2 * HALF;
+/// Most names are compared in one go of so many bytes.
+const HALF: usize = 32;
+
+/// The key field of a `KeyValue`, its number and wire type.
+const KEY: u8 = 0x0a;
+/// Those of its value field.
+const VALUE: u8 = 0x12;
+
+/// The names of a decoder's tables.
+pub(super) struct Names {
+    wanted: HashMap<Box<str>, Name, BuildHasherDefault<NameHasher>>,
+    met: Vec<Met>,
+    /// The place of the last one that was met.
+    last: usize,
+}
+
+/// A name as attributes of the usual shape begin with it: the key field and the first byte of the value field.
+#[derive(Clone)]
+struct Met {
+    head: [u8; HEAD_BYTES_MAX],
+    /// All ones where `head` has bytes.
+    mask: [u8; HEAD_BYTES_MAX],
+    /// 0 if there is none.
+    len: usize,
+    name: Option<Name>,
+    /// The place of the one that came next.
+    next: usize,
+}
+
+const NONE_MET: Met = Met { head: [0; HEAD_BYTES_MAX], mask: [0; HEAD_BYTES_MAX], len: 0, name: None, next: 0 };
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { wanted: HashMap::default(), met: vec![NONE_MET; PLACES], last: 0 }
+    }
+}
+
+impl Names {
+    /// The number of a name, from now on wanted. To be called before anything is met.
+    pub(super) fn want(&mut self, name: &str) -> Name {
+        let next = Name(u32::try_from(self.wanted.len()).unwrap_or(u32::MAX));
+        *self.wanted.entry(name.into()).or_insert(next)
+    }
+
+    /// The number of a name; none if nobody wants it.
+    pub(super) fn of(&self, name: &str) -> Option<Name> {
+        self.wanted.get(name).copied()
+    }
+
+    /// The attributes that have a value and are wanted.
+    pub(super) fn attributes<'a>(&self, pairs: &'a [KeyValue]) -> impl Iterator<Item = Attribute<'a>> {
+        pairs.iter().filter_map(|pair| {
+            let value = Value::of(pair.value.as_ref()?.value.as_ref()?)?;
+            Some(Attribute { name: self.of(&pair.key)?, value })
+        })
+    }
+
+    /// Of a `KeyValue` that begins with a name met before: its number, and what follows the first byte of its value
+    /// field.
+    ///
+    /// `ahead` begins with the pair and shows what comes after it, if anything does: more bytes than a name has are
+    /// compared at once.
+    #[inline]
+    pub(super) fn meet<'p>(&mut self, pair: &'p [u8], ahead: &[u8]) -> Option<(Option<Name>, &'p [u8])> {
+        let next = self.met[self.last].next;
+        let met = &self.met[next];
+        if let Some(rest) = met.begins(pair, ahead) {
+            self.last = next;
+            return Some((met.name, rest));
+        }
+        self.find(pair, ahead)
+    }
+
+    fn find<'p>(&mut self, pair: &'p [u8], ahead: &[u8]) -> Option<(Option<Name>, &'p [u8])> {
+        let [KEY, len @ ..0x80, rest @ ..] = pair else { return None };
+        let place = place_of(rest.get(..usize::from(*len))?);
+        for at in tries(place) {
+            let met = &self.met[at];
+            if let Some(rest) = met.begins(pair, ahead) {
+                let name = met.name;
+                self.follow(at);
+                return Some((name, rest));
+            }
+        }
+        None
+    }
+
+    /// The number of a name that was not met, or not in an attribute of the usual shape; it is remembered.
+    pub(super) fn introduce(&mut self, key: &str) -> Option<Name> {
+        let name = self.of(key);
+        let head = [KEY, 0].len() + key.len() + [VALUE].len();
+        if head <= HEAD_BYTES_MAX
+            && let Ok(len) = u8::try_from(key.len())
+        {
+            let place = place_of(key.as_bytes());
+            let free = tries(place).find(|at| self.met[*at].len == 0);
+            let at = free.unwrap_or(place);
+            let met = &mut self.met[at];
+            (met.head[0], met.head[1], met.head[head - 1]) = (KEY, len, VALUE);
+            met.head[2..head - 1].copy_from_slice(key.as_bytes());
+            met.mask = [0; HEAD_BYTES_MAX];
+            met.mask[..head].fill(u8::MAX);
+            (met.len, met.name) = (head, name);
+            self.follow(at);
+        }
+        name
+    }
+
+    fn follow(&mut self, at: usize) {
+        self.met[self.last].next = at;
+        self.last = at;
+    }
+}
+
+impl Met {
+    /// What follows, if `pair` begins with this.
+    #[inline(always)]
+    fn begins<'p>(&self, pair: &'p [u8], ahead: &[u8]) -> Option<&'p [u8]> {
+        let (head, rest) = pair.split_at_checked(self.len)?;
+        let is_same = match ahead.as_chunks::<HALF>().0 {
+            [first, second, ..] => {
+                let [head, mask] = [&self.head, &self.mask].map(|bytes| bytes.as_chunks::<HALF>().0);
+                !differs(first, &head[0], &mask[0]) && (self.len <= HALF || !differs(second, &head[1], &mask[1]))
+            }
+            _ => head == &self.head[..self.len],
+        };
+        (is_same && self.len > 0).then_some(rest)
+    }
+}
+
+/// Whether bytes differ where the mask has ones: a few instructions, and no loop of a length to be guessed.
+#[inline]
+fn differs(bytes: &[u8; HALF], head: &[u8; HALF], mask: &[u8; HALF]) -> bool {
+    let [bytes, head, mask] = [bytes, head, mask].map(|half| half.as_chunks::<8>().0);
+    let word = |half: &[[u8; 8]], at: usize| u64::from_le_bytes(half[at]);
+    let differing = |at| (word(bytes, at) ^ word(head, at)) & word(mask, at);
+    differing(0) | differing(1) | differing(2) | differing(3) != 0
+}
+
+fn place_of(key: &[u8]) -> usize {
+    let mut hasher = NameHasher::default();
+    hasher.write(key);
+    // The multiplication leaves the best bits on top.
+    usize::try_from(hasher.finish() >> 48).unwrap_or(0) % PLACES
+}
+
+fn tries(place: usize) -> impl Iterator<Item = usize> {
+    (0..TRIES).map(move |further| (place + further) % PLACES)
+}
+
+/// Hashes attribute names eight bytes at a time, as rustc's `FxHasher` does.
+///
+/// The map holds our own names only and strangers' names are merely looked up in it, so nobody can make it collide; the
+/// places of those that were met are as many as they are.
+#[derive(Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        let mut chunks = bytes.chunks_exact(8);
+        for chunk in &mut chunks {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            self.add(u64::from_le_bytes(word));
+        }
+        let rest = chunks.remainder().iter().fold(0, |word, byte| (word << 8) | u64::from(*byte));
+        self.add(rest);
+    }
+
+    #[inline]
+    fn write_u8(&mut self, byte: u8) {
+        self.add(u64::from(byte));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl NameHasher {
+    fn add(&mut self, word: u64) {
+        // The multiplier of FxHasher: 2^64 by the golden ratio, odd.
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attribute of this name as it lies in a message, its value field cut off behind the first byte.
+    fn pair(key: &str) -> Vec<u8> {
+        [&[KEY, u8::try_from(key.len()).unwrap()], key.as_bytes(), &[VALUE]].concat()
+    }
+
+    #[test]
+    fn a_name_is_met_once_it_was_introduced_wanted_or_not() {
+        let mut names = Names::default();
+        let wanted = names.want("genops.team");
+        for (key, name) in [("genops.team", Some(wanted)), ("nobody.wants.this", None)] {
+            assert_eq!(names.meet(&pair(key), &[]), None, "{key}");
+            assert_eq!(names.introduce(key), name);
+            assert_eq!(names.meet(&pair(key), &[]), Some((name, &[][..])));
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart_by_every_byte_however_much_lies_behind_them() {
+        let mut names = Names::default();
+        let keys = ["team", "teams", "team.name.of.the.department.of.x", "team.name.of.the.department.of.y", "", "t"];
+        assert!(keys.iter().all(|key| names.introduce(key).is_none()));
+        for key in keys {
+            let [mut alone, mut changed] = [pair(key), pair(key)];
+            alone.push(7);
+            changed[key.len()] ^= 1;
+            for behind in [0, 100] {
+                let [ahead, other] = [&alone, &changed].map(|pair| [&pair[..], &vec![0xff; behind][..]].concat());
+                assert_eq!(names.meet(&alone, &ahead), Some((None, &[7][..])), "{key}");
+                assert_eq!(names.meet(&changed, &other), None, "{key}");
+            }
+            assert_eq!(names.meet(&pair(key)[..key.len() + 2], &alone), None, "{key} without its value");
+        }
+    }
+
+    #[test]
+    fn what_strangers_write_fills_no_more_than_the_memory() {
+        let mut names = Names::default();
+        let wanted = names.want("genops.team");
+        for number in 0..10 * PLACES {
+            assert_eq!(names.introduce(&format!("stranger.{number}")), None);
+        }
+        assert_eq!(names.met.len(), PLACES);
+        assert_eq!(names.introduce("genops.team"), Some(wanted));
+        let long = "x".repeat(HEAD_BYTES_MAX);
+        assert_eq!((names.introduce(&long), names.meet(&pair(&long), &[])), (None, None));
+    }
+}
