@@ -79,6 +79,11 @@ impl<'a> Cell<'a> {
     }
 
     #[inline]
+    pub(super) fn as_bool(self) -> Option<bool> {
+        if let Self::Bool(value) = self { Some(value) } else { None }
+    }
+
+    #[inline]
     pub(super) fn as_time(self) -> Option<i64> {
         if let Self::Time(ns) = self { Some(ns) } else { None }
     }
@@ -285,12 +290,16 @@ pub(crate) fn write_text(out: &mut String, cell: Cell<'_>) {
 
 /// Every row has identifiers, and the formatter is slow.
 fn write_hex(out: &mut String, bytes: &[u8]) {
+    /// Text that lies so is checked in words from its first byte on.
+    #[repr(align(16))]
+    struct Digits([u8; 32]);
+
     for bytes in bytes.chunks(16) {
-        let mut digits = [0; 32];
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        let mut digits = Digits([0; 32]);
+        for (pair, byte) in digits.0.chunks_exact_mut(2).zip(bytes) {
             pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
         }
-        out.push_str(str::from_utf8(&digits[..2 * bytes.len()]).unwrap_or_default());
+        out.push_str(str::from_utf8(&digits.0[..2 * bytes.len()]).unwrap_or_default());
     }
 }
 

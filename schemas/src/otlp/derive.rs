@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::cell::Cell;
-use super::plan::{Plan, Slots};
+use super::plan::{Plan, Slot};
 use crate::columns::{Derivation, vocabulary};
 use crate::prices::{PriceTable, Usage};
 use crate::tables::Field;
@@ -74,7 +74,7 @@ impl Inputs {
 pub(super) struct Row<'r, 'a, I> {
     pub(super) plan: &'r Plan,
     pub(super) inputs: &'r Inputs,
-    pub(super) slots: &'r Slots<'a>,
+    pub(super) slots: &'r [Slot<'a>],
     pub(super) item: &'r I,
 }
 
@@ -103,7 +103,7 @@ impl Facts {
 
 impl<'a, I: Item<'a>> Row<'_, 'a, I> {
     fn cell(&self, at: Option<usize>) -> Cell<'a> {
-        at.map_or(Cell::Null, |at| self.slots.get(at).cell)
+        at.map_or(Cell::Null, |at| self.slots[at].cell)
     }
 
     fn float(&self, at: Option<usize>) -> Option<f64> {
@@ -111,7 +111,7 @@ impl<'a, I: Item<'a>> Row<'_, 'a, I> {
     }
 
     fn unit(&self, at: Option<usize>) -> &'static str {
-        at.map_or("", |at| self.plan.unit_of(at, self.slots.get(at)))
+        at.map_or("", |at| self.plan.unit_of(at, self.slots[at]))
     }
 
     /// Works out tokens and money, as far as wanted columns need them.
@@ -158,7 +158,7 @@ impl<'a, I: Item<'a>> Row<'_, 'a, I> {
 
     /// The value of a computed column whose own sources fill slot `at`.
     pub(super) fn derived(&self, derivation: Derivation, at: usize, facts: &Facts) -> Cell<'a> {
-        let read = self.slots.get(at).cell;
+        let read = self.slots[at].cell;
         match derivation {
             Derivation::None | Derivation::UsageLeaf => read,
             Derivation::AgentName => self.agent_name(at),
@@ -190,7 +190,7 @@ impl<'a, I: Item<'a>> Row<'_, 'a, I> {
     }
 
     fn agent_name(&self, at: usize) -> Cell<'a> {
-        let slot = self.slots.get(at);
+        let slot = self.slots[at];
         let is_agent =
             || self.cell(self.inputs.traceloop_kind).as_str().is_some_and(|k| k.eq_ignore_ascii_case("agent"));
         if self.plan.is_of_agent(at, slot) && !is_agent() { Cell::Null } else { slot.cell }

@@ -24,7 +24,7 @@ pub(super) fn append_logs<'a>(rows: &mut Rows, names: &Names, data: &'a LogsData
             slots.enter_scope(&rows.plan, names.attributes(scope.map_or(&[][..], |s| &s.attributes)));
             for log in &scope_logs.log_records {
                 slots.enter_record(&rows.plan, names.attributes(&log.attributes));
-                rows.append(&slots, &LogItem { log, scope }, record);
+                rows.append(&mut slots, &[LogItem { log, scope }], record);
             }
         }
     }

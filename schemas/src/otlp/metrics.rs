@@ -29,7 +29,7 @@ pub(super) fn append_metrics<'a>(rows: &mut Rows, names: &Names, data: &'a Metri
             for metric in &scope_metrics.metrics {
                 for_each_point(metric, |point| {
                     slots.enter_record(&rows.plan, names.attributes(point.attributes()));
-                    rows.append(&slots, &PointItem { metric, point, scope }, record);
+                    rows.append(&mut slots, &[PointItem { metric, point, scope }], record);
                 });
             }
         }

@@ -30,10 +30,10 @@ impl Name {
 const PLACES: usize = 512;
 /// So many places a name may lie at, so that two that are looked for at one place need not drive each other out.
 const TRIES: usize = 4;
-/// Longer names are looked up anew each time; the longest of ours has 54 bytes.
-const HEAD_BYTES_MAX: usize = 2 * HALF;
 /// Most names are compared in one go of so many bytes.
-const HALF: usize = 32;
+const HEAD_BYTES: usize = 32;
+/// Longer names are looked up anew each time; the longest of ours has 54 bytes.
+const BYTES_MAX: usize = 2 * HEAD_BYTES;
 
 /// The key field of a `KeyValue`, its number and wire type.
 const KEY: u8 = 0x0a;
@@ -43,29 +43,47 @@ const VALUE: u8 = 0x12;
 /// The names of a decoder's tables.
 pub(super) struct Names {
     wanted: HashMap<Box<str>, Name, BuildHasherDefault<NameHasher>>,
+    /// The first bytes of those that were met.
+    heads: Vec<Head>,
+    /// What there is to say of those.
     met: Vec<Met>,
+    /// Their further bytes.
+    tails: Vec<[u8; HEAD_BYTES]>,
     /// The place of the last one that was met.
     last: usize,
+    /// The place of the one that came next the last time.
+    next: usize,
 }
 
-/// A name as attributes of the usual shape begin with it: the key field and the first byte of the value field.
+/// How attributes of the usual shape begin that have a certain name: the key field and the first byte of the value
+/// field.
 #[derive(Clone)]
+struct Head {
+    bytes: [u8; HEAD_BYTES],
+    /// All ones where there are bytes.
+    mask: [u8; HEAD_BYTES],
+}
+
+#[derive(Clone, Copy)]
 struct Met {
-    head: [u8; HEAD_BYTES_MAX],
-    /// All ones where `head` has bytes.
-    mask: [u8; HEAD_BYTES_MAX],
-    /// 0 if there is none.
+    /// Of head and tail; 0 if there is nothing.
     len: usize,
     name: Option<Name>,
     /// The place of the one that came next.
     next: usize,
 }
 
-const NONE_MET: Met = Met { head: [0; HEAD_BYTES_MAX], mask: [0; HEAD_BYTES_MAX], len: 0, name: None, next: 0 };
-
 impl Default for Names {
     fn default() -> Self {
-        Self { wanted: HashMap::default(), met: vec![NONE_MET; PLACES], last: 0 }
+        let none = Head { bytes: [0; HEAD_BYTES], mask: [0; HEAD_BYTES] };
+        Self {
+            wanted: HashMap::default(),
+            heads: vec![none; PLACES],
+            met: vec![Met { len: 0, name: None, next: 0 }; PLACES],
+            tails: vec![[0; HEAD_BYTES]; PLACES],
+            last: 0,
+            next: 0,
+        }
     }
 }
 
@@ -94,47 +112,39 @@ impl Names {
     ///
     /// `ahead` begins with the pair and shows what comes after it, if anything does: more bytes than a name has are
     /// compared at once.
-    #[inline]
+    #[inline(always)]
     pub(super) fn meet<'p>(&mut self, pair: &'p [u8], ahead: &[u8]) -> Option<(Option<Name>, &'p [u8])> {
-        let next = self.met[self.last].next;
-        let met = &self.met[next];
-        if let Some(rest) = met.begins(pair, ahead) {
-            self.last = next;
+        let at = self.next;
+        if let Some(rest) = self.begins(at, pair, ahead) {
+            let met = self.met[at];
+            (self.last, self.next) = (at, met.next);
             return Some((met.name, rest));
         }
         self.find(pair, ahead)
     }
 
+    #[inline(never)]
     fn find<'p>(&mut self, pair: &'p [u8], ahead: &[u8]) -> Option<(Option<Name>, &'p [u8])> {
         let [KEY, len @ ..0x80, rest @ ..] = pair else { return None };
         let place = place_of(rest.get(..usize::from(*len))?);
-        for at in tries(place) {
-            let met = &self.met[at];
-            if let Some(rest) = met.begins(pair, ahead) {
-                let name = met.name;
-                self.follow(at);
-                return Some((name, rest));
-            }
-        }
-        None
+        let (at, rest) = tries(place).find_map(|at| Some((at, self.begins(at, pair, ahead)?)))?;
+        self.follow(at);
+        Some((self.met[at].name, rest))
     }
 
     /// The number of a name that was not met, or not in an attribute of the usual shape; it is remembered.
     pub(super) fn introduce(&mut self, key: &str) -> Option<Name> {
         let name = self.of(key);
-        let head = [KEY, 0].len() + key.len() + [VALUE].len();
-        if head <= HEAD_BYTES_MAX
-            && let Ok(len) = u8::try_from(key.len())
+        if let Ok(len) = u8::try_from(key.len())
+            && let head = [&[KEY, len], key.as_bytes(), &[VALUE]].concat()
+            && head.len() <= BYTES_MAX
         {
             let place = place_of(key.as_bytes());
-            let free = tries(place).find(|at| self.met[*at].len == 0);
-            let at = free.unwrap_or(place);
-            let met = &mut self.met[at];
-            (met.head[0], met.head[1], met.head[head - 1]) = (KEY, len, VALUE);
-            met.head[2..head - 1].copy_from_slice(key.as_bytes());
-            met.mask = [0; HEAD_BYTES_MAX];
-            met.mask[..head].fill(u8::MAX);
-            (met.len, met.name) = (head, name);
+            let at = tries(place).find(|at| self.met[*at].len == 0).unwrap_or(place);
+            let (first, further) = head.split_at(head.len().min(HEAD_BYTES));
+            self.heads[at] = Head { bytes: padded(first), mask: padded(&vec![u8::MAX; first.len()]) };
+            self.tails[at] = padded(further);
+            self.met[at] = Met { len: head.len(), name, next: self.met[at].next };
             self.follow(at);
         }
         name
@@ -142,31 +152,37 @@ impl Names {
 
     fn follow(&mut self, at: usize) {
         self.met[self.last].next = at;
-        self.last = at;
+        (self.last, self.next) = (at, self.met[at].next);
+    }
+
+    /// What follows, if `pair` begins with the name at that place.
+    #[inline(always)]
+    fn begins<'p>(&self, at: usize, pair: &'p [u8], ahead: &[u8]) -> Option<&'p [u8]> {
+        let (head, len) = (&self.heads[at], self.met[at].len);
+        let rest = pair.get(len..)?;
+        let is_same = match ahead.first_chunk() {
+            Some(first) => {
+                !differs(first, &head.bytes, &head.mask)
+                    && (len <= HEAD_BYTES || pair[HEAD_BYTES..len] == self.tails[at][..len - HEAD_BYTES])
+            }
+            // Then the name is shorter, too.
+            None => head.bytes.get(..len) == Some(&pair[..len]),
+        };
+        (is_same && len > 0).then_some(rest)
     }
 }
 
-impl Met {
-    /// What follows, if `pair` begins with this.
-    #[inline(always)]
-    fn begins<'p>(&self, pair: &'p [u8], ahead: &[u8]) -> Option<&'p [u8]> {
-        let (head, rest) = pair.split_at_checked(self.len)?;
-        let is_same = match ahead.as_chunks::<HALF>().0 {
-            [first, second, ..] => {
-                let [head, mask] = [&self.head, &self.mask].map(|bytes| bytes.as_chunks::<HALF>().0);
-                !differs(first, &head[0], &mask[0]) && (self.len <= HALF || !differs(second, &head[1], &mask[1]))
-            }
-            _ => head == &self.head[..self.len],
-        };
-        (is_same && self.len > 0).then_some(rest)
-    }
+fn padded(bytes: &[u8]) -> [u8; HEAD_BYTES] {
+    let mut padded = [0; HEAD_BYTES];
+    padded[..bytes.len()].copy_from_slice(bytes);
+    padded
 }
 
 /// Whether bytes differ where the mask has ones: a few instructions, and no loop of a length to be guessed.
 #[inline]
-fn differs(bytes: &[u8; HALF], head: &[u8; HALF], mask: &[u8; HALF]) -> bool {
-    let [bytes, head, mask] = [bytes, head, mask].map(|half| half.as_chunks::<8>().0);
-    let word = |half: &[[u8; 8]], at: usize| u64::from_le_bytes(half[at]);
+fn differs(bytes: &[u8; HEAD_BYTES], head: &[u8; HEAD_BYTES], mask: &[u8; HEAD_BYTES]) -> bool {
+    let [bytes, head, mask] = [bytes, head, mask].map(|bytes| bytes.as_chunks::<8>().0);
+    let word = |words: &[[u8; 8]], at: usize| u64::from_le_bytes(words[at]);
     let differing = |at| (word(bytes, at) ^ word(head, at)) & word(mask, at);
     differing(0) | differing(1) | differing(2) | differing(3) != 0
 }
@@ -266,7 +282,7 @@ mod tests {
         }
         assert_eq!(names.met.len(), PLACES);
         assert_eq!(names.introduce("genops.team"), Some(wanted));
-        let long = "x".repeat(HEAD_BYTES_MAX);
+        let long = "x".repeat(BYTES_MAX);
         assert_eq!((names.introduce(&long), names.meet(&pair(&long), &[])), (None, None));
     }
 }

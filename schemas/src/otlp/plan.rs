@@ -223,17 +223,19 @@ impl Plan {
     }
 }
 
-/// The slots of the record at hand; what resource and scope say is resolved once for all their records.
+/// The slots of the records at hand; what resource and scope say is resolved once for all their records.
 pub(super) struct Slots<'a> {
     resource: Vec<Slot<'a>>,
     scope: Vec<Slot<'a>>,
-    record: Vec<Slot<'a>>,
+    /// One record's after the other.
+    records: Vec<Slot<'a>>,
+    entered: usize,
 }
 
 impl<'a> Slots<'a> {
     pub(super) fn new(plan: &Plan) -> Self {
         let empty = vec![EMPTY; plan.slots.len()];
-        Self { resource: empty.clone(), scope: empty.clone(), record: empty }
+        Self { resource: empty.clone(), scope: empty, records: Vec::new(), entered: 0 }
     }
 
     /// Begins a resource.
@@ -250,23 +252,26 @@ impl<'a> Slots<'a> {
 
     /// Begins a record of the scope.
     pub(super) fn enter_record(&mut self, plan: &Plan, attributes: impl IntoIterator<Item = Attribute<'a>>) {
-        self.record.copy_from_slice(&self.scope);
-        plan.offer(&mut self.record, Level::Record, attributes);
+        self.records.extend_from_slice(&self.scope);
+        self.entered += 1;
+        self.add(plan, Level::Record, attributes);
     }
 
     /// Lets further attributes of the record compete, at their level.
     pub(super) fn add(&mut self, plan: &Plan, level: Level, attributes: impl IntoIterator<Item = Attribute<'a>>) {
-        plan.offer(&mut self.record, level, attributes);
+        let before = self.records.len() - self.scope.len();
+        plan.offer(&mut self.records[before..], level, attributes);
     }
 
-    #[inline]
-    pub(super) fn get(&self, at: usize) -> Slot<'a> {
-        self.record[at]
+    /// The slots of every record that was entered, in order.
+    pub(super) fn records(&self) -> impl ExactSizeIterator<Item = &[Slot<'a>]> {
+        let width = self.scope.len();
+        (0..self.entered).map(move |record| &self.records[record * width..][..width])
     }
 
-    #[inline]
-    pub(super) fn cell(&self, at: usize) -> &Cell<'a> {
-        &self.record[at].cell
+    pub(super) fn forget_records(&mut self) {
+        self.records.clear();
+        self.entered = 0;
     }
 }
 
@@ -287,6 +292,11 @@ mod tests {
         pairs.iter().filter_map(attribute).collect()
     }
 
+    /// What a slot of the first record holds.
+    fn cell<'a>(slots: &Slots<'a>, at: usize) -> Cell<'a> {
+        slots.records().next().unwrap()[at].cell
+    }
+
     /// What `column` gets from attributes of record, resource and scope.
     #[track_caller]
     fn check(column: &str, levels: [&[(&str, &str)]; 3], expected: Cell<'_>) {
@@ -296,7 +306,7 @@ mod tests {
         slots.enter_resource(&plan, resource);
         slots.enter_scope(&plan, scope);
         slots.enter_record(&plan, record);
-        assert_eq!(slots.get(0).cell, expected);
+        assert_eq!(cell(&slots, 0), expected);
     }
 
     #[test]
@@ -336,7 +346,7 @@ mod tests {
         let record = attributes(&names, &[("genops.team", "contract"), ("acme.squad", "house")]);
         let mut slots = Slots::new(&plan);
         slots.enter_record(&plan, record);
-        assert_eq!(slots.get(0).cell, Cell::Str("house"));
+        assert_eq!(cell(&slots, 0), Cell::Str("house"));
     }
 
     #[test]
@@ -346,7 +356,7 @@ mod tests {
         let mut slots = Slots::new(&plan);
         slots.enter_record(&plan, []);
         slots.add(&plan, Level::Parent, span);
-        assert_eq!((slots.get(0).cell, slots.get(1).cell), (Cell::Str("cx"), Cell::Null));
+        assert_eq!((cell(&slots, 0), cell(&slots, 1)), (Cell::Str("cx"), Cell::Null));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 
 use super::RecordMeta;
 use super::cell::{Cell, write_list, write_text};
-use super::derive::{Inputs, Item, Row};
+use super::derive::{Facts, Inputs, Item, Row};
 use super::names::Names;
 use super::plan::{Origin, Plan, Slots};
 use crate::columns::{Derivation, ExtraSource, Kind, vocabulary};
@@ -33,6 +33,8 @@ pub(super) struct Rows {
     columns: Vec<Column>,
     prices: Arc<PriceTable>,
     has_facts: bool,
+    /// Of the rows that were appended last.
+    facts: Vec<Facts>,
     rows: usize,
     /// So many rows the last batch had.
     rows_last: usize,
@@ -77,6 +79,7 @@ impl Rows {
                 Derivation::CostCurrency,
                 Derivation::CostSource,
             ]),
+            facts: Vec::new(),
             rows: 0,
             rows_last: 0,
             plan,
@@ -91,24 +94,36 @@ impl Rows {
         self.rows
     }
 
-    /// Appends a row; `usage_leaf` is appended by [`Rows::append_leaves`]. Says whether the row bears usage, if a
-    /// wanted column needs to know.
-    pub(super) fn append<'a>(&mut self, slots: &Slots<'a>, item: &impl Item<'a>, record: &RecordMeta<'a>) -> bool {
+    /// Appends a row for every item, each with the slots of the record that was entered for it; those are taken.
+    /// `usage_leaf` is appended by [`Rows::append_leaves`].
+    ///
+    /// Column by column: what a column holds and how it is built is asked once for all of them.
+    pub(super) fn append<'a>(&mut self, slots: &mut Slots<'a>, items: &[impl Item<'a>], record: &RecordMeta<'a>) {
+        assert_eq!(slots.records().len(), items.len(), "a record is entered for every item");
         if self.rows == 0 {
             self.columns.iter_mut().for_each(|column| column.begin(self.rows_last));
         }
-        let row = Row { plan: &self.plan, inputs: &self.inputs, slots, item };
-        let facts = if self.has_facts { row.facts(&self.prices) } else { Default::default() };
+        let row = |(slots, item)| Row { plan: &self.plan, inputs: &self.inputs, slots, item };
+        let rows = || slots.records().zip(items).map(row);
+        self.facts.clear();
+        self.facts.extend(rows().map(|row| if self.has_facts { row.facts(&self.prices) } else { Facts::default() }));
         for (output, column) in self.plan.outputs.iter().zip(&mut self.columns) {
             match output.origin {
-                Origin::Own(field) => column.append(&own(field, item, record)),
-                Origin::Slot(at) => column.append(slots.cell(at)),
+                Origin::Own(field) => column.append(items.iter().map(|item| own(field, item, record))),
+                Origin::Slot(at) => column.append(slots.records().map(|slots| slots[at].cell)),
                 Origin::Derived(Derivation::UsageLeaf, _) => {}
-                Origin::Derived(derivation, at) => column.append(&row.derived(derivation, at, &facts)),
+                Origin::Derived(derivation, at) => {
+                    column.append(rows().zip(&self.facts).map(|(row, facts)| row.derived(derivation, at, facts)));
+                }
             }
         }
-        self.rows += 1;
-        facts.bears_usage()
+        self.rows += items.len();
+        slots.forget_records();
+    }
+
+    /// Whether the rows that were appended last bear usage, if a wanted column needs to know.
+    pub(super) fn bear_usage(&self) -> impl Iterator<Item = bool> {
+        self.facts.iter().map(Facts::bears_usage)
     }
 
     /// Whether `usage_leaf` is built, so that the spans of a record have to be compared.
@@ -120,7 +135,7 @@ impl Rows {
     pub(super) fn append_leaves(&mut self, leaves: &[bool]) {
         for (output, column) in self.plan.outputs.iter().zip(&mut self.columns) {
             if matches!(output.origin, Origin::Derived(Derivation::UsageLeaf, _)) {
-                leaves.iter().for_each(|leaf| column.append(&Cell::Bool(*leaf)));
+                column.append(leaves.iter().map(|leaf| Cell::Bool(*leaf)));
             }
         }
     }
@@ -168,14 +183,16 @@ impl Column {
         self.builder = Builder::new(self.kind, rows);
     }
 
-    fn append(&mut self, cell: &Cell<'_>) {
+    fn append<'a>(&mut self, cells: impl Iterator<Item = Cell<'a>>) {
         match &mut self.builder {
-            Builder::Text(text) => append_text(text, &mut self.scratch, self.kind, cell),
-            Builder::Small(small) => small.append_option(cell.as_int().and_then(|n| i32::try_from(n).ok())),
-            Builder::Integer(integer) => integer.append_option(cell.as_int()),
-            Builder::Number(number) => number.append_option(cell.as_float()),
-            Builder::Flag(flag) => flag.append_option(if let Cell::Bool(b) = cell { Some(*b) } else { None }),
-            Builder::Instant(instant) => instant.append_option(cell.as_time()),
+            Builder::Text(text) => cells.for_each(|cell| append_text(text, &mut self.scratch, self.kind, cell)),
+            Builder::Small(small) => {
+                cells.for_each(|cell| small.append_option(cell.as_int().and_then(|n| i32::try_from(n).ok())));
+            }
+            Builder::Integer(integer) => cells.for_each(|cell| integer.append_option(cell.as_int())),
+            Builder::Number(number) => cells.for_each(|cell| number.append_option(cell.as_float())),
+            Builder::Flag(flag) => cells.for_each(|cell| flag.append_option(cell.as_bool())),
+            Builder::Instant(instant) => cells.for_each(|cell| instant.append_option(cell.as_time())),
         }
     }
 
@@ -191,8 +208,8 @@ impl Column {
     }
 }
 
-fn append_text(builder: &mut StringViewBuilder, scratch: &mut String, kind: Kind, cell: &Cell<'_>) {
-    let text = match *cell {
+fn append_text(builder: &mut StringViewBuilder, scratch: &mut String, kind: Kind, cell: Cell<'_>) {
+    let text = match cell {
         Cell::Null => return builder.append_null(),
         Cell::Str(text) if kind != Kind::List => text,
         other => {

@@ -19,28 +19,35 @@ const EXCEPTION: &str = "exception";
 /// The one attribute that a span takes from its exception events.
 const EXCEPTION_TYPE: &str = "exception.type";
 
+/// So many that what is known of them while they become rows lies close to the processor.
+const SPANS_AT_ONCE: usize = 16;
+
 /// Appends every span of a record.
 pub(super) fn append_spans<'a>(rows: &mut Rows, names: &Names, traces: &Traces<'a>, record: &RecordMeta<'a>) {
     let exception_type = names.of(EXCEPTION_TYPE);
     let has_leaves = rows.has_leaves();
     let mut nodes = Vec::with_capacity(if has_leaves { traces.spans.len() } else { 0 });
-    for_each_span(rows, traces, |rows, slots, span| {
+    let mut append = |rows: &mut Rows, slots: &mut Slots<'a>, items: &mut Vec<SpanItem<'_, 'a>>| {
+        rows.append(slots, items, record);
+        if has_leaves {
+            nodes.extend(items.iter().zip(rows.bear_usage()).map(|(item, bears_usage)| node(item.span, bears_usage)));
+        }
+        items.clear();
+    };
+    let (mut slots, mut items) = (Slots::new(&rows.plan), Vec::with_capacity(SPANS_AT_ONCE));
+    for_each_span(rows, &mut slots, traces, |rows, slots, span| {
         slots.enter_record(&rows.plan, traces.attributes(&span.attributes));
         for event in traces.events[span.events.clone()].iter().filter(|event| event.name == EXCEPTION) {
             let mut attributes = traces.event_attributes(event);
             let found = attributes.find(|attribute| Some(attribute.name) == exception_type);
             slots.add(&rows.plan, Level::Parent, found);
         }
-        let bears_usage = rows.append(slots, &SpanItem { span, scope: &traces.scopes[span.scope] }, record);
-        if has_leaves {
-            nodes.push(Node {
-                trace_id: u128::from_be_bytes(span.trace_id.try_into().unwrap_or_default()),
-                span_id: number(span.span_id),
-                parent_span_id: number(span.parent_span_id),
-                bears_usage,
-            });
+        items.push(SpanItem { span, scope: &traces.scopes[span.scope] });
+        if items.len() == SPANS_AT_ONCE {
+            append(rows, slots, &mut items);
         }
     });
+    append(rows, &mut slots, &mut items);
     if has_leaves {
         rows.append_leaves(&usage_leaves(&nodes));
     }
@@ -48,11 +55,12 @@ pub(super) fn append_spans<'a>(rows: &mut Rows, names: &Names, traces: &Traces<'
 
 /// Appends every event of every span of a record.
 pub(super) fn append_events<'a>(rows: &mut Rows, traces: &Traces<'a>, record: &RecordMeta<'a>) {
-    for_each_span(rows, traces, |rows, slots, span| {
+    let mut slots = Slots::new(&rows.plan);
+    for_each_span(rows, &mut slots, traces, |rows, slots, span| {
         for event in &traces.events[span.events.clone()] {
             slots.enter_record(&rows.plan, traces.event_attributes(event));
             slots.add(&rows.plan, Level::Parent, traces.attributes(&span.attributes));
-            rows.append(slots, &EventItem { event, span, scope: &traces.scopes[span.scope] }, record);
+            rows.append(slots, &[EventItem { event, span, scope: &traces.scopes[span.scope] }], record);
         }
     });
 }
@@ -60,10 +68,10 @@ pub(super) fn append_events<'a>(rows: &mut Rows, traces: &Traces<'a>, record: &R
 /// Every span in order, with the slots as its resource and scope leave them.
 fn for_each_span<'t, 'a>(
     rows: &mut Rows,
+    slots: &mut Slots<'a>,
     traces: &'t Traces<'a>,
     mut each: impl FnMut(&mut Rows, &mut Slots<'a>, &'t Span<'a>),
 ) {
-    let mut slots = Slots::new(&rows.plan);
     let (mut resource, mut scope) = (None, None);
     for span in &traces.spans {
         if scope != Some(span.scope) {
@@ -75,7 +83,16 @@ fn for_each_span<'t, 'a>(
             }
             slots.enter_scope(&rows.plan, traces.attributes(&entered.attributes));
         }
-        each(rows, &mut slots, span);
+        each(rows, slots, span);
+    }
+}
+
+fn node(span: &Span<'_>, bears_usage: bool) -> Node {
+    Node {
+        trace_id: u128::from_be_bytes(span.trace_id.try_into().unwrap_or_default()),
+        span_id: number(span.span_id),
+        parent_span_id: number(span.parent_span_id),
+        bears_usage,
     }
 }
 

@@ -25,6 +25,9 @@ const ELEMENT: u8 = 1 << 3 | 2;
 /// Those of a value that is a text.
 const TEXT: u8 = 1 << 3 | 2;
 
+/// Those of a value that is a list.
+const LIST: u8 = 5 << 3 | 2;
+
 /// Lists in lists: more is unusual.
 const DEPTH_MAX: u32 = 16;
 
@@ -60,7 +63,7 @@ fn each<'a>(mut bytes: &'a [u8], mut see: impl FnMut((u32, Body<'a>)) -> Option<
 }
 
 /// Takes a field off the front, with its number.
-#[inline]
+#[inline(always)]
 fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Body<'a>)> {
     let tag = u32::try_from(varint(bytes)?).ok()?;
     let body = match wire_type(u64::from(tag & 7))? {
@@ -247,7 +250,7 @@ fn low_bits(varint: u64) -> i32 {
 }
 
 /// Keeps an attribute if somebody wants it.
-#[inline]
+#[inline(always)]
 fn keep<'a>(kept: &mut Vec<Attribute<'a>>, (pair, ahead): (&'a [u8], &'a [u8]), names: &mut Names) -> Option<()> {
     let Some((name, [len @ ..0x80, value @ ..])) = names.meet(pair, ahead) else {
         return keep_unusual(kept, pair, names);
@@ -286,6 +289,9 @@ fn keep_value<'a>(kept: &mut Vec<Attribute<'a>>, name: Name, bytes: &'a [u8]) ->
         [0x21, a, b, c, d, e, f, g, h] => {
             let bits = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
             kept.push(Attribute { name, value: Value::Float(f64::from_bits(bits)) });
+        }
+        [LIST, len @ ..0x80, list @ ..] if list.len() == usize::from(*len) && is_plain_list(list) => {
+            kept.push(Attribute { name, value: Value::Nested(Nested::List(list)) });
         }
         _ => kept.extend(any_value(bytes, 0)?.map(|value| Attribute { name, value })),
     }
@@ -348,6 +354,16 @@ fn any_value(bytes: &[u8], depth: u32) -> Option<Option<Value<'_>>> {
         once(&mut value, found)
     })?;
     Some(value)
+}
+
+/// Whether all elements of a list are plain.
+fn is_plain_list(mut list: &[u8]) -> bool {
+    while let Some((element, _)) = short(&mut list, ELEMENT) {
+        if !is_plain(element) {
+            return false;
+        }
+    }
+    list.is_empty()
 }
 
 /// Shows `see` the elements of a list if they are nothing but short texts; if not, it may have seen some.
