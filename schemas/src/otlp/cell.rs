@@ -296,14 +296,14 @@ fn write_hex(out: &mut String, bytes: &[u8]) {
 
     for bytes in bytes.chunks(16) {
         let mut digits = Digits([0; 32]);
-        for (pair, byte) in digits.0.chunks_exact_mut(2).zip(bytes) {
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+        for (at, byte) in bytes.iter().enumerate() {
+            digits.0[2 * at] = digit(byte >> 4);
+            digits.0[2 * at + 1] = digit(byte & 0xf);
         }
         out.push_str(str::from_utf8(&digits.0[..2 * bytes.len()]).unwrap_or_default());
     }
 }
 
-/// Without a branch or a table, so that many are made at once.
 #[inline]
 fn digit(nibble: u8) -> u8 {
     nibble + if nibble < 10 { b'0' } else { b'a' - 10 }
@@ -344,6 +344,16 @@ mod tests {
     fn http_status_is_an_error_type_from_400_on() {
         assert_eq!(read(Kind::Label, Reading::HttpError, Value::Int(399)), None);
         assert_eq!(read(Kind::Label, Reading::HttpError, text("429")), Some(Cell::Int(429)));
+    }
+
+    #[test]
+    fn identifiers_of_any_length_are_written_in_hex() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for len in [0, 1, 2, 3, 4, 5, 8, 15, 16, 17, 256] {
+            let (mut out, expected) = (String::new(), bytes[..len].iter().map(|byte| format!("{byte:02x}")));
+            write_text(&mut out, Cell::Id(&bytes[..len]));
+            assert_eq!(out, expected.collect::<String>());
+        }
     }
 
     #[test]

@@ -41,9 +41,9 @@ pub(super) fn usage_leaves(nodes: &[Node]) -> Vec<bool> {
 }
 
 /// In words, which hash faster than bytes.
-fn place(trace_id: u128, span_id: u64) -> [u64; 3] {
+fn place(trace_id: u128, span_id: u64) -> (u64, u64, u64) {
     #[expect(clippy::cast_possible_truncation, reason = "the other half stands beside it")]
-    [(trace_id >> 64) as u64, trace_id as u64, span_id]
+    ((trace_id >> 64) as u64, trace_id as u64, span_id)
 }
 
 /// What the hashes of one record's identifiers depend on.
@@ -90,10 +90,6 @@ impl Hasher for IdHasher {
         let [low, high] = [product as u64, (product >> 64) as u64];
         self.state = low ^ high;
     }
-
-    /// The number of words, which is always the same.
-    #[inline]
-    fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
         self.state

@@ -179,12 +179,19 @@ fn padded(bytes: &[u8]) -> [u8; HEAD_BYTES] {
 }
 
 /// Whether bytes differ where the mask has ones: a few instructions, and no loop of a length to be guessed.
-#[inline]
+#[inline(always)]
 fn differs(bytes: &[u8; HEAD_BYTES], head: &[u8; HEAD_BYTES], mask: &[u8; HEAD_BYTES]) -> bool {
-    let [bytes, head, mask] = [bytes, head, mask].map(|bytes| bytes.as_chunks::<8>().0);
-    let word = |words: &[[u8; 8]], at: usize| u64::from_le_bytes(words[at]);
-    let differing = |at| (word(bytes, at) ^ word(head, at)) & word(mask, at);
-    differing(0) | differing(1) | differing(2) | differing(3) != 0
+    let (mut differing, mut at) = (0, 0);
+    while at < HEAD_BYTES {
+        differing |= (word(bytes, at) ^ word(head, at)) & word(mask, at);
+        at += 8;
+    }
+    differing != 0
+}
+
+#[inline(always)]
+fn word(b: &[u8; HEAD_BYTES], at: usize) -> u64 {
+    u64::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3], b[at + 4], b[at + 5], b[at + 6], b[at + 7]])
 }
 
 fn place_of(key: &[u8]) -> usize {

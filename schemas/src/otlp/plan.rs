@@ -7,6 +7,7 @@
 //! level second, so a better source on the resource beats a worse one on the record; of two equal ranks (a duplicate
 //! key) the first stays.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 
 use super::cell::{Cell, read_into};
@@ -208,14 +209,21 @@ impl Plan {
     }
 
     /// Lets every attribute of a level compete for the slots it can fill.
-    fn offer<'a>(&self, slots: &mut [Slot<'a>], level: Level, attributes: impl IntoIterator<Item = Attribute<'a>>) {
-        for Attribute { name, value } in attributes {
+    fn offer<'a>(
+        &self,
+        slots: &mut [Slot<'a>],
+        level: Level,
+        attributes: impl IntoIterator<Item = impl Borrow<Attribute<'a>>>,
+    ) {
+        for attribute in attributes {
+            let Attribute { name, value } = *attribute.borrow();
             // A name that only another table wants may be beyond the end.
             let Some(targets) = self.targets.get(name.at()) else { continue };
-            for target in targets.iter().filter(|target| target.levels & (1 << level as u8) != 0) {
+            for target in targets {
                 let rank = target.rank + level as u32;
                 let slot = &mut slots[target.slot];
-                if rank < slot.rank && read_into(&mut slot.cell, target.kind, target.reading, value) {
+                let is_open = target.levels & (1 << level as u8) != 0 && rank < slot.rank;
+                if is_open && read_into(&mut slot.cell, target.kind, target.reading, value) {
                     slot.rank = rank;
                 }
             }
@@ -239,26 +247,43 @@ impl<'a> Slots<'a> {
     }
 
     /// Begins a resource.
-    pub(super) fn enter_resource(&mut self, plan: &Plan, attributes: impl IntoIterator<Item = Attribute<'a>>) {
+    pub(super) fn enter_resource(
+        &mut self,
+        plan: &Plan,
+        attributes: impl IntoIterator<Item = impl Borrow<Attribute<'a>>>,
+    ) {
         self.resource.fill(EMPTY);
         plan.offer(&mut self.resource, Level::Resource, attributes);
     }
 
     /// Begins a scope of the resource.
-    pub(super) fn enter_scope(&mut self, plan: &Plan, attributes: impl IntoIterator<Item = Attribute<'a>>) {
+    pub(super) fn enter_scope(
+        &mut self,
+        plan: &Plan,
+        attributes: impl IntoIterator<Item = impl Borrow<Attribute<'a>>>,
+    ) {
         self.scope.copy_from_slice(&self.resource);
         plan.offer(&mut self.scope, Level::Scope, attributes);
     }
 
     /// Begins a record of the scope.
-    pub(super) fn enter_record(&mut self, plan: &Plan, attributes: impl IntoIterator<Item = Attribute<'a>>) {
+    pub(super) fn enter_record(
+        &mut self,
+        plan: &Plan,
+        attributes: impl IntoIterator<Item = impl Borrow<Attribute<'a>>>,
+    ) {
         self.records.extend_from_slice(&self.scope);
         self.entered += 1;
         self.add(plan, Level::Record, attributes);
     }
 
     /// Lets further attributes of the record compete, at their level.
-    pub(super) fn add(&mut self, plan: &Plan, level: Level, attributes: impl IntoIterator<Item = Attribute<'a>>) {
+    pub(super) fn add(
+        &mut self,
+        plan: &Plan,
+        level: Level,
+        attributes: impl IntoIterator<Item = impl Borrow<Attribute<'a>>>,
+    ) {
         let before = self.records.len() - self.scope.len();
         plan.offer(&mut self.records[before..], level, attributes);
     }
@@ -354,7 +379,7 @@ mod tests {
         let (plan, names) = plan(Table::SpanEvents, &["team", "output_tokens"], &[]);
         let span = attributes(&names, &[("team", "cx"), ("output_tokens", "7")]);
         let mut slots = Slots::new(&plan);
-        slots.enter_record(&plan, []);
+        slots.enter_record(&plan, [] as [Attribute<'_>; 0]);
         slots.add(&plan, Level::Parent, span);
         assert_eq!((cell(&slots, 0), cell(&slots, 1)), (Cell::Str("cx"), Cell::Null));
     }

@@ -38,7 +38,7 @@ pub(super) fn append_spans<'a>(rows: &mut Rows, names: &Names, traces: &Traces<'
     for_each_span(rows, &mut slots, traces, |rows, slots, span| {
         slots.enter_record(&rows.plan, traces.attributes(&span.attributes));
         for event in traces.events[span.events.clone()].iter().filter(|event| event.name == EXCEPTION) {
-            let mut attributes = traces.event_attributes(event);
+            let mut attributes = traces.event_attributes(event).iter();
             let found = attributes.find(|attribute| Some(attribute.name) == exception_type);
             slots.add(&rows.plan, Level::Parent, found);
         }

@@ -124,12 +124,12 @@ impl<'a> Traces<'a> {
         }
     }
 
-    pub(super) fn attributes(&self, range: &Range<usize>) -> impl Iterator<Item = Attribute<'a>> {
-        self.attributes[range.clone()].iter().copied()
+    pub(super) fn attributes(&self, range: &Range<usize>) -> &[Attribute<'a>] {
+        &self.attributes[range.clone()]
     }
 
-    pub(super) fn event_attributes(&self, event: &Event<'a>) -> impl Iterator<Item = Attribute<'a>> {
-        self.event_attributes[event.attributes.clone()].iter().copied()
+    pub(super) fn event_attributes(&self, event: &Event<'a>) -> &[Attribute<'a>] {
+        &self.event_attributes[event.attributes.clone()]
     }
 }
 

@@ -80,7 +80,7 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Body<'a>)> {
 
 /// Takes a message of less than 128 bytes off the front, if it begins with this byte for number and wire type. Gives
 /// also all that lay before it, the message first.
-#[inline]
+#[inline(always)]
 fn short<'a>(bytes: &mut &'a [u8], tag: u8) -> Option<(&'a [u8], &'a [u8])> {
     match *bytes {
         [first, len @ ..0x80, ahead @ ..] if *first == tag => {
