@@ -8,9 +8,8 @@
 //! when its sessions end stays as it was. So their ends are put in order once, and a step of time looks only at those
 //! that it has reached. That follows from the panes: nothing of it is logged, and after an undo it is made anew.
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BinaryHeap};
 
 use arrow::array::RecordBatch;
 use lictor_queries::Aggregation;
@@ -42,8 +41,8 @@ const NOWHERE: u32 = u32::MAX;
 /// The sessions of a pane that time has passed.
 #[derive(Debug)]
 struct Passed {
-    /// When each group's session ends if it does not go on, the earliest first, of those that time has not come to.
-    ends: BinaryHeap<Reverse<(i64, u32)>>,
+    /// When each group's session ends if it does not go on, the earliest last, of those that time has not come to.
+    ends: Vec<(EventTime, u32)>,
     /// Each group's number in the next pane.
     next_of: Vec<u32>,
     /// So many groups of the next pane were looked for here.
@@ -53,24 +52,19 @@ struct Passed {
 impl Passed {
     fn of(pane: &Pane, spec: Spec<'_>) -> Result<Self, PaneError> {
         let latest = pane.times(spec.latest, &(0..pane.len()).collect::<Vec<_>>())?;
-        let end = |(group, latest): (usize, i64)| Reverse((spec.end(latest).0, to_u32(group)));
-        let ends = latest.into_iter().enumerate().map(end).collect();
+        let mut ends: Vec<_> = (0..).zip(latest).map(|(group, latest)| (spec.end(latest), group)).collect();
+        ends.sort_unstable_by(|a, b| b.cmp(a));
         Ok(Self { ends, next_of: vec![NOWHERE; pane.len()], next_seen: 0 })
     }
 
     fn size_bytes(&self) -> usize {
-        self.ends.capacity() * size_of::<(i64, u32)>() + self.next_of.capacity() * size_of::<u32>()
+        self.ends.capacity() * size_of::<(EventTime, u32)>() + self.next_of.capacity() * size_of::<u32>()
     }
 
     /// The groups whose ends time has come to by `watermark`, in the order of their numbers. Each is returned once.
     fn take_reached(&mut self, watermark: EventTime) -> Vec<usize> {
-        let mut reached = Vec::new();
-        while let Some(Reverse((end, group))) = self.ends.peek()
-            && *end <= watermark.0
-        {
-            reached.push(*group as usize);
-            self.ends.pop();
-        }
+        let later = self.ends.partition_point(|(end, _)| *end > watermark);
+        let mut reached: Vec<usize> = self.ends.drain(later..).map(|(_, group)| group as usize).collect();
         reached.sort_unstable();
         reached
     }
