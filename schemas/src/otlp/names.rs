@@ -32,7 +32,7 @@ const PLACES: usize = 512;
 const TRIES: usize = 4;
 /// Most names are compared in one go of so many bytes.
 const HEAD_BYTES: usize = 32;
-/// Longer names are looked up anew each time; the longest of ours has 54 bytes.
+/// Longer names are looked up anew each time; the longest of ours have 44 bytes.
 const BYTES_MAX: usize = 2 * HEAD_BYTES;
 
 /// The key field of a `KeyValue`, its number and wire type.
@@ -135,16 +135,21 @@ impl Names {
     /// The number of a name that was not met, or not in an attribute of the usual shape; it is remembered.
     pub(super) fn introduce(&mut self, key: &str) -> Option<Name> {
         let name = self.of(key);
-        if let Ok(len) = u8::try_from(key.len())
-            && let head = [&[KEY, len], key.as_bytes(), &[VALUE]].concat()
-            && head.len() <= BYTES_MAX
+        let len = [KEY, 0].len() + key.len() + [VALUE].len();
+        if let Ok(key_len) = u8::try_from(key.len())
+            && len <= BYTES_MAX
         {
+            let (mut bytes, mut mask) = ([[0; HEAD_BYTES]; 2], [0; HEAD_BYTES]);
+            let flat = bytes.as_flattened_mut();
+            (flat[0], flat[1], flat[len - 1]) = (KEY, key_len, VALUE);
+            flat[2..len - 1].copy_from_slice(key.as_bytes());
+            mask[..len.min(HEAD_BYTES)].fill(u8::MAX);
             let place = place_of(key.as_bytes());
             let at = tries(place).find(|at| self.met[*at].len == 0).unwrap_or(place);
-            let (first, further) = head.split_at(head.len().min(HEAD_BYTES));
-            self.heads[at] = Head { bytes: padded(first), mask: padded(&vec![u8::MAX; first.len()]) };
-            self.tails[at] = padded(further);
-            self.met[at] = Met { len: head.len(), name, next: self.met[at].next };
+            let [head, tail] = bytes;
+            self.heads[at] = Head { bytes: head, mask };
+            self.tails[at] = tail;
+            self.met[at] = Met { len, name, next: self.met[at].next };
             self.follow(at);
         }
         name
@@ -170,12 +175,6 @@ impl Names {
         };
         (is_same && len > 0).then_some(rest)
     }
-}
-
-fn padded(bytes: &[u8]) -> [u8; HEAD_BYTES] {
-    let mut padded = [0; HEAD_BYTES];
-    padded[..bytes.len()].copy_from_slice(bytes);
-    padded
 }
 
 /// Whether bytes differ where the mask has ones: a few instructions, and no loop of a length to be guessed.
