@@ -4,8 +4,8 @@
 //!
 //! `cargo bench --bench throughput` prints medians of `LICTOR_RUNS` (5) runs, all over the same records, so that ratios
 //! hold on any machine. The last two need `KAFKA_BOOTSTRAP` (see `tests/kafka.sh`); their ratio is of rates per second
-//! of processor time, the client's threads included. With `-- kafka`, `backtest`, `shipped` or `20 rules` only those are
-//! measured, beside decoding; `LICTOR_EVENT_SECONDS` makes other than 400 s of traffic.
+//! of processor time, the client's threads included. With `-- kafka`, `backtest`, `shipped` or `20 rules` only those
+//! are measured, beside decoding; `LICTOR_EVENT_SECONDS` makes other than 400 s of traffic.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 

@@ -3,6 +3,8 @@
 //! One decode and one pass over the rows serve all rules. Between two flushes the stage keeps sums, between two commits
 //! nothing: what it has read and not yet shipped is read again after a failure.
 
+#[cfg(test)]
+mod tests;
 mod updates;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use lictor_connectors::{RecordRef, TopicPartition};
-use lictor_queries::{EvaluationError, RowWise, Scan, TurnFailure};
+use lictor_queries::{EvaluationError, Filtered, RowWise, Scan, TurnFailure};
 use lictor_schemas::otlp::Decoder;
 use lictor_schemas::tables::{Signal, Table};
 use lictor_schemas::time::EventTime;
@@ -47,13 +49,27 @@ pub struct Scanning {
     pub rules: Vec<String>,
     /// How long it has taken; for people who look.
     pub spent: Duration,
+    /// The number of the first one that filters rows as it does: they are filtered once.
+    filters_as: usize,
 }
 
 impl Scanning {
     /// Nothing has been done yet.
     #[must_use]
     pub fn new(table: Table, scanner: Scanner, emits_on_update: bool, rules: Vec<String>) -> Self {
-        Self { table, scanner, emits_on_update, is_quarantined: false, rules, spent: Duration::ZERO }
+        let spent = Duration::ZERO;
+        Self { table, scanner, emits_on_update, is_quarantined: false, rules, spent, filters_as: 0 }
+    }
+}
+
+impl Scanning {
+    fn filters_alike(&self, other: &Self) -> bool {
+        match (&self.scanner, &other.scanner) {
+            (Scanner::Windowed(_, ours), Scanner::Windowed(_, theirs)) => {
+                self.table == other.table && ours.filters_as(theirs)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -117,11 +133,12 @@ impl ScanStage {
     #[must_use]
     pub fn new(
         decoder: Decoder,
-        scannings: Vec<Scanning>,
+        mut scannings: Vec<Scanning>,
         clocks: SourceClocks,
         boundaries: Boundaries,
         signals: BTreeMap<String, Signal>,
     ) -> Self {
+        share_filters(&mut scannings);
         Self {
             decoding: Decoding::new(decoder, signals),
             scannings,
@@ -299,8 +316,9 @@ impl ScanStage {
     fn show(&mut self, segment: &mut Segment) {
         for timely in segment.take_timely() {
             *self.counts.rows_used.entry(timely.table).or_default() += timely.rows.num_rows() as u64;
-            self.feed(timely.table, &timely.rows);
-            self.feed_updates(&timely);
+            let mut filtered = vec![Filtered::default(); self.scannings.len()];
+            self.feed(timely.table, &timely.rows, &mut filtered);
+            self.feed_updates(&timely, &mut filtered);
         }
     }
 
@@ -323,12 +341,12 @@ impl ScanStage {
     }
 
     /// Sums up what the rules that emit on update are judged on, record by record.
-    fn feed_updates(&mut self, Timely { table, rows, turns }: &Timely) {
+    fn feed_updates(&mut self, Timely { table, rows, turns }: &Timely, filtered: &mut [Filtered]) {
         let wanted = |s: &&mut Scanning| s.table == *table && !s.is_quarantined && s.emits_on_update;
         for scanning in self.scannings.iter_mut().filter(wanted) {
             let Scanner::Windowed(store, scan) = &mut scanning.scanner else { continue };
             let watch = Stopwatch::start();
-            let summed = scan.sum_up_turns(rows, turns);
+            let summed = scan.sum_up_turns(rows, turns, &mut filtered[scanning.filters_as]);
             scanning.spent += watch.elapsed();
             let sums = summed.unwrap_or_else(|TurnFailure { before, turn, error }| {
                 scanning.is_quarantined = true;
@@ -389,12 +407,12 @@ impl ScanStage {
         }
     }
 
-    fn feed(&mut self, table: Table, rows: &RecordBatch) {
+    fn feed(&mut self, table: Table, rows: &RecordBatch, filtered: &mut [Filtered]) {
         let wanted = |s: &&mut Scanning| s.table == table && !s.is_quarantined && !s.emits_on_update;
         for scanning in self.scannings.iter_mut().filter(wanted) {
             let watch = Stopwatch::start();
             let fed = match &mut scanning.scanner {
-                Scanner::Windowed(_, scan) => scan.absorb(rows),
+                Scanner::Windowed(_, scan) => scan.absorb(rows, &mut filtered[scanning.filters_as]),
                 Scanner::RowWise(rule, row_wise) => row_wise.judge(rows).map(|violations| {
                     if !violations.is_empty() {
                         self.violations.push((*rule, violations));
@@ -424,6 +442,19 @@ impl ScanStage {
     pub fn topics_read(&self) -> BTreeSet<String> {
         let signals: BTreeSet<Signal> = self.scannings.iter().map(|s| s.table.signal()).collect();
         self.decoding.signals().iter().filter(|(_, s)| signals.contains(s)).map(|(t, _)| t.clone()).collect()
+    }
+}
+
+/// Says of each which one's rows are left for it, too.
+fn share_filters(scannings: &mut [Scanning]) {
+    let mut firsts: Vec<usize> = Vec::new();
+    for number in 0..scannings.len() {
+        let (before, rest) = scannings.split_at_mut(number);
+        let filters_alike = |first: &usize| before[*first].filters_alike(&rest[0]);
+        rest[0].filters_as = firsts.iter().copied().find(filters_alike).unwrap_or(number);
+        if rest[0].filters_as == number {
+            firsts.push(number);
+        }
     }
 }
 

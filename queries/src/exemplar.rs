@@ -174,8 +174,8 @@ impl Picked {
         columns
     }
 
-    /// One id of each row. Most flushes have a handful of groups, for which a builder's own first block, of 16 KiB, cost
-    /// more than everything else that was done for them.
+    /// One id of each row. Most flushes have a handful of groups, for which a builder's own first block, of 16 KiB,
+    /// cost more than everything else that was done for them.
     fn ids<const N: usize>(&self, rows: &[Option<Row>], which: usize) -> StringViewArray {
         const BLOCK_BYTES_MAX: usize = 1 << 20;
         let block_bytes = (rows.len() * N).clamp(N, BLOCK_BYTES_MAX);

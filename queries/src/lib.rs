@@ -79,6 +79,7 @@ pub use row_wise::RowWise;
 pub use rows::{GroupRef, Judged};
 pub use scan::{Scan, ScanPlan, TurnFailure};
 pub use sequence::{SequenceSignature, sequence_functions};
+pub use stage::Filtered;
 pub use verdict_words::Words;
 pub use window_spec::WindowSpec;
 

@@ -11,7 +11,7 @@ use datafusion::common::{DataFusionError, Result};
 use crate::EvaluationError;
 use crate::aggregation::Aggregation;
 use crate::partial::{Partial, update_schema};
-use crate::stage::Stage;
+use crate::stage::{Filtered, Stage};
 
 /// Filters, projects and sums up rows; keeps nothing once it is flushed.
 pub struct Scan {
@@ -65,20 +65,27 @@ impl Scan {
         ScanPlan { rule: self.rule.clone(), stage: Arc::clone(&self.stage), aggregation }
     }
 
-    /// Adds telemetry rows; the batch has at least the columns that the rule set wants of the table.
+    /// Whether what the filter of another scan leaves of a batch is what is left here.
+    #[must_use]
+    pub fn filters_as(&self, other: &Self) -> bool {
+        self.stage.filters_as(&other.stage)
+    }
+
+    /// Adds telemetry rows; the batch has at least the columns that the rule set wants of the table. `filtered` is
+    /// what scans that filter alike have left of the same batch, or nothing yet.
     ///
     /// # Errors
     /// An expression of the rule fails on these rows; what was added before stays.
-    pub fn absorb(&mut self, rows: &RecordBatch) -> Result<(), EvaluationError> {
-        self.try_absorb(rows).map_err(|e| self.failed(&e))
+    pub fn absorb(&mut self, rows: &RecordBatch, filtered: &mut Filtered) -> Result<(), EvaluationError> {
+        self.try_absorb(rows, filtered).map_err(|e| self.failed(&e))
     }
 
-    fn try_absorb(&mut self, rows: &RecordBatch) -> Result<()> {
+    fn try_absorb(&mut self, rows: &RecordBatch, filtered: &mut Filtered) -> Result<()> {
         if self.partial.needs_sorted_rows() {
             // The stage sorts a batch; the next one begins anew.
             self.apart.extend(self.partial.flush()?);
         }
-        self.stage.run(rows)?.iter().try_for_each(|batch| self.partial.absorb(batch, None))
+        self.stage.run_filtered(rows, filtered)?.iter().try_for_each(|batch| self.partial.absorb(batch, None))
     }
 
     /// Everything added since the last flush as partial batches `[pane_start, key…, state…]`; a key occurs in each of
@@ -92,14 +99,19 @@ impl Scan {
         Ok(batches)
     }
 
-    /// Sums up the rows of several records, each record by itself; `turns`, which do not descend, say which one each row
-    /// is of. Gives rows of [`update_schema`] in the order of their turns, none if there are none. Nothing that
-    /// [`Scan::absorb`] has added may wait to be flushed.
+    /// Sums up the rows of several records, each record by itself; `turns`, which do not descend, say which one each
+    /// row is of; `filtered` as for [`Scan::absorb`]. Gives rows of [`update_schema`] in the order of their turns, none
+    /// if there are none. Nothing that [`Scan::absorb`] has added may wait to be flushed.
     ///
     /// # Errors
     /// An expression of the rule fails on the rows of one of the records.
-    pub fn sum_up_turns(&mut self, rows: &RecordBatch, turns: &[u32]) -> Result<Option<RecordBatch>, TurnFailure> {
-        match self.sum_up_at_once(rows, turns) {
+    pub fn sum_up_turns(
+        &mut self,
+        rows: &RecordBatch,
+        turns: &[u32],
+        filtered: &mut Filtered,
+    ) -> Result<Option<RecordBatch>, TurnFailure> {
+        match self.sum_up_at_once(rows, turns, filtered) {
             Some(Ok(sums)) => Ok(sums),
             // Whatever fails does so again at the record that makes it fail.
             Some(Err(_)) | None => self.sum_up_turn_by_turn(rows, turns),
@@ -107,11 +119,16 @@ impl Scan {
     }
 
     /// None if rows of different records cannot be told apart once they are taken together.
-    fn sum_up_at_once(&self, rows: &RecordBatch, turns: &[u32]) -> Option<Result<Option<RecordBatch>>> {
+    fn sum_up_at_once(
+        &self,
+        rows: &RecordBatch,
+        turns: &[u32],
+        filtered: &mut Filtered,
+    ) -> Option<Result<Option<RecordBatch>>> {
         if turns.first() == turns.last() || self.partial.needs_sorted_rows() {
             return None;
         }
-        let numbered = self.stage.run_numbered(rows, UInt32Array::from(turns.to_vec()))?;
+        let numbered = self.stage.run_numbered(rows, turns, filtered)?;
         Some(numbered.and_then(|(rows, turns)| {
             if rows.num_rows() == 0 {
                 return Ok(None);
@@ -126,7 +143,8 @@ impl Scan {
         let (mut batches, mut of_rows, mut at) = (Vec::new(), Vec::new(), 0);
         for of_turn in turns.chunk_by(|one, next| one == next) {
             let turn = of_turn[0];
-            let summed = self.absorb(&rows.slice(at, of_turn.len())).and_then(|()| self.flush());
+            let of_record = rows.slice(at, of_turn.len());
+            let summed = self.absorb(&of_record, &mut Filtered::default()).and_then(|()| self.flush());
             at += of_turn.len();
             match summed {
                 Ok(sums) => {

@@ -100,6 +100,10 @@ enum How {
     Plan(Arc<dyn ExecutionPlan>),
 }
 
+/// What a filter has left of a batch, once somebody has filtered it.
+#[derive(Clone, Debug, Default)]
+pub struct Filtered(Option<(RecordBatch, Option<BooleanArray>)>);
+
 /// A planned piece of a rule with one input.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -156,12 +160,29 @@ impl Stage {
         self.input_schema().fields().iter().map(|field| field.name().clone()).collect()
     }
 
+    /// Whether it begins with the same filter of the same columns as another, so that what that has left is left here.
+    pub(crate) fn filters_as(&self, other: &Self) -> bool {
+        let (How::Steps(ours), How::Steps(theirs)) = (&self.how, &other.how) else { return false };
+        match (ours.first(), theirs.first()) {
+            (
+                Some(Step::Filter { predicate: ours, keep: kept_here }),
+                Some(Step::Filter { predicate: theirs, keep: kept_there }),
+            ) => ours == theirs && kept_here == kept_there && self.input_schema() == other.input_schema(),
+            _ => false,
+        }
+    }
+
     /// Runs the stage over one batch; the batch may have more columns than needed, in any order.
     pub(crate) fn run(&self, batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        self.run_filtered(batch, &mut Filtered::default())
+    }
+
+    /// As [`Stage::run`]; `filtered` is what stages that filter alike have left of the same batch, or nothing yet.
+    pub(crate) fn run_filtered(&self, batch: &RecordBatch, filtered: &mut Filtered) -> Result<Vec<RecordBatch>> {
         match &self.how {
             How::Steps(steps) => {
-                let mut rows = self.input.narrow(batch)?;
-                for step in steps {
+                let (mut rows, _, rest) = self.begin(steps, batch, filtered)?;
+                for step in rest {
                     // Most thresholds let nothing through: what comes after them is of no matter then.
                     if rows.num_rows() == 0 {
                         return Ok(vec![self.nothing.clone()]);
@@ -178,32 +199,52 @@ impl Stage {
             }
         }
     }
-}
 
-impl Stage {
-    /// As [`Stage::run`], of a stage of nothing but filters and projections, with numbers of rows: what comes out keeps
-    /// those that went in. None if it does more.
+    /// As [`Stage::run_filtered`], of a stage of nothing but filters and projections, with numbers of rows: what comes
+    /// out keeps those that went in. None if it does more.
     pub(crate) fn run_numbered(
         &self,
         batch: &RecordBatch,
-        numbers: UInt32Array,
+        numbers: &[u32],
+        filtered: &mut Filtered,
     ) -> Option<Result<(RecordBatch, UInt32Array)>> {
         let How::Steps(steps) = &self.how else { return None };
-        let run = || {
-            let (mut rows, mut numbers) = (self.input.narrow(batch)?, numbers);
-            for step in steps {
+        let mut run = || {
+            let (mut rows, kept, rest) = self.begin(steps, batch, filtered)?;
+            let mut numbers = UInt32Array::from(numbers.to_vec());
+            if let Some(kept) = kept {
+                numbers = filter(&numbers, &kept)?.as_primitive().clone();
+            }
+            for step in rest {
                 if rows.num_rows() == 0 {
                     return Ok((self.nothing.clone(), UInt32Array::from(Vec::<u32>::new())));
                 }
-                let (left, which) = step.apply(rows)?;
-                if let Some(which) = which {
-                    numbers = filter(&numbers, &which)?.as_primitive().clone();
+                let (left, kept) = step.apply(rows)?;
+                if let Some(kept) = kept {
+                    numbers = filter(&numbers, &kept)?.as_primitive().clone();
                 }
                 rows = left;
             }
             Ok((rows, numbers))
         };
         Some(run())
+    }
+
+    /// The rows behind the first filter, which of the batch they are unless all, and the steps behind it.
+    fn begin<'s>(
+        &self,
+        steps: &'s [Step],
+        batch: &RecordBatch,
+        filtered: &mut Filtered,
+    ) -> Result<(RecordBatch, Option<BooleanArray>, &'s [Step])> {
+        let Some((filter @ Step::Filter { .. }, rest)) = steps.split_first() else {
+            return Ok((self.input.narrow(batch)?, None, steps));
+        };
+        if filtered.0.is_none() {
+            filtered.0 = Some(filter.apply(self.input.narrow(batch)?)?);
+        }
+        let (rows, kept) = filtered.0.clone().unwrap_or_else(|| unreachable!("it was filtered"));
+        Ok((rows, kept, rest))
     }
 }
 

@@ -28,8 +28,8 @@ impl PaneStore {
 
     /// Sums up the rows of keys that surely have nothing to say in any window: those of which each row `may_only_grow`,
     /// that violate no rule, and would not with all of them. Returns which rows were summed up; the others are to be
-    /// judged record by record. Those are all if they might be more than `groups_max` groups: what was judged before the
-    /// one too many counts.
+    /// judged record by record. Those are all if they might be more than `groups_max` groups: what was judged before
+    /// the one too many counts.
     pub(crate) fn absorb_quiet(
         &mut self,
         partial: &RecordBatch,

@@ -11,8 +11,8 @@ use lictor_connectors::{Retry, TopicPartition};
 
 use super::TaskError;
 
-/// Asks for one partition after the other. As many wait for their turn as are assigned, and those of which the answer is
-/// not wanted any more; a bounded channel would take the room for its most at once.
+/// Asks for one partition after the other. As many wait for their turn as are assigned, and those of which the answer
+/// is not wanted any more; a bounded channel would take the room for its most at once.
 pub(super) struct Restorer<T> {
     requests: Sender<(u64, TopicPartition)>,
     answers: Receiver<(u64, TopicPartition, Result<T, TaskError>)>,
