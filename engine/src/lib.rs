@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod outputs;
 mod packed;
 mod pane;
+mod pane_index;
 pub mod pipeline;
 pub mod rule_test;
 pub mod rules_dir;

@@ -7,15 +7,16 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type};
 use arrow::error::ArrowError;
-use lictor_queries::{Aggregation, EvaluationError, KeyIndex};
+use lictor_queries::{Aggregation, EvaluationError};
 use lictor_schemas::time::Window;
 
+use crate::pane_index::PaneIndex;
 use crate::state_rows::StateRows;
 
 /// The groups of a pane (or, for rules that emit on update, of a window).
 #[derive(Debug)]
 pub(crate) struct Pane {
-    index: KeyIndex,
+    index: PaneIndex,
     keys: StateRows,
     states: StateRows,
     /// Groups with a new state since they were last looked at.
@@ -122,7 +123,7 @@ pub(crate) struct Weighed {
 impl Pane {
     pub(crate) fn try_new(aggregation: &Aggregation) -> Result<Self, EvaluationError> {
         Ok(Self {
-            index: aggregation.key_index()?,
+            index: PaneIndex::try_new(aggregation)?,
             keys: StateRows::new(aggregation.key_schema()),
             states: StateRows::new(aggregation.state_schema()),
             changed: Numbers::default(),
@@ -149,19 +150,11 @@ impl Pane {
         if violating.iter().all(|bits| *bits == 0) {
             violating = Vec::new();
         }
-        let mut pane = Self { keys, states, violating, ..Self::try_new(aggregation)? };
-        pane.index_keys(aggregation)?;
+        let index = PaneIndex::of(&keys, aggregation)?;
+        let mut pane = Self { index, keys, states, violating, ..Self::try_new(aggregation)? };
         pane.keys.commit()?;
         pane.states.commit()?;
         Ok(pane)
-    }
-
-    /// Gives every key the number that its row has.
-    fn index_keys(&mut self, aggregation: &Aggregation) -> Result<(), PaneError> {
-        self.index = aggregation.key_index()?;
-        let numbers = self.index.intern(&self.keys.gather_all()?, self.keys.len())?;
-        let is_in_order = numbers.iter().enumerate().all(|(row, number)| row == *number);
-        if is_in_order { Ok(()) } else { Err(PaneError::Incomplete) }
     }
 
     /// The keys of the given groups.
@@ -182,8 +175,7 @@ impl Pane {
 
     /// The groups that have these keys.
     pub(crate) fn look_up(&mut self, keys: &[ArrayRef], rows: usize) -> Result<Vec<Option<usize>>, PaneError> {
-        let groups = self.index.intern(keys, rows)?;
-        Ok(groups.into_iter().map(|group| Some(group).filter(|group| *group < self.keys.len())).collect())
+        self.index.find((keys, rows), &self.keys)
     }
 
     /// How many groups it has.
@@ -225,13 +217,7 @@ impl Pane {
     /// The number of each row's group; keys that are new get the next ones.
     fn number(&mut self, aggregation: &Aggregation, partial: &PartialRows) -> Result<Vec<usize>, PaneError> {
         let known = self.keys.len();
-        let was_searched = self.index.len() > known;
-        let mut groups = self.index.intern(&partial.keys, partial.rows)?;
-        if was_searched && groups.iter().any(|group| *group >= known) {
-            // Keys that were looked up in vain have numbers, too.
-            self.index_keys(aggregation)?;
-            groups = self.index.intern(&partial.keys, partial.rows)?;
-        }
+        let groups = self.index.number((&partial.keys, partial.rows), &self.keys, aggregation)?;
         let mut first = Vec::new();
         for (row, group) in groups.iter().enumerate() {
             if *group == known + first.len() {
@@ -324,11 +310,10 @@ impl Pane {
         for (group, was_violating) in std::mem::take(&mut self.flipped).into_iter().rev() {
             self.violating[group] = was_violating;
         }
-        let has_new_keys = self.index.len() > self.keys.committed_len();
         self.keys.undo();
         self.states.undo();
         self.violating.truncate(self.keys.len());
-        if has_new_keys { self.index_keys(aggregation) } else { Ok(()) }
+        self.index.undo(&self.keys, aggregation)
     }
 
     /// The given groups as a log keeps them: `[group, violating, key…, state…]`.

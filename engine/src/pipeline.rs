@@ -47,7 +47,8 @@ pub struct PipelineSettings {
     pub tolerances: Tolerances,
     /// In-house attributes that feed canonical columns.
     pub columns: Vec<ExtraSource>,
-    /// Groups of one rule over all its open windows; at about 150 bytes each the default is 150 MB.
+    /// Groups of one rule over all its open windows. With a text as their key and four aggregates they take 330 to 450
+    /// bytes each: the default is up to 450 MB, and twice that while a window of all of them closes.
     pub groups_max: usize,
     /// Directives of one rule that hold at a time.
     pub subjects_max: usize,

@@ -133,9 +133,10 @@ impl StateRows {
         self.schema.fields().len()
     }
 
-    /// How many groups there were at the last commit.
-    pub(crate) fn committed_len(&self) -> usize {
-        self.committed.groups
+    /// The columns of a chunk, and in it the current row of a group.
+    pub(crate) fn row(&self, group: usize) -> (&[ArrayRef], usize) {
+        let (chunk, row) = self.at[group];
+        (&self.chunks[chunk as usize], row as usize)
     }
 
     /// The current rows of `groups`, in that order.

@@ -23,6 +23,16 @@ SELECT input_tokens, window_start, window_end, count(*) AS observed
 FROM TUMBLE(spans, event_time, INTERVAL '2 minutes')
 GROUP BY input_tokens, window_start, window_end
 
+-- key_of_a_number_with_a_point
+SELECT cost_total, window_start, window_end, count(*) AS observed, max(kafka_offset) AS high
+FROM HOP(spans, event_time, INTERVAL '10 seconds', INTERVAL '3 minutes')
+GROUP BY cost_total, window_start, window_end
+
+-- session_of_a_number_with_a_point
+SELECT cost_total, window_start, window_end, count(*) AS observed, sum(input_tokens) AS tokens
+FROM SESSION(spans, event_time, INTERVAL '40 seconds')
+GROUP BY cost_total, window_start, window_end
+
 -- offset_windows
 SELECT team, window_start, window_end, count(*) AS observed
 FROM TUMBLE(spans, event_time, INTERVAL '1 minute', INTERVAL '17 seconds')
