@@ -15,7 +15,7 @@ use crate::tables::Field;
 
 /// Appends every log record of a screened record.
 pub(super) fn append_logs<'a>(rows: &mut Rows, names: &Names, data: &'a LogsData, record: &RecordMeta<'a>) {
-    let mut slots = Slots::new(&rows.plan);
+    let mut slots = Slots::new(&rows.plan, 1);
     for resource_logs in &data.resource_logs {
         let resource = resource_logs.resource.as_ref().map_or(&[][..], |r| &r.attributes);
         slots.enter_resource(&rows.plan, names.attributes(resource));

@@ -19,7 +19,7 @@ use crate::tables::Field;
 
 /// Appends every data point of a screened record.
 pub(super) fn append_metrics<'a>(rows: &mut Rows, names: &Names, data: &'a MetricsData, record: &RecordMeta<'a>) {
-    let mut slots = Slots::new(&rows.plan);
+    let mut slots = Slots::new(&rows.plan, 1);
     for resource_metrics in &data.resource_metrics {
         let resource = resource_metrics.resource.as_ref().map_or(&[][..], |r| &r.attributes);
         slots.enter_resource(&rows.plan, names.attributes(resource));

@@ -241,9 +241,11 @@ pub(super) struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
-    pub(super) fn new(plan: &Plan) -> Self {
+    /// With room for so many records at a time.
+    pub(super) fn new(plan: &Plan, records: usize) -> Self {
         let empty = vec![EMPTY; plan.slots.len()];
-        Self { resource: empty.clone(), scope: empty, records: Vec::new(), entered: 0 }
+        let records = Vec::with_capacity(records * empty.len());
+        Self { resource: empty.clone(), scope: empty, records, entered: 0 }
     }
 
     /// Begins a resource.
@@ -327,7 +329,7 @@ mod tests {
     fn check(column: &str, levels: [&[(&str, &str)]; 3], expected: Cell<'_>) {
         let (plan, names) = plan(Table::Spans, &[column], &[]);
         let [record, resource, scope] = levels.map(|pairs| attributes(&names, pairs));
-        let mut slots = Slots::new(&plan);
+        let mut slots = Slots::new(&plan, 1);
         slots.enter_resource(&plan, resource);
         slots.enter_scope(&plan, scope);
         slots.enter_record(&plan, record);
@@ -369,7 +371,7 @@ mod tests {
         let extra = [ExtraSource { column: "team".to_owned(), attribute: "acme.squad".to_owned() }];
         let (plan, names) = plan(Table::Spans, &["team"], &extra);
         let record = attributes(&names, &[("genops.team", "contract"), ("acme.squad", "house")]);
-        let mut slots = Slots::new(&plan);
+        let mut slots = Slots::new(&plan, 1);
         slots.enter_record(&plan, record);
         assert_eq!(cell(&slots, 0), Cell::Str("house"));
     }
@@ -378,7 +380,7 @@ mod tests {
     fn span_event_inherits_who_but_not_how_much() {
         let (plan, names) = plan(Table::SpanEvents, &["team", "output_tokens"], &[]);
         let span = attributes(&names, &[("team", "cx"), ("output_tokens", "7")]);
-        let mut slots = Slots::new(&plan);
+        let mut slots = Slots::new(&plan, 1);
         slots.enter_record(&plan, [] as [Attribute<'_>; 0]);
         slots.add(&plan, Level::Parent, span);
         assert_eq!((cell(&slots, 0), cell(&slots, 1)), (Cell::Str("cx"), Cell::Null));

@@ -20,7 +20,7 @@ const EXCEPTION: &str = "exception";
 const EXCEPTION_TYPE: &str = "exception.type";
 
 /// So many that what is known of them while they become rows lies close to the processor.
-const SPANS_AT_ONCE: usize = 16;
+const SPANS_AT_ONCE: usize = 32;
 
 /// Appends every span of a record.
 pub(super) fn append_spans<'a>(rows: &mut Rows, names: &Names, traces: &Traces<'a>, record: &RecordMeta<'a>) {
@@ -34,7 +34,8 @@ pub(super) fn append_spans<'a>(rows: &mut Rows, names: &Names, traces: &Traces<'
         }
         items.clear();
     };
-    let (mut slots, mut items) = (Slots::new(&rows.plan), Vec::with_capacity(SPANS_AT_ONCE));
+    let at_once = traces.spans.len().min(SPANS_AT_ONCE);
+    let (mut slots, mut items) = (Slots::new(&rows.plan, at_once), Vec::with_capacity(at_once));
     for_each_span(rows, &mut slots, traces, |rows, slots, span| {
         slots.enter_record(&rows.plan, traces.attributes(&span.attributes));
         for event in traces.events[span.events.clone()].iter().filter(|event| event.name == EXCEPTION) {
@@ -55,7 +56,7 @@ pub(super) fn append_spans<'a>(rows: &mut Rows, names: &Names, traces: &Traces<'
 
 /// Appends every event of every span of a record.
 pub(super) fn append_events<'a>(rows: &mut Rows, traces: &Traces<'a>, record: &RecordMeta<'a>) {
-    let mut slots = Slots::new(&rows.plan);
+    let mut slots = Slots::new(&rows.plan, 1);
     for_each_span(rows, &mut slots, traces, |rows, slots, span| {
         for event in &traces.events[span.events.clone()] {
             slots.enter_record(&rows.plan, traces.event_attributes(event));

@@ -139,9 +139,29 @@ fn keep<'a>(kept: &mut Vec<Attribute<'a>>, pairs: &'a [KeyValue], names: &Names)
     first..kept.len()
 }
 
+/// A list that has grown larger is not kept: few records are so large.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
 /// The list's place in memory, for elements that borrow from elsewhere: collecting what an iterator over a list gives
 /// reuses it.
 fn emptied<T, U>(mut list: Vec<T>) -> Vec<U> {
     list.clear();
+    list.shrink_to(KEPT_BYTES_MAX / size_of::<T>().max(1));
     list.into_iter().filter_map(|_| None).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emptied_lists_keep_their_place_unless_they_are_huge() {
+        let text = "team".to_owned();
+        let list = vec![text.as_str(); 100];
+        let place = list.as_ptr().addr();
+        let kept: Vec<&'static str> = emptied(list);
+        assert_eq!((kept.len(), kept.capacity(), kept.as_ptr().addr()), (0, 100, place));
+        let huge: Vec<&'static str> = emptied(vec![text.as_str(); KEPT_BYTES_MAX]);
+        assert!(huge.capacity() <= KEPT_BYTES_MAX / size_of::<&str>());
+    }
 }
