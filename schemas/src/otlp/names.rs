@@ -145,8 +145,9 @@ impl Names {
             flat[2..len - 1].copy_from_slice(key.as_bytes());
             mask[..len.min(HEAD_BYTES)].fill(u8::MAX);
             let place = place_of(key.as_bytes());
-            let at = tries(place).find(|at| self.met[*at].len == 0).unwrap_or(place);
             let [head, tail] = bytes;
+            let is_its = |at: &usize| (self.heads[*at].bytes, self.tails[*at], self.met[*at].len) == (head, tail, len);
+            let at = tries(place).find(|at| self.met[*at].len == 0 || is_its(at)).unwrap_or(place);
             self.heads[at] = Head { bytes: head, mask };
             self.tails[at] = tail;
             self.met[at] = Met { len, name, next: self.met[at].next };
@@ -256,9 +257,10 @@ mod tests {
         let wanted = names.want("genops.team");
         for (key, name) in [("genops.team", Some(wanted)), ("nobody.wants.this", None)] {
             assert_eq!(names.meet(&pair(key), &[]), None, "{key}");
-            assert_eq!(names.introduce(key), name);
+            assert_eq!([names.introduce(key), names.introduce(key)], [name; 2]);
             assert_eq!(names.meet(&pair(key), &[]), Some((name, &[][..])));
         }
+        assert_eq!(names.met.iter().filter(|met| met.len > 0).count(), 2, "each has one place");
     }
 
     #[test]

@@ -19,13 +19,13 @@ use super::wire::{Wire, take, varint, wire_type};
 
 /// The number and wire type of a span's attributes.
 const ATTRIBUTE: u8 = 9 << 3 | 2;
-
 /// Those of a list's elements.
 const ELEMENT: u8 = 1 << 3 | 2;
-/// Those of a value that is a text.
+/// Those of a value, by its kind.
 const TEXT: u8 = 1 << 3 | 2;
-
-/// Those of a value that is a list.
+const FLAG: u8 = 2 << 3;
+const INT: u8 = 3 << 3;
+const DOUBLE: u8 = 4 << 3 | 1;
 const LIST: u8 = 5 << 3 | 2;
 
 /// Lists in lists: more is unusual.
@@ -262,6 +262,7 @@ fn keep<'a>(kept: &mut Vec<Attribute<'a>>, (pair, ahead): (&'a [u8], &'a [u8]), 
     keep_value(kept, name, value)
 }
 
+/// A name that was not met, a value of more bytes, or more than the two fields.
 #[cold]
 fn keep_unusual<'a>(kept: &mut Vec<Attribute<'a>>, pair: &'a [u8], names: &mut Names) -> Option<()> {
     let (key, value) = key_value(pair, 0)?;
@@ -278,7 +279,7 @@ fn keep_value<'a>(kept: &mut Vec<Attribute<'a>>, name: Name, bytes: &'a [u8]) ->
         [TEXT, len @ ..0x80, text @ ..] if text.len() == usize::from(*len) => {
             kept.push(Attribute { name, value: Value::Str(from_utf8(text).ok()?) });
         }
-        [0x18, n @ ..] => {
+        [INT, n @ ..] => {
             let mut rest = n;
             let n = varint(&mut rest)?;
             if !rest.is_empty() {
@@ -286,7 +287,7 @@ fn keep_value<'a>(kept: &mut Vec<Attribute<'a>>, name: Name, bytes: &'a [u8]) ->
             }
             kept.push(Attribute { name, value: Value::Int(n.cast_signed()) });
         }
-        [0x21, a, b, c, d, e, f, g, h] => {
+        [DOUBLE, a, b, c, d, e, f, g, h] => {
             let bits = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
             kept.push(Attribute { name, value: Value::Float(f64::from_bits(bits)) });
         }
@@ -305,12 +306,12 @@ fn is_plain(bytes: &[u8]) -> bool {
         [TEXT, len @ ..0x80, text @ ..] => {
             text.len() == usize::from(*len) && (text.is_ascii() || from_utf8(text).is_ok())
         }
-        [0x10 | 0x18, ..0x80] => true,
-        [0x18, n @ ..] => {
+        [FLAG | INT, ..0x80] => true,
+        [INT, n @ ..] => {
             let mut rest = n;
             varint(&mut rest).is_some() && rest.is_empty()
         }
-        [0x21, bits @ ..] => bits.len() == 8,
+        [DOUBLE, bits @ ..] => bits.len() == 8,
         _ => false,
     }
 }
