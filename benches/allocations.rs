@@ -1,8 +1,8 @@
 //! How often the hot path asks for memory, and for how much of it: per span, while records are decoded and while rules
 //! judge them.
 //!
-//! `cargo bench --bench allocations` prints one line per case. The counts depend on nothing but the records: another run
-//! gives the same. Growing in place counts as one allocation of what was added. A rule's first epoch builds its panes;
+//! `cargo bench --bench allocations` prints one line per case. The counts depend on nothing but the records, so that
+//! another run gives the same. Growing in place counts as one allocation of what was added. A rule's first epoch builds its panes;
 //! the first half of the records therefore does not count.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
