@@ -12,7 +12,7 @@ use lictor_engine::tasks::Stage;
 use lictor_schemas::event::EnforcementEvent;
 
 use crate::instance::{Commits, Stopped};
-use crate::load::{MARK_TOKENS, Marks, SPANS_PER_S, send};
+use crate::load::{MARK_TOKENS, Marks, send, spans_per_s};
 use crate::site::{Instance, Site};
 
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ pub(crate) fn measure(site: &Site, delivery: &str) {
         let stopped = reader.follow(instance, &stop);
         let (spans, latest) = load.join().unwrap();
         report(delivery, &stopped, &reader.latencies);
-        let planned = u64::from(SPANS_PER_S);
+        let planned = spans_per_s();
         println!("{:14} load: {spans} spans at {planned} spans/s, at most {latest:.1?} behind", "");
     });
 }

@@ -3,6 +3,7 @@
 //! Records are encoded once, with an event time that stands out; when one is sent, the time of sending is written over
 //! it. So the load costs little beside what it is a load for.
 
+use std::env;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,7 +19,11 @@ use serde_json::{Value, json};
 
 use crate::site::Site;
 
-pub(crate) const SPANS_PER_S: u32 = 20_000;
+/// `LICTOR_SPANS_PER_S`, 20,000 if it is not set.
+pub(crate) fn spans_per_s() -> u32 {
+    env::var("LICTOR_SPANS_PER_S").map_or(20_000, |text| text.parse().unwrap())
+}
+
 const MARKS_PER_S: u32 = 20;
 const SPANS_PER_RECORD: u32 = 50;
 /// Different records; they are sent over and over.
@@ -94,11 +99,12 @@ pub(crate) fn send(site: &Site, clock: SystemClock, marks: &Marks, stop: &Atomic
         let (topic, payload) = (site.input(), Some(payload));
         sink.publish(&Outgoing { topic, key: None, payload, headers: Vec::new() }).unwrap();
     };
+    let records_per_s = spans_per_s() / SPANS_PER_RECORD;
     let (began, mut sent, mut latest) = (clock.monotonic(), 0, Duration::ZERO);
     while !stop.load(Ordering::Relaxed) {
         let elapsed = clock.monotonic().saturating_sub(began);
-        while due_at(sent, SPANS_PER_S / SPANS_PER_RECORD) <= elapsed {
-            latest = latest.max(elapsed.saturating_sub(due_at(sent, SPANS_PER_S / SPANS_PER_RECORD)));
+        while due_at(sent, records_per_s) <= elapsed {
+            latest = latest.max(elapsed.saturating_sub(due_at(sent, records_per_s)));
             let place = sent as usize % RECORDS;
             publish(records[place].at(clock.now()));
             sent += 1;

@@ -1,8 +1,9 @@
 //! What exactly-once delivery costs: the time from telemetry to event at a steady rate, for both ways of delivery, and
 //! the restart of an instance with a million groups in an open window.
 //!
-//! `cargo bench --bench exactly_once` prints one line per figure. It needs `KAFKA_BOOTSTRAP` (see `tests/kafka.sh`).
-//! The instance is a process of its own, so that its processor time and memory are its own: this program, started
+//! `cargo bench --bench exactly_once` prints one line per figure; with `-- exactly_once`, `at_least_once` or `restart`
+//! only that is measured. The rate is `LICTOR_SPANS_PER_S`. It needs `KAFKA_BOOTSTRAP` (see `tests/kafka.sh`). The
+//! instance is a process of its own, so that its processor time and memory are its own: this program, started
 //! again.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
@@ -35,8 +36,12 @@ fn main() {
         println!("KAFKA_BOOTSTRAP is not set: nothing is measured");
         return;
     };
-    for delivery in ["exactly_once", "at_least_once"] {
+    // Cargo itself passes `--bench`.
+    let only = env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    for delivery in ["exactly_once", "at_least_once"].into_iter().filter(|delivery| delivery.starts_with(&only)) {
         latency::measure(&Site::new(&servers, delivery, latency::rules()), delivery);
     }
-    restart::measure(&Site::new(&servers, "restart", restart::RULES.to_owned()));
+    if "restart".starts_with(&only) {
+        restart::measure(&Site::new(&servers, "restart", restart::RULES.to_owned()));
+    }
 }
