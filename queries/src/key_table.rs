@@ -106,9 +106,25 @@ impl KeyTable {
     /// step for all rows memory is waited for many times at once instead of one by one.
     fn likely(&self, keys: &[ArrayRef], hashes: &[u32], stored: &Stored<'_>) -> Vec<Option<usize>> {
         let first: Vec<Option<usize>> = hashes.iter().map(|hash| self.place(*hash, |_| true).ok()).collect();
-        let places: Vec<_> = first.iter().map(|number| number.map(stored)).collect();
-        let is_it = |row: usize| places[row].is_some_and(|place| is_same((keys, row), place));
-        first.iter().enumerate().map(|(row, number)| number.filter(|_| is_it(row))).collect()
+        let places: Vec<Place<'_>> = first.iter().map(|number| number.map(stored)).collect();
+        let mut is_it = vec![true; places.len()];
+        for (column, key) in keys.iter().enumerate() {
+            let stored = (column, places.as_slice());
+            match key.data_type() {
+                DataType::Utf8View => {
+                    keep_same(key.as_string_view(), stored, &mut is_it, |a, i, b, j| a.value(i) == b.value(j));
+                }
+                DataType::Int64 => {
+                    let keys = key.as_primitive::<Int64Type>();
+                    keep_same(keys, stored, &mut is_it, |a, i, b, j| a.value(i) == b.value(j));
+                }
+                _ => {
+                    let is_same = |row: usize| places[row].is_some_and(|place| is_same((keys, row), place));
+                    (0..).zip(&mut is_it).for_each(|(row, is_it)| *is_it &= is_same(row));
+                }
+            }
+        }
+        first.into_iter().zip(is_it).map(|(number, is_it)| number.filter(|_| is_it)).collect()
     }
 
     /// The number with this hash that is the one; else the slot where it would be.
@@ -153,6 +169,26 @@ fn hashes(keys: &[ArrayRef]) -> Vec<u32> {
         .unwrap_or_else(|error| unreachable!("plain columns of one length are hashed: {error}"));
     let half = |hash: &u64| u32::try_from((hash ^ (hash >> 32)) & u64::from(u32::MAX)).unwrap_or_default();
     hashes.iter().map(half).collect()
+}
+
+/// Where the key of a row is kept, if it is.
+type Place<'a> = Option<(&'a [ArrayRef], usize)>;
+
+/// Keeps those rows of which this column is the same as that column where they are kept.
+fn keep_same<A: Array + 'static>(
+    keys: &A,
+    (column, places): (usize, &[Place<'_>]),
+    keep: &mut [bool],
+    is_same: impl Fn(&A, usize, &A, usize) -> bool,
+) {
+    for (row, (keep, place)) in keep.iter_mut().zip(places).enumerate() {
+        let stored =
+            place.filter(|_| *keep).and_then(|(keys, at)| Some((keys[column].as_any().downcast_ref::<A>()?, at)));
+        *keep = stored.is_some_and(|(stored, at)| match (keys.is_null(row), stored.is_null(at)) {
+            (false, false) => is_same(keys, row, stored, at),
+            (a, b) => a && b,
+        });
+    }
 }
 
 /// Whether two keys are the same; nothing is the same as nothing.
