@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array};
 use arrow::compute::{filter_record_batch, interleave, take, take_record_batch};
 use lictor_queries::{
-    EvaluationError, Filtered, JoinKind, JoinSide, Leaves, RowWise, Scan, ScanPlan, StreamJoin, multiplicities,
+    EvaluationError, JoinKind, JoinSide, Leaves, RowWise, Scan, ScanPlan, StreamJoin, multiplicities,
 };
 use lictor_schemas::time::{EventTime, Window};
 
@@ -151,7 +151,7 @@ impl JoinState {
             Some(scan) => scan,
             none => none.insert(plan.scan()?),
         };
-        scan.absorb(rows, &mut Filtered::default())?;
+        scan.absorb(rows)?;
         scan.flush()
     }
 

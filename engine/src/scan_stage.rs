@@ -412,7 +412,7 @@ impl ScanStage {
         for scanning in self.scannings.iter_mut().filter(wanted) {
             let watch = Stopwatch::start();
             let fed = match &mut scanning.scanner {
-                Scanner::Windowed(_, scan) => scan.absorb(rows, &mut filtered[scanning.filters_as]),
+                Scanner::Windowed(_, scan) => scan.absorb_filtered(rows, &mut filtered[scanning.filters_as]),
                 Scanner::RowWise(rule, row_wise) => row_wise.judge(rows).map(|violations| {
                     if !violations.is_empty() {
                         self.violations.push((*rule, violations));

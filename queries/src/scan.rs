@@ -71,12 +71,19 @@ impl Scan {
         self.stage.filters_as(&other.stage)
     }
 
-    /// Adds telemetry rows; the batch has at least the columns that the rule set wants of the table. `filtered` is
-    /// what scans that filter alike have left of the same batch, or nothing yet.
+    /// Adds telemetry rows; the batch has at least the columns that the rule set wants of the table.
     ///
     /// # Errors
     /// An expression of the rule fails on these rows; what was added before stays.
-    pub fn absorb(&mut self, rows: &RecordBatch, filtered: &mut Filtered) -> Result<(), EvaluationError> {
+    pub fn absorb(&mut self, rows: &RecordBatch) -> Result<(), EvaluationError> {
+        self.absorb_filtered(rows, &mut Filtered::default())
+    }
+
+    /// As [`Scan::absorb`]; `filtered` is what scans that filter alike have left of the same batch, or nothing yet.
+    ///
+    /// # Errors
+    /// As [`Scan::absorb`].
+    pub fn absorb_filtered(&mut self, rows: &RecordBatch, filtered: &mut Filtered) -> Result<(), EvaluationError> {
         self.try_absorb(rows, filtered).map_err(|e| self.failed(&e))
     }
 
@@ -100,8 +107,8 @@ impl Scan {
     }
 
     /// Sums up the rows of several records, each record by itself; `turns`, which do not descend, say which one each
-    /// row is of; `filtered` as for [`Scan::absorb`]. Gives rows of [`update_schema`] in the order of their turns, none
-    /// if there are none. Nothing that [`Scan::absorb`] has added may wait to be flushed.
+    /// row is of; `filtered` as for [`Scan::absorb_filtered`]. Gives rows of [`update_schema`] in the order of their
+    /// turns, none if there are none. Nothing that [`Scan::absorb`] has added may wait to be flushed.
     ///
     /// # Errors
     /// An expression of the rule fails on the rows of one of the records.
@@ -144,7 +151,7 @@ impl Scan {
         for of_turn in turns.chunk_by(|one, next| one == next) {
             let turn = of_turn[0];
             let of_record = rows.slice(at, of_turn.len());
-            let summed = self.absorb(&of_record, &mut Filtered::default()).and_then(|()| self.flush());
+            let summed = self.absorb(&of_record).and_then(|()| self.flush());
             at += of_turn.len();
             match summed {
                 Ok(sums) => {

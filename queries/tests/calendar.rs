@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, ZonedDateTime};
-use lictor_queries::{CalendarUnit, Feed, Filtered, RuleFile, WindowSpec, compile, oracle};
+use lictor_queries::{CalendarUnit, Feed, RuleFile, WindowSpec, compile, oracle};
 use lictor_schemas::tables::{Table, table_schema};
 use lictor_schemas::time::{EventTime, Window};
 
@@ -174,7 +174,7 @@ fn a_zone_that_does_not_exist_fails_the_rule_when_a_row_has_it() {
     rules.fill_reference("zones", references["zones"].as_ref().unwrap()).unwrap();
     let Feed::Table { mut scan, .. } = rules.stores.remove(0).feed else { panic!("it reads one table") };
     let at = EventTime::from_rfc3339(FROM).unwrap();
-    scan.absorb(&spans(&[(at, "Europe/Rome"), (at, "Africa/Lagos")]), &mut Filtered::default()).unwrap();
-    let error = scan.absorb(&spans(&[(at, "Europe/Roma")]), &mut Filtered::default()).unwrap_err();
+    scan.absorb(&spans(&[(at, "Europe/Rome"), (at, "Africa/Lagos")])).unwrap();
+    let error = scan.absorb(&spans(&[(at, "Europe/Roma")])).unwrap_err();
     assert!(error.message.contains("'Europe/Roma' is no IANA time zone, did you mean 'Europe/Rome'?"), "{error}");
 }

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use lictor_queries::{References, RuleFile, compile};
 use lictor_schemas::prices::PriceTable;
 
-use super::*;
 use crate::pipeline::{PipelineSettings, Stages};
 
 /// Which scan each one shares its filter with, of rules that count what these conditions let through.
