@@ -2,8 +2,8 @@
 //! judge them.
 //!
 //! `cargo bench --bench allocations` prints one line per case. The counts depend on nothing but the records, so that
-//! another run gives the same. Growing in place counts as one allocation of what was added. A rule's first epoch builds its panes;
-//! the first half of the records therefore does not count.
+//! another run gives the same. Growing in place counts as one allocation of what was added. A rule's first epoch builds
+//! its panes; the first half of the records therefore does not count.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it has measured")]
 
