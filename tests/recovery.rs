@@ -166,7 +166,8 @@ fn kill_twice(cluster: &Cluster, partitions: i32, delivery: &str) -> Published {
     let whole = Instance::start(cluster, "undisturbed", &delivered("exactly_once"));
     let undisturbed = events_at_the_end(cluster, "undisturbed", partitions);
     drop(whole);
-    assert!(at_kills[1] < undisturbed.len(), "kills at {at_kills:?} came too late");
+    let said: BTreeSet<&str> = killed.iter().map(|event| event.id.as_str()).collect();
+    assert!(at_kills[1] < said.len(), "kills at {at_kills:?} came too late: {} events in all", said.len());
     Published { undisturbed, killed, at_kills }
 }
 
