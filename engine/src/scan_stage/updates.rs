@@ -90,7 +90,10 @@ mod tests {
         RecordBatch::try_from_iter([(TURN, turns)]).unwrap()
     }
 
-    fn cut(updates: Updates) -> Vec<(usize, Vec<(usize, Vec<u32>)>)> {
+    /// How many failures a piece has, and of which stores which turns.
+    type Cut = (usize, Vec<(usize, Vec<u32>)>);
+
+    fn cut(updates: Updates) -> Vec<Cut> {
         let of_store = |(store, sums): (StoreId, RecordBatch)| (store.0, turns(&sums).to_vec());
         let of_piece = |piece: Piece| (piece.failures.len(), piece.updates.into_iter().map(of_store).collect());
         updates.into_pieces().into_iter().map(of_piece).collect()

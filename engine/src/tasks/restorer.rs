@@ -4,18 +4,24 @@
 //! partitions that are served already must not stand still for that, and the group must go on hearing of us.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 
 use lictor_connectors::{Retry, TopicPartition};
 
 use super::TaskError;
 
-/// Asks for one partition after the other. As many wait for their turn as are assigned, and those of which the answer
-/// is not wanted any more; a bounded channel would take the room for its most at once.
+/// Partitions that may wait for their turn; an instance of more would have run out of memory before. A channel takes the
+/// room for its most at once, of which answers are therefore no part.
+const WAITING_MAX: usize = 16_384;
+
+/// The number of a request, for which partition it was, and what came of it.
+type Answer<T> = (u64, TopicPartition, Box<Result<T, TaskError>>);
+
+/// Asks for one partition after the other.
 pub(super) struct Restorer<T> {
-    requests: Sender<(u64, TopicPartition)>,
-    answers: Receiver<(u64, TopicPartition, Result<T, TaskError>)>,
+    requests: SyncSender<(u64, TopicPartition)>,
+    answers: Receiver<Answer<T>>,
     /// The number of the request that counts.
     pending: BTreeMap<TopicPartition, u64>,
     requested: u64,
@@ -27,11 +33,11 @@ impl<T: Send + 'static> Restorer<T> {
         name: &str,
         mut restore: impl FnMut(&TopicPartition) -> Result<T, TaskError> + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (requests, inbox) = channel::<(u64, TopicPartition)>();
-        let (outbox, answers) = channel();
+        let (requests, inbox) = sync_channel::<(u64, TopicPartition)>(WAITING_MAX);
+        let (outbox, answers) = sync_channel(WAITING_MAX);
         let work = move || {
             while let Ok((number, partition)) = inbox.recv() {
-                let answer = restore(&partition);
+                let answer = Box::new(restore(&partition));
                 if outbox.send((number, partition, answer)).is_err() {
                     break;
                 }
@@ -46,7 +52,7 @@ impl<T: Send + 'static> Restorer<T> {
     pub(super) fn request(&mut self, partition: &TopicPartition) -> Result<(), TaskError> {
         self.requested += 1;
         self.pending.insert(partition.clone(), self.requested);
-        self.requests.send((self.requested, partition.clone())).map_err(|_| TaskError::Thread("restorer"))
+        self.requests.try_send((self.requested, partition.clone())).map_err(|_| TaskError::Thread("restorer"))
     }
 
     /// The answer is not wanted any more.
@@ -75,7 +81,7 @@ impl<T: Send + 'static> Restorer<T> {
             if self.pending.get(&partition) != Some(&number) {
                 continue;
             }
-            match answer {
+            match *answer {
                 Ok(answer) => {
                     self.pending.remove(&partition);
                     return Ok(Some((partition, answer)));
