@@ -32,6 +32,8 @@ mod allocator;
 mod answers;
 mod events;
 mod questions;
+#[path = "../spread.rs"]
+mod spread;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +51,7 @@ use lictor_schemas::prices::PriceTable;
 use lictor_schemas::tables::{ATTR_PREFIX, Signal};
 use lictor_schemas::time::EventTime;
 use questions::{QUESTIONS, Question};
+use spread::{Spread, runs};
 
 /// Records of an epoch, 8,192 rows: as many as DataFusion takes at a time.
 const RECORDS_PER_EPOCH: usize = 64;
@@ -59,7 +62,7 @@ const TOPIC: &str = "otlp_spans";
 fn main() {
     // Cargo itself passes `--bench`.
     let only = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
-    let (count, runs) = (number("LICTOR_EVENTS", 200_000), number("LICTOR_RUNS", 5).max(1));
+    let (count, runs) = (events(), runs());
     let records = events::records(count);
     let bytes: usize = records.iter().map(Vec::len).sum();
     let per_event = bytes as f64 / count.max(1) as f64;
@@ -77,9 +80,8 @@ fn main() {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    let parse = |text: String| text.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
-    std::env::var(name).map_or(default, parse)
+fn events() -> u64 {
+    std::env::var("LICTOR_EVENTS").map_or(200_000, |text| text.parse().unwrap_or(200_000))
 }
 
 /// Both answers, compared; how many facts they are, and how many events say them.
@@ -122,24 +124,15 @@ impl Take {
 fn report(question: &Question, count: f64, takes: &[Take]) {
     let rates = |of: &dyn Fn(&Take) -> Option<Duration>| {
         let rate = |take: &Take| Some(count / of(take)?.as_secs_f64() / 1e6);
-        let mut rates: Vec<f64> = takes.iter().map(rate).collect::<Option<_>>()?;
-        rates.sort_by(f64::total_cmp);
-        Some(rates)
-    };
-    let spread = |rates: Option<Vec<f64>>| match rates {
-        Some(rates) => format!("{:.3} ({:.3}–{:.3})", median(&rates), rates[0], rates[rates.len() - 1]),
-        None => "in the noise".to_owned(),
+        takes.iter().map(rate).collect::<Option<Vec<f64>>>().map(Spread::of)
     };
     let (whole, batch) = (rates(&|take| Some(take.whole)), rates(&|take| Some(take.batch)));
     let without = rates(&Take::without_decoding);
-    let share = without.as_ref().zip(batch.as_ref()).map(|(without, batch)| 100.0 * median(without) / median(batch));
+    let share = without.zip(batch).map(|(without, batch)| 100.0 * without.median / batch.median);
     let share = share.map_or("–".to_owned(), |share| format!("{share:.1} %"));
-    let [whole, without, batch] = [whole, without, batch].map(spread);
+    let [whole, without, batch] =
+        [whole, without, batch].map(|rates| rates.map_or("in the noise".to_owned(), |rates| format!("{rates:.3}")));
     println!("{:9} {whole:^21} {without:^21} {batch:^21} {share:>7}", question.name);
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    sorted[sorted.len() / 2]
 }
 
 /// Decodes all records, a batch an epoch.

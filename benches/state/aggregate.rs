@@ -18,8 +18,9 @@ use lictor_schemas::tables::Signal;
 use lictor_schemas::time::EventTime;
 
 use crate::engine::{Engine, Sums, TOPIC, decode, decoding, epoch_rows, rule, rule_set};
-use crate::report::{Case, median, ns_each, runs};
+use crate::report::{Case, ns_each};
 use crate::spans::{MANY_TOKENS, MINUTE_NS, Pass, Record, START, tokens_at};
+use crate::spread::{Spread, runs};
 
 /// Every key has so many spans: two million rows of ten thousand.
 const PASSES: usize = 200;
@@ -46,13 +47,13 @@ pub(crate) fn measure(keys: usize) {
     let bounds = ", window_start, window_end";
     let windowed = self::batch(&case, &telemetry, "batch: GROUP BY key and window", WINDOW, bounds);
     let all: Vec<Run> = (0..runs()).map(|_| run(&telemetry, keys)).collect();
-    let row_ns = |of: fn(&Run) -> Duration| median(all.iter().map(|run| ns_each(of(run), telemetry.rows)));
+    let row_ns = |of: fn(&Run) -> Duration| Spread::of(all.iter().map(|run| ns_each(of(run), telemetry.rows)));
     let whole = row_ns(|run| run.judging);
     let note = format!(
         "{:.2} of the goal; {:.2} and {:.2} times the batch engine",
-        whole / ROW_NS_GOAL,
-        whole / batch,
-        whole / windowed
+        whole.median / ROW_NS_GOAL,
+        whole.median / batch,
+        whole.median / windowed
     );
     case.line("streaming: rows to closed window", &format!("{whole:.1} ns/row"), &note);
     case.line("of that, sums of each epoch", &format!("{:.1} ns/row", row_ns(|run| run.scanning)), "scan stage");
@@ -120,10 +121,10 @@ fn batch(case: &Case, telemetry: &Telemetry, what: &str, from: &str, bounds: &st
         assert_eq!((groups.num_rows(), sum("calls"), sum("total")), (case.keys, rows, tokens));
         ns_each(took, telemetry.rows)
     };
-    let row_ns = median((0..runs()).map(|_| once()));
+    let row_ns = Spread::of((0..runs()).map(|_| once()));
     let note = format!("DataFusion, one partition, batches of {BATCH_ROWS} rows");
     case.line(what, &format!("{row_ns:.1} ns/row"), &note);
-    row_ns
+    row_ns.median
 }
 
 /// What the streaming engine took.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use lictor_engine::pipeline::PipelineSettings;
 
 use crate::engine::{Engine, Sums, print_filling, rule};
-use crate::report::{Case, median_ms, rss_bytes, runs};
+use crate::report::{Case, rss_bytes, spread_ms};
 use crate::spans::{MANY_TOKENS, MINUTE_NS, Pass, Record, START, tokens_at};
+use crate::spread::runs;
 
 const PANES: usize = 60;
 
@@ -36,9 +37,9 @@ pub(crate) fn measure(keys: usize) {
     let end = minute(passes - 1);
     engine.check_sums(Sums { end, sum, count: 2 * panes, fewest: tokens_at(0), most: MANY_TOKENS });
     print_filling(&case, &format!("{PANES} panes are filled"), &filling);
-    let closing_ms = median_ms(closings.iter().copied());
-    let each = closing_ms * 1e6 / (keys * PANES) as f64;
-    let share = 100.0 * closing_ms / 60_000.0;
+    let closing_ms = spread_ms(closings.iter().copied());
+    let each = closing_ms.median * 1e6 / (keys * PANES) as f64;
+    let share = 100.0 * closing_ms.median / 60_000.0;
     let note = format!("{each:.0} ns per group and pane; {share:.1} % of the minute until the next, of one core");
     case.line("a window closes", &format!("{closing_ms:.0} ms"), &note);
     let growing_ms = growing.as_secs_f64() * 1e3;

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench state` prints one line per figure. Each case runs in a process of its own, this program started
 //! again, so that its memory is its own. With `-- tumble`, `aggregate`, `hop`, `session` or `restore` only that is
-//! measured. `LICTOR_RUNS` (5) is how often what takes seconds is repeated: times are medians, memory is that of the
+//! measured. `LICTOR_RUNS` (5) is how often what takes seconds is repeated: times are medians (least–greatest), memory is that of the
 //! first run. `LICTOR_KEYS_MAX` (1,000,000) leaves larger cases out; 10,000,000 adds one that takes 9 GB and two
 //! minutes. `LICTOR_EPOCH_ROWS` (65,536, as `epoch.rows_max`) is how many rows are judged at once.
 //!
@@ -20,6 +20,8 @@ mod report;
 mod restore;
 mod session;
 mod spans;
+#[path = "../spread.rs"]
+mod spread;
 mod tumble;
 
 use std::env;
@@ -50,7 +52,7 @@ fn main() {
     }
     let only = arguments.first().map_or("", String::as_str);
     let keys_max = report::setting("LICTOR_KEYS_MAX", 1_000_000);
-    println!("state at scale: epochs of {} rows, one thread, {} runs", engine::epoch_rows(), report::runs());
+    println!("state at scale: epochs of {} rows, one thread, {} runs", engine::epoch_rows(), spread::runs());
     for (name, _, sizes) in CASES.iter().filter(|(name, ..)| name.contains(only)) {
         for keys in sizes.iter().filter(|keys| **keys <= keys_max) {
             let mut case = Command::new(env::current_exe().unwrap());

@@ -1,8 +1,10 @@
-//! Lines of figures, and how often they are taken.
+//! Lines of figures.
 
 use std::env;
 use std::fs;
 use std::time::Duration;
+
+use crate::spread::Spread;
 
 /// What a group of a pane may take, in bytes, with a sum, a count, a minimum and a maximum.
 pub(crate) const GROUP_BYTES_GOAL: f64 = 150.0;
@@ -16,7 +18,7 @@ pub(crate) struct Case {
 impl Case {
     /// One figure.
     pub(crate) fn line(&self, what: &str, figure: &str, note: &str) {
-        println!("{:9} {:>8} keys  {what:42} {figure:>20}  {note}", self.name, self.keys);
+        println!("{:9} {:>8} keys  {what:42} {figure:>28}  {note}", self.name, self.keys);
     }
 
     /// Memory of groups, beside what it may be.
@@ -32,19 +34,8 @@ pub(crate) fn setting(name: &str, default: usize) -> usize {
     env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// How often what takes seconds is measured.
-pub(crate) fn runs() -> usize {
-    setting("LICTOR_RUNS", 5).max(1)
-}
-
-pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-pub(crate) fn median_ms(values: impl IntoIterator<Item = Duration>) -> f64 {
-    median(values.into_iter().map(|took| took.as_secs_f64() * 1e3))
+pub(crate) fn spread_ms(values: impl IntoIterator<Item = Duration>) -> Spread {
+    Spread::of(values.into_iter().map(|took| took.as_secs_f64() * 1e3))
 }
 
 /// Nanoseconds for each of so many.

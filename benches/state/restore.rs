@@ -17,8 +17,9 @@ use lictor_schemas::prices::PriceTable;
 use lictor_schemas::time::EventTime;
 
 use crate::engine::{Sums, TOPIC, decode, decoding, epoch_rows, rule, rule_set, settings};
-use crate::report::{Case, median, ns_each, runs};
+use crate::report::{Case, ns_each};
 use crate::spans::{MANY_TOKENS, MINUTE_NS, Pass, Record, START, tokens_at};
+use crate::spread::{Spread, runs};
 
 /// Every key has so many spans.
 const PASSES: usize = 2;
@@ -83,12 +84,13 @@ fn restored(case: &Case, how: &str, instance: &Instance, (records, closing): (&R
         finishing_s.push(finishing.as_secs_f64());
         check(shard, closing);
     }
-    let (whole_s, finishing_s) = (median(runs_s), median(finishing_s));
+    let (whole_s, finishing_s) = (Spread::of(runs_s), Spread::of(finishing_s));
     let note = format!(
-        "{:.2} of the goal, {:.0} MB/s, {:.0} ns/key; {finishing_s:.2} s of it after the last record",
-        whole_s / SERVING_S_GOAL,
-        bytes as f64 / whole_s / 1e6,
-        whole_s * 1e9 / case.keys as f64
+        "{:.2} of the goal, {:.0} MB/s, {:.0} ns/key; {:.2} s of it after the last record",
+        whole_s.median / SERVING_S_GOAL,
+        bytes as f64 / whole_s.median / 1e6,
+        whole_s.median * 1e9 / case.keys as f64,
+        finishing_s.median
     );
     case.line(&format!("read back, {how}"), &format!("{whole_s:.2} s"), &note);
     let each = bytes as f64 / case.keys as f64;

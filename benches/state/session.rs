@@ -5,8 +5,9 @@ use std::time::Duration;
 use lictor_schemas::time::EventTime;
 
 use crate::engine::{Engine, Sums, Took, print_filling, rule};
-use crate::report::{Case, median_ms, ns_each, rss_bytes, runs};
+use crate::report::{Case, ns_each, rss_bytes, spread_ms};
 use crate::spans::{MANY_TOKENS, MINUTE_NS, Pass, Record, START, tokens_at};
+use crate::spread::runs;
 
 const GAP_MINUTES: i64 = 30;
 /// Every session has a span every twenty minutes: they lie in three spans of a gap.
@@ -53,8 +54,8 @@ pub(crate) fn measure(keys: usize) {
     print_filling(&case, "sessions open", &opening);
     print_filling(&case, "sessions go on, in the same half hour", &going_on);
     print_filling(&case, "sessions go on, in the next ones", &passed);
-    let step_ms = median_ms(steps.iter().copied());
-    let note = format!("{:.0} ns per open session, for one row", step_ms * 1e6 / keys as f64);
+    let step_ms = spread_ms(steps.iter().copied());
+    let note = format!("{:.0} ns per open session, for one row", step_ms.median * 1e6 / keys as f64);
     case.line("a step of time", &format!("{step_ms:.2} ms"), &note);
     let each = ns_each(closing, keys);
     case.line("all sessions end", &format!("{:.0} ms", closing.as_secs_f64() * 1e3), &format!("{each:.0} ns each"));

@@ -5,8 +5,9 @@ use std::time::Duration;
 use lictor_schemas::time::EventTime;
 
 use crate::engine::{Engine, Sums, Took, print_filling, rule};
-use crate::report::{Case, median_ms, rss_bytes, runs};
+use crate::report::{Case, rss_bytes, spread_ms};
 use crate::spans::{MANY_TOKENS, MINUTE_NS, Pass, Record, START, tokens_at};
+use crate::spread::runs;
 
 /// Every key has so many spans: groups are made once, then merged with what comes.
 const PASSES: usize = 4;
@@ -40,8 +41,8 @@ pub(crate) fn measure(keys: usize) {
     };
     print_filling(&case, "the first row of each", &middle(|run| run.first));
     print_filling(&case, &format!("{} more rows of each", PASSES - 1), &middle(|run| run.others));
-    let closing_ms = median_ms(runs.iter().map(|run| run.closing));
-    let note = format!("{:.0} ns/group", closing_ms * 1e6 / keys as f64);
+    let closing_ms = spread_ms(runs.iter().map(|run| run.closing));
+    let note = format!("{:.0} ns/group", closing_ms.median * 1e6 / keys as f64);
     case.line("the window closes, everything is evicted", &format!("{closing_ms:.0} ms"), &note);
     let Run { fresh_bytes, full_bytes, most_bytes, state_bytes, left_bytes, .. } = &runs[0];
     case.bytes_per_group("memory after the first rows", *fresh_bytes, keys);
