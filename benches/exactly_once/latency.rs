@@ -1,6 +1,7 @@
 //! From the production of a span to the event that it causes, as a reader of committed events sees it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use lictor_schemas::event::EnforcementEvent;
 use crate::instance::{Commits, Stopped};
 use crate::load::{MARK_TOKENS, Marks, send, spans_per_s};
 use crate::site::{Instance, Site};
+use crate::spread::Spread;
 
 const WARM_UP: Duration = Duration::from_secs(5);
 const MEASURED: Duration = Duration::from_secs(30);
@@ -42,7 +44,15 @@ pub(crate) fn rules() -> String {
     windowed.chain([marked]).collect()
 }
 
-pub(crate) fn measure(site: &Site, delivery: &str) {
+/// Measures so many times, each at a place of its own; the quantiles of all runs come last.
+pub(crate) fn measure(runs: usize, site: &dyn Fn() -> Site, delivery: &str) {
+    let quantiles: Vec<[f64; 2]> = (0..runs).map(|_| run(&site(), delivery)).collect();
+    let [p50_ms, p99_ms] = [0, 1].map(|which| Spread::of(quantiles.iter().map(|run| run[which])));
+    println!("{delivery:14} span sent to event read, {runs} runs: p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms");
+}
+
+/// The median and the 99th percentile, in milliseconds.
+fn run(site: &Site, delivery: &str) -> [f64; 2] {
     let topic = format!("{}.enforcement", site.name);
     ensure_topics(&site.properties, &[TopicSpec::new(topic.clone(), 1, false)]).unwrap();
     let (clock, marks, stop) = (SystemClock::start(), Marks::default(), AtomicBool::new(false));
@@ -57,6 +67,8 @@ pub(crate) fn measure(site: &Site, delivery: &str) {
         let planned = spans_per_s();
         println!("{:14} load: {spans} spans at {planned} spans/s, at most {latest:.1?} behind", "");
     });
+    let read = Quantiles::of(reader.latencies.values().map(|latency| latency.read));
+    [read.p50_ms, read.p99_ms]
 }
 
 /// A reader of committed events.
@@ -113,9 +125,11 @@ impl Reader<'_> {
 }
 
 fn report(delivery: &str, stopped: &Stopped, latencies: &BTreeMap<usize, Latency>) {
-    let (read, count) = (quantiles(latencies.values().map(|latency| latency.read)), latencies.len());
-    println!("{delivery:14} span sent to event read: {read}, {count} events");
-    println!("{:14} span sent to decision: {}", "", quantiles(latencies.values().map(|latency| latency.decided)));
+    let count = latencies.len();
+    let [read, decided] = [|latency: &Latency| latency.read, |latency: &Latency| latency.decided];
+    let of = |which: fn(&Latency) -> Duration| Quantiles::of(latencies.values().map(which));
+    println!("{delivery:14} span sent to event read: {}, {count} events", of(read));
+    println!("{:14} span sent to decision: {}", "", of(decided));
     for (stage, commits) in Stage::ALL.iter().zip(stopped.commits) {
         let (stage, per_s) = (stage.as_str(), commits.count as f64 / stopped.seconds);
         let Commits { p50_ms, p99_ms, .. } = commits;
@@ -126,9 +140,25 @@ fn report(delivery: &str, stopped: &Stopped, latencies: &BTreeMap<usize, Latency
     println!("{:14} instance: {rate:.0} spans/s, {cores:.2} cores busy, {aborts} aborts, {mib} MiB at most", "");
 }
 
-fn quantiles(times: impl Iterator<Item = Duration>) -> String {
-    let mut us = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).unwrap();
-    times.for_each(|time| us.saturating_record(u64::try_from(time.as_micros()).unwrap()));
-    let ms = |quantile| Duration::from_micros(us.value_at_quantile(quantile)).as_secs_f64() * 1e3;
-    format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms", ms(0.5), ms(0.99), ms(1.0))
+/// Of times.
+struct Quantiles {
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+}
+
+impl Quantiles {
+    fn of(times: impl Iterator<Item = Duration>) -> Self {
+        let mut us = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).unwrap();
+        times.for_each(|time| us.saturating_record(u64::try_from(time.as_micros()).unwrap()));
+        let ms = |quantile| Duration::from_micros(us.value_at_quantile(quantile)).as_secs_f64() * 1e3;
+        Self { p50_ms: ms(0.5), p99_ms: ms(0.99), max_ms: ms(1.0) }
+    }
+}
+
+impl fmt::Display for Quantiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { p50_ms, p99_ms, max_ms } = self;
+        write!(f, "p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, max {max_ms:.1} ms")
+    }
 }
