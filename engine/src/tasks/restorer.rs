@@ -11,8 +11,8 @@ use lictor_connectors::{Retry, TopicPartition};
 
 use super::TaskError;
 
-/// Partitions that may wait for their turn; an instance of more would have run out of memory before. A channel takes the
-/// room for its most at once, of which answers are therefore no part.
+/// Partitions that may wait for their turn; an instance of more would have run out of memory before. A channel takes
+/// the room for its most at once, of which answers are therefore no part.
 const WAITING_MAX: usize = 16_384;
 
 /// The number of a request, for which partition it was, and what came of it.
