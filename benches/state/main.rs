@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench state` prints one line per figure. Each case runs in a process of its own, this program started
 //! again, so that its memory is its own. With `-- tumble`, `aggregate`, `hop`, `session` or `restore` only that is
-//! measured. `LICTOR_RUNS` (5) is how often what takes seconds is repeated: times are medians (least–greatest), memory is
-//! that of the first run. `LICTOR_KEYS_MAX` (1,000,000) leaves larger cases out; 10,000,000 adds one that takes 9 GB and
-//! two minutes. `LICTOR_EPOCH_ROWS` (65,536, as `epoch.rows_max`) is how many rows are judged at once.
+//! measured. `LICTOR_RUNS` (5) is how often what takes seconds is repeated: times are medians (least–greatest), memory
+//! is that of the first run. `LICTOR_KEYS_MAX` (1,000,000) leaves larger cases out; 10,000,000 adds one that takes 9 GB
+//! and two minutes. `LICTOR_EPOCH_ROWS` (65,536, as `epoch.rows_max`) is how many rows are judged at once.
 //!
 //! Everything goes the way of `run`: OTLP protobuf, decoded, scanned, judged, committed. Decoding is measured apart.
 
