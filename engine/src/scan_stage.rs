@@ -98,6 +98,8 @@ pub struct ScanCounts {
 pub struct ScanStage {
     decoding: Decoding,
     scannings: Vec<Scanning>,
+    /// Their numbers; those that filter alike follow each other.
+    by_filter: Vec<usize>,
     clocks: SourceClocks,
     boundaries: Boundaries,
     /// The partitions that records were read of.
@@ -139,9 +141,12 @@ impl ScanStage {
         signals: BTreeMap<String, Signal>,
     ) -> Self {
         share_filters(&mut scannings);
+        let mut by_filter: Vec<usize> = (0..scannings.len()).collect();
+        by_filter.sort_by_key(|number| scannings[*number].filters_as);
         Self {
             decoding: Decoding::new(decoder, signals),
             scannings,
+            by_filter,
             clocks,
             boundaries,
             heard: BTreeSet::new(),
@@ -316,9 +321,22 @@ impl ScanStage {
     fn show(&mut self, segment: &mut Segment) {
         for timely in segment.take_timely() {
             *self.counts.rows_used.entry(timely.table).or_default() += timely.rows.num_rows() as u64;
-            let mut filtered = vec![Filtered::default(); self.scannings.len()];
-            self.feed(timely.table, &timely.rows, &mut filtered);
-            self.feed_updates(&timely, &mut filtered);
+            // What a filter has left is let go before the next filter runs.
+            let (mut filtered, mut filter) = (Filtered::default(), None);
+            for at in 0..self.by_filter.len() {
+                let number = self.by_filter[at];
+                let scanning = &self.scannings[number];
+                if scanning.table != timely.table || scanning.is_quarantined {
+                    continue;
+                }
+                if filter.replace(scanning.filters_as) != Some(scanning.filters_as) {
+                    filtered = Filtered::default();
+                }
+                match scanning.emits_on_update {
+                    true => self.feed_update(number, &timely, &mut filtered),
+                    false => self.feed(number, &timely.rows, &mut filtered),
+                }
+            }
         }
     }
 
@@ -340,22 +358,20 @@ impl ScanStage {
         shipments.push(Shipment { newest, ..whole });
     }
 
-    /// Sums up what the rules that emit on update are judged on, record by record.
-    fn feed_updates(&mut self, Timely { table, rows, turns }: &Timely, filtered: &mut [Filtered]) {
-        let wanted = |s: &&mut Scanning| s.table == *table && !s.is_quarantined && s.emits_on_update;
-        for scanning in self.scannings.iter_mut().filter(wanted) {
-            let Scanner::Windowed(store, scan) = &mut scanning.scanner else { continue };
-            let watch = Stopwatch::start();
-            let summed = scan.sum_up_turns(rows, turns, &mut filtered[scanning.filters_as]);
-            scanning.spent += watch.elapsed();
-            let sums = summed.unwrap_or_else(|TurnFailure { before, turn, error }| {
-                scanning.is_quarantined = true;
-                self.updates.fail(turn, StoreFailure { store: *store, message: error.message });
-                before
-            });
-            if let Some(sums) = sums {
-                self.updates.add(*store, sums);
-            }
+    /// Sums up what rules that emit on update are judged on, record by record.
+    fn feed_update(&mut self, number: usize, Timely { rows, turns, .. }: &Timely, filtered: &mut Filtered) {
+        let scanning = &mut self.scannings[number];
+        let Scanner::Windowed(store, scan) = &mut scanning.scanner else { return };
+        let watch = Stopwatch::start();
+        let summed = scan.sum_up_turns(rows, turns, filtered);
+        scanning.spent += watch.elapsed();
+        let sums = summed.unwrap_or_else(|TurnFailure { before, turn, error }| {
+            scanning.is_quarantined = true;
+            self.updates.fail(turn, StoreFailure { store: *store, message: error.message });
+            before
+        });
+        if let Some(sums) = sums {
+            self.updates.add(*store, sums);
         }
     }
 
@@ -407,22 +423,20 @@ impl ScanStage {
         }
     }
 
-    fn feed(&mut self, table: Table, rows: &RecordBatch, filtered: &mut [Filtered]) {
-        let wanted = |s: &&mut Scanning| s.table == table && !s.is_quarantined && !s.emits_on_update;
-        for scanning in self.scannings.iter_mut().filter(wanted) {
-            let watch = Stopwatch::start();
-            let fed = match &mut scanning.scanner {
-                Scanner::Windowed(_, scan) => scan.absorb_filtered(rows, &mut filtered[scanning.filters_as]),
-                Scanner::RowWise(rule, row_wise) => row_wise.judge(rows).map(|violations| {
-                    if !violations.is_empty() {
-                        self.violations.push((*rule, violations));
-                    }
-                }),
-            };
-            scanning.spent += watch.elapsed();
-            if let Err(error) = fed {
-                self.failures.add(scanning, &error);
-            }
+    fn feed(&mut self, number: usize, rows: &RecordBatch, filtered: &mut Filtered) {
+        let scanning = &mut self.scannings[number];
+        let watch = Stopwatch::start();
+        let fed = match &mut scanning.scanner {
+            Scanner::Windowed(_, scan) => scan.absorb_filtered(rows, filtered),
+            Scanner::RowWise(rule, row_wise) => row_wise.judge(rows).map(|violations| {
+                if !violations.is_empty() {
+                    self.violations.push((*rule, violations));
+                }
+            }),
+        };
+        scanning.spent += watch.elapsed();
+        if let Err(error) = fed {
+            self.failures.add(scanning, &error);
         }
     }
 
